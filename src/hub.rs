@@ -1,0 +1,83 @@
+//! The hub of the calling OS thread, as far as a program may look at it and change it.
+//!
+//! Nobody has to: the hub is made on first use, runs inside the blocking calls of main, and ends with the OS thread.
+#![forbid(unsafe_code)]
+
+use std::io;
+
+pub use crate::switch::stack_pool::StackStats;
+
+use crate::runtime::hub::hub;
+use crate::switch::root::{root, try_root};
+use crate::switch::stack::Slot;
+
+/// Unwinds every green thread and suspended greenlet of this OS thread, as a kill does, and returns how many could not
+/// be unwound because they block again each time they are killed. The hub can be used afterwards.
+///
+/// # Panics
+/// If called from a green thread instead of main, or while main unwinds.
+///
+/// May switch: yes.
+pub fn shutdown() -> usize {
+    let Some(root) = try_root() else { return 0 };
+    assert!(root.current().is_main(), "greenling: hub::shutdown must be called by main, not by a green thread");
+    assert!(!std::thread::panicking(), "greenling: hub::shutdown cannot run green threads while main unwinds");
+    root.unwind_all()
+}
+
+/// Bytes of stack for threads and greenlets of this OS thread that ask for no size, from now on.
+///
+/// # Errors
+/// `InvalidInput` above 4 GiB.
+///
+/// May switch: no.
+pub fn set_default_stack_size(bytes: usize) -> io::Result<()> {
+    let shift = Slot::shift_for(bytes)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "a stack of more than 4 GiB"))?;
+    hub()?.0.default_shift.set(shift);
+    Ok(())
+}
+
+/// Bytes of stack that a thread gets that asks for no size.
+///
+/// May switch: no.
+pub fn default_stack_size() -> usize {
+    Slot::stack_size(root().default_shift.get())
+}
+
+/// Counters of this OS thread's stacks.
+///
+/// May switch: no.
+pub fn stack_stats() -> StackStats {
+    root().stack_stats()
+}
+
+/// How deep the running green thread's stack has been used, in bytes, in whole pages: its own high-water mark and that
+/// of threads that used the same stack before and were not trimmed since.
+///
+/// # Errors
+/// For main, whose stack is the OS thread's; or what mincore(2) says.
+///
+/// May switch: no.
+pub fn stack_high_water() -> io::Result<usize> {
+    let root = root();
+    let me = root.current();
+    if me.is_main() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "main runs on the OS thread's own stack"));
+    }
+    root.high_water(me)
+}
+
+/// Returns the memory of all stacks that nobody uses to the kernel.
+///
+/// May switch: no.
+pub fn trim_stacks() {
+    root().trim_stacks();
+}
+
+/// Green threads and started greenlets of this OS thread that have not ended; main is not counted.
+///
+/// May switch: no.
+pub fn live_threads() -> usize {
+    root().live()
+}

@@ -1,0 +1,186 @@
+//! Limits on waiting: [`timeout`], [`shield`], [`no_switch`].
+//!
+//! A `timeout` scope stores a deadline in the running thread's control block, and nothing else: each wait inside it
+//! ends at that deadline at the latest, and then unwinds with the scope's identity, so that only its own `timeout`
+//! call catches it. Scopes nest without a list: each remembers what it replaced, and puts it back.
+//!
+//! ```text
+//!   timeout(5 s) {            earliest = 5 s (scope 1)
+//!       timeout(1 s) {        earliest = 1 s (scope 2)      the wait ends after 1 s and unwinds with "scope 2"
+//!       }  <- caught here     earliest = 5 s (scope 1)      the outer one went on counting
+//!   }
+//! ```
+#![forbid(unsafe_code)]
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::time::Duration;
+
+use crate::runtime::hub::hub;
+use crate::runtime::source::after;
+use crate::switch::cancel::ScopeExpired;
+use crate::switch::fiber::{Fiber, ScopeDeadline, attention};
+use crate::switch::root::root;
+
+/// Why [`timeout`] has no result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TimeoutError {
+    /// The time was over before the closure was.
+    Elapsed,
+    /// The program was built with `panic = "abort"`, so the closure could not be interrupted; it was not run.
+    CannotUnwind,
+}
+
+impl fmt::Display for TimeoutError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            TimeoutError::Elapsed => "the time limit was reached",
+            TimeoutError::CannotUnwind => "timeouts need panic = \"unwind\"",
+        })
+    }
+}
+
+impl std::error::Error for TimeoutError {}
+
+impl From<TimeoutError> for std::io::Error {
+    fn from(error: TimeoutError) -> Self {
+        let kind = match error {
+            TimeoutError::Elapsed => std::io::ErrorKind::TimedOut,
+            TimeoutError::CannotUnwind => std::io::ErrorKind::Unsupported,
+        };
+        std::io::Error::new(kind, error)
+    }
+}
+
+/// Runs `f` for at most `limit`: its blocking calls are interrupted when the time is over.
+///
+/// ```
+/// use std::time::Duration;
+/// use greenling::{TimeoutError, sleep, timeout};
+///
+/// let slow = timeout(Duration::from_millis(5), || sleep(Duration::from_secs(60)));
+/// assert_eq!(slow, Err(TimeoutError::Elapsed));
+/// assert_eq!(timeout(Duration::from_secs(60), || 7), Ok(7));
+/// ```
+///
+/// * The blocking call in progress unwinds up to here, without a message; destructors run as for a panic.
+/// * Code that never blocks is not interrupted, and a result that is ready is returned however late it is.
+/// * Timeouts nest: the earliest fires first, each is caught only by its own call, the outer one keeps counting.
+/// * If code inside swallows the unwinding with `catch_unwind`, its next blocking call raises it again.
+/// * IO that is ready in the same turn in which the time is over wins.
+///
+/// # Errors
+/// [`TimeoutError::Elapsed`]; under `panic = "abort"` [`TimeoutError::CannotUnwind`], and `f` is not run.
+///
+/// # Panics
+/// With the panics of `f`. When the OS thread is ending or in the child of a fork.
+///
+/// May switch: if `f` does.
+pub fn timeout<T>(limit: Duration, f: impl FnOnce() -> T) -> Result<T, TimeoutError> {
+    if cfg!(panic = "abort") {
+        return Err(TimeoutError::CannotUnwind);
+    }
+    let root = match hub() {
+        Ok((root, _)) => root,
+        Err(error) => panic!("{error}"),
+    };
+    let me = root.current();
+    let outer = me.scope_deadline.get();
+    let scope = root.fresh_id();
+    let at = after(limit);
+    if at < outer.at {
+        set_scope(me, ScopeDeadline { at, scope });
+    }
+    let result = catch_unwind(AssertUnwindSafe(f));
+    set_scope(me, outer);
+    match result {
+        Ok(value) => Ok(value),
+        Err(payload) => match payload.downcast::<ScopeExpired>() {
+            Ok(expired) if expired.0 == scope => Err(TimeoutError::Elapsed),
+            Ok(expired) => resume_unwind(expired),
+            Err(payload) => resume_unwind(payload),
+        },
+    }
+}
+
+/// Makes `deadline` the earliest of the open scopes.
+fn set_scope(me: Fiber, deadline: ScopeDeadline) {
+    me.scope_deadline.set(deadline);
+    let bits = me.attention.get() & !attention::DEADLINE;
+    me.attention.set(if deadline == ScopeDeadline::NONE { bits } else { bits | attention::DEADLINE });
+}
+
+/// Runs `f` without interruption: a kill, and the timeouts that were open before, wait until it is done.
+///
+/// They are raised by the first blocking call after `f`, not by `shield` itself. Timeouts opened inside `f` work.
+/// Use it around calls that must not be unwound, such as foreign functions that call back.
+///
+/// # Panics
+/// With the panics of `f`. When the OS thread is ending.
+///
+/// May switch: if `f` does.
+pub fn shield<T>(f: impl FnOnce() -> T) -> T {
+    let me = root().current();
+    let outer = me.scope_deadline.get();
+    me.shields.set(me.shields.get() + 1);
+    me.attention.set(me.attention.get() & !attention::KILL);
+    set_scope(me, ScopeDeadline::NONE);
+    let _shield = Shield { me, outer };
+    f()
+}
+
+/// Takes a shield down, also when its closure panicked.
+struct Shield {
+    /// Whose it is.
+    me: Fiber,
+    /// The scope that was open before.
+    outer: ScopeDeadline,
+}
+
+impl Drop for Shield {
+    fn drop(&mut self) {
+        // Teardown takes all shields down at once; then there is nothing left to count.
+        let shields = self.me.shields.get().saturating_sub(1);
+        self.me.shields.set(shields);
+        set_scope(self.me, self.outer);
+        if shields == 0 && self.me.killed.get() {
+            self.me.attention.set(self.me.attention.get() | attention::KILL);
+        }
+    }
+}
+
+/// Runs `f` and panics if anything inside would have to wait and so let other green threads run.
+///
+/// For code that keeps a thread-local in an order of its own (scoped thread-locals, interpreter locks): two green
+/// threads that interleave inside such a section would leave a dangling pointer in it. Calls that complete without
+/// waiting work; a [`thread::scope`](crate::thread::scope) that must wait for its threads does so.
+///
+/// ```should_panic
+/// greenling::no_switch(|| greenling::yield_now());
+/// ```
+///
+/// # Panics
+/// See above; and with the panics of `f`. When the OS thread is ending.
+///
+/// May switch: no.
+pub fn no_switch<T>(f: impl FnOnce() -> T) -> T {
+    let me = root().current();
+    me.no_switch.set(me.no_switch.get() + 1);
+    me.attention.set(me.attention.get() | attention::NO_SWITCH);
+    let _section = Section(me);
+    f()
+}
+
+/// Ends a `no_switch` section, also when its closure panicked.
+struct Section(Fiber);
+
+impl Drop for Section {
+    fn drop(&mut self) {
+        let open = self.0.no_switch.get() - 1;
+        self.0.no_switch.set(open);
+        if open == 0 {
+            self.0.attention.set(self.0.attention.get() & !attention::NO_SWITCH);
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! The hub: one per OS thread, made on first use; it answers the root loop's question "who can run now?".
+//!
+//! ```text
+//!   look(may_wait)
+//!     1. mail            letters of other OS threads: unparks, finished jobs
+//!     2. poll            nobody runnable: sleep in epoll_wait until the next timer or event
+//!                        otherwise: epoll_wait(0), at most every POLL_INTERVAL
+//!     3. timers          after the poll, so that ready IO beats a timeout that expires in the same turn
+//! ```
+//!
+//! Timers are lazy: a fiber has at most one wheel entry, which may be *earlier* than the deadline it waits for. A
+//! wait with a timeout stores the deadline in the control block and touches the wheel only if no early enough entry
+//! is there; a wait that ends in time stores "none" and leaves the entry where it is. An entry that fires too early
+//! is put back at the deadline of the moment. So a server's read timeout costs two stores a request.
+//!
+//! * Invariant H1: an entry in the wheel names a live fiber whose `timer` field holds its key. Upheld by
+//!   `set_deadline`, `fire` and `forget` (called for each fiber that ends with an entry).
+//! * Invariant H2: the hub belongs to the thread's `Root` and lives as long. After `close` calls get an error.
+#![forbid(unsafe_code)]
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::mail::{Letter, Mail};
+use super::reactor::Reactor;
+use super::report;
+use crate::pure::timer_wheel::TimerWheel;
+use crate::switch::fiber::{Fiber, State};
+use crate::switch::root::{Root, Scheduler, try_root};
+use crate::sys::clock::monotonic_ns;
+use crate::sys::fork;
+
+/// While fibers are runnable, epoll is asked at most this often, in nanoseconds: a yield takes a few, a system call
+/// a few hundred, so asking every 61 resumptions would cost as much as the yields themselves.
+const POLL_INTERVAL: u64 = 50_000;
+
+/// Timers fired at one look; the rest fires at the next, after the fibers just woken have run.
+const FIRE_BATCH: usize = 1024;
+
+/// Numbers given to hubs so far.
+static NUMBERS: AtomicU32 = AtomicU32::new(1);
+
+/// One OS thread's hub.
+pub(crate) struct Hub {
+    /// Descriptors.
+    reactor: Reactor,
+    /// Who sleeps, or waits with a timeout.
+    timers: RefCell<TimerWheel<Fiber>>,
+    /// Fibers whose entry fired, while `fire` looks at them; kept for its memory.
+    due: Cell<Vec<Fiber>>,
+    /// What other OS threads send. Each `Thread` handle and running job holds a clone.
+    mail: Arc<Mail>,
+    /// When epoll was last asked, in monotonic nanoseconds.
+    polled: Cell<u64>,
+    /// Fibers in `thread::park`: a handle in another OS thread may wake them.
+    pub(crate) parked: Cell<usize>,
+    /// Jobs on other OS threads that will send a letter.
+    pub(crate) jobs: Cell<usize>,
+    /// The process this hub belongs to, as a count of forks: a child's copy must not be used.
+    generation: u32,
+    /// Unique in the process: half of each thread id.
+    pub(crate) number: u32,
+    /// See [`HubState`].
+    state: Cell<HubState>,
+    /// The signal stack of an OS thread that had none.
+    _alt_stack: crate::sys::signal::AltStack,
+}
+
+/// Whether a hub can still be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum HubState {
+    /// It can.
+    Open,
+    /// Its OS thread ends.
+    Closed,
+}
+
+/// The hub of this OS thread, made on first use.
+///
+/// # Errors
+/// When the thread is ending, in the child of a fork, or when the kernel refused an epoll instance or an eventfd.
+#[inline]
+pub(crate) fn hub() -> io::Result<(&'static Root, &'static Hub)> {
+    let root = try_root().ok_or_else(ending)?;
+    Ok((root, hub_of(root)?))
+}
+
+/// The hub that belongs to `root`, made on first use.
+///
+/// # Errors
+/// As [`hub`].
+#[inline]
+pub(crate) fn hub_of(root: &'static Root) -> io::Result<&'static Hub> {
+    match root.scheduler().as_any().downcast_ref::<Hub>() {
+        Some(hub) if hub.is_usable() => Ok(hub),
+        Some(hub) => Err(hub.unusable()),
+        None => create(root),
+    }
+}
+
+/// The error of calls on a thread whose hub is gone.
+#[cold]
+pub(crate) fn ending() -> io::Error {
+    io::Error::other("greenling: this OS thread is ending and its hub is gone")
+}
+
+/// Makes the hub.
+#[cold]
+fn create(root: &'static Root) -> io::Result<&'static Hub> {
+    fork::watch_forks()?;
+    crate::sys::signal::install(report::classify_fault)?;
+    report::name_panics();
+    let alt_stack = crate::sys::signal::ensure_alt_stack()?;
+    let mail = Arc::new(Mail::new()?);
+    let hub = Hub {
+        reactor: Reactor::new(mail.bell())?,
+        timers: RefCell::new(TimerWheel::new(monotonic_ns())),
+        due: Cell::new(Vec::new()),
+        mail,
+        polled: Cell::new(0),
+        parked: Cell::new(0),
+        jobs: Cell::new(0),
+        generation: fork::fork_generation(),
+        // Relaxed: the number only has to be unique.
+        number: NUMBERS.fetch_add(1, Ordering::Relaxed),
+        state: Cell::new(HubState::Open),
+        _alt_stack: alt_stack,
+    };
+    root.set_scheduler(Box::new(hub));
+    match root.scheduler().as_any().downcast_ref::<Hub>() {
+        Some(hub) => Ok(hub),
+        None => unreachable!("nobody else sets a scheduler"),
+    }
+}
+
+impl Hub {
+    /// Whether this is still the process and thread it was made for.
+    #[inline]
+    fn is_usable(&self) -> bool {
+        self.generation == fork::fork_generation() && self.state.get() == HubState::Open
+    }
+
+    /// Why it is not usable.
+    #[cold]
+    fn unusable(&self) -> io::Error {
+        if self.generation != fork::fork_generation() {
+            return io::Error::other(
+                "greenling: this process was forked from one that ran green threads, and cannot use its parent's \
+                 hub; call exec, or start green threads only after the fork",
+            );
+        }
+        ending()
+    }
+
+    /// Descriptors.
+    #[inline]
+    pub(crate) fn reactor(&self) -> &Reactor {
+        &self.reactor
+    }
+
+    /// A way for other OS threads to send letters.
+    pub(crate) fn mail(&self) -> &Arc<Mail> {
+        &self.mail
+    }
+
+    /// From now on a timer will wake `fiber` at `at` (monotonic nanoseconds) at the latest.
+    #[inline]
+    pub(crate) fn set_deadline(&self, fiber: Fiber, at: u64) {
+        fiber.deadline.set(at);
+        if at < fiber.timer_at.get() {
+            self.insert(fiber, at);
+        }
+    }
+
+    /// Puts `fiber` into the wheel, in place of a later entry (H1).
+    fn insert(&self, fiber: Fiber, at: u64) {
+        let mut timers = self.timers.borrow_mut();
+        if let Some(old) = fiber.timer.get() {
+            timers.cancel(old);
+        }
+        fiber.timer.set(Some(timers.insert(at, fiber)));
+        fiber.timer_at.set(at);
+    }
+
+    /// Wakes fibers whose deadline has come; puts back those whose deadline has moved. At most `FIRE_BATCH`.
+    fn fire(&self, root: &Root, now: u64) {
+        let mut due = self.due.take();
+        self.timers.borrow_mut().advance(now, FIRE_BATCH, &mut |fiber, _| due.push(fiber));
+        for fiber in due.drain(..) {
+            fiber.timer.set(None);
+            fiber.timer_at.set(u64::MAX);
+            let deadline = fiber.deadline.get();
+            if deadline == u64::MAX {
+                continue;
+            }
+            if deadline > now {
+                self.insert(fiber, deadline);
+            } else if matches!(fiber.state.get(), State::Parked | State::Switched) {
+                // Only a fiber that nothing else has woken timed out: ready IO wins.
+                fiber.timed_out.set(true);
+                root.wake(fiber);
+            }
+        }
+        self.due.set(due);
+    }
+
+    /// Opens the letters.
+    fn read_mail(&self, root: &'static Root) {
+        while let Some(letter) = self.mail.take() {
+            match letter {
+                Letter::Unpark(parts) => {
+                    if let Some(fiber) = root.resolve_parts(parts) {
+                        super::park::give_permit(root, fiber);
+                    }
+                }
+                Letter::Wake(parts) => {
+                    if let Some(fiber) = root.resolve_parts(parts) {
+                        root.wake(fiber);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Nobody is runnable: sleeps until something happens, or says that nothing ever can.
+    fn sleep(&self, root: &'static Root) {
+        let next = self.timers.borrow().next_wakeup();
+        if next.is_none() && !self.can_be_woken() {
+            root.deadlock(report::deadlock(root));
+            return;
+        }
+        let timeout = next.map(|at| at.saturating_sub(monotonic_ns()));
+        if !self.mail.prepare_to_sleep() {
+            return;
+        }
+        self.reactor.poll(root, timeout);
+        self.mail.woke();
+    }
+
+    /// Whether anything but a timer may still wake a fiber of this hub.
+    fn can_be_woken(&self) -> bool {
+        // A `Thread` handle or a running job each hold a clone of the mail; only `thread::park` listens to handles.
+        let handles = Arc::strong_count(&self.mail) - 1;
+        self.reactor.waiting.get() > 0 || self.jobs.get() > 0 || (handles > 0 && self.parked.get() > 0)
+    }
+}
+
+impl Scheduler for Hub {
+    fn look(&self, root: &Root, may_wait: bool) {
+        // The root that asks is this thread's, and lives as long as the thread switches (R1).
+        let Some(root) = try_root().filter(|mine| std::ptr::eq(*mine, root)) else { return };
+        if self.mail.has_mail() {
+            self.read_mail(root);
+        }
+        let mut now = monotonic_ns();
+        if may_wait && root.runnable() == 0 {
+            self.sleep(root);
+            if self.mail.has_mail() {
+                self.read_mail(root);
+            }
+            now = monotonic_ns();
+            self.polled.set(now);
+        } else if now - self.polled.get() >= POLL_INTERVAL && !self.reactor.is_empty() {
+            self.reactor.poll(root, Some(0));
+            self.polled.set(now);
+        }
+        root.clock.set(now);
+        if !self.timers.borrow().is_empty() {
+            self.fire(root, now);
+        }
+    }
+
+    fn arm(&self, _: &Root, fiber: Fiber) {
+        let at = fiber.scope_deadline.get().at;
+        if at != u64::MAX {
+            self.set_deadline(fiber, at);
+        }
+    }
+
+    fn disarm(&self, root: &Root, fiber: Fiber) -> bool {
+        fiber.deadline.set(u64::MAX);
+        fiber.timed_out.take() && fiber.scope_deadline.get().at <= root.clock.get()
+    }
+
+    fn as_any(&self) -> &dyn std::any::Any {
+        self
+    }
+
+    fn forget(&self, fiber: Fiber) {
+        if let Some(key) = fiber.timer.take() {
+            self.timers.borrow_mut().cancel(key);
+        }
+    }
+
+    fn close(&self) {
+        self.state.set(HubState::Closed);
+        self.mail.close();
+    }
+}

@@ -1,0 +1,85 @@
+//! Mail from other OS threads: an inbox and a bell.
+//!
+//! Any OS thread may push; the hub's thread drains it at each look. The bell (an eventfd in the hub's epoll set)
+//! is rung only when the hub sleeps or is about to, and once however many letters arrive: see `pure::bell` for why
+//! no wake-up can be lost between "the inbox is empty" and "I sleep".
+#![forbid(unsafe_code)]
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::pure::inbox::Inbox;
+use crate::sys::eventfd::EventFd;
+
+/// One letter. A fiber is named by the parts of its `FiberRef`, which only its own OS thread puts together again.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Letter {
+    /// Give this fiber its permit.
+    Unpark((usize, u64)),
+    /// Wake this fiber: what it waits for is done.
+    Wake((usize, u64)),
+}
+
+/// What a hub shares with the rest of the process.
+pub(crate) struct Mail {
+    /// The letters.
+    inbox: Inbox<Letter>,
+    /// Wakes the hub out of epoll_wait.
+    bell: EventFd,
+    /// The hub has ended; letters go nowhere.
+    closed: AtomicBool,
+}
+
+impl Mail {
+    /// A new inbox with its bell.
+    ///
+    /// # Errors
+    /// Those of eventfd(2).
+    pub(crate) fn new() -> io::Result<Mail> {
+        Ok(Mail { inbox: Inbox::new(), bell: EventFd::new()?, closed: AtomicBool::new(false) })
+    }
+
+    /// Sends a letter; wakes the hub if it sleeps. Usable from any OS thread.
+    pub(crate) fn send(&self, letter: Letter) {
+        // Relaxed: only saves work. A letter pushed after the close is never read, and never has to be.
+        if self.closed.load(Ordering::Relaxed) {
+            return;
+        }
+        if self.inbox.push(letter) {
+            self.bell.ring();
+        }
+    }
+
+    /// The bell, for the reactor.
+    pub(crate) fn bell(&self) -> &EventFd {
+        &self.bell
+    }
+
+    /// Takes the oldest letter. Only the hub's thread calls this.
+    #[inline]
+    pub(crate) fn take(&self) -> Option<Letter> {
+        self.inbox.pop()
+    }
+
+    /// Whether a letter may be there; a few loads. Only the hub's thread calls this.
+    #[inline]
+    pub(crate) fn has_mail(&self) -> bool {
+        self.inbox.has_mail()
+    }
+
+    /// Announces that the hub is about to sleep; false if a letter is there after all, and it must not.
+    pub(crate) fn prepare_to_sleep(&self) -> bool {
+        self.inbox.prepare_to_sleep()
+    }
+
+    /// The hub is awake again.
+    pub(crate) fn woke(&self) {
+        self.inbox.woke();
+    }
+
+    /// The hub ends.
+    pub(crate) fn close(&self) {
+        // Relaxed: see `send`.
+        self.closed.store(true, Ordering::Relaxed);
+    }
+}

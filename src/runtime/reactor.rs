@@ -1,0 +1,251 @@
+//! The reactor: one epoll instance, and for each descriptor its readiness and its waiters.
+//!
+//! Edge-triggered, one registration for both directions (`IN | OUT | RDHUP`), made when a call first has to wait:
+//! a connection that is served and closed without waiting costs no `epoll_ctl` at all. Readiness is cached in bits
+//! that an event sets and a failed or short operation clears:
+//!
+//! ```text
+//!              event IN                    read: EAGAIN, or 0 < n < len on a stream socket
+//!   not ready ----------> READABLE ----------------------------------------------------> not ready
+//!              event RDHUP, HUP, ERR
+//!   anything  ----------> sticky: reads (HUP, ERR: writes too) are tried at once from now on
+//! ```
+//!
+//! Sticky, because edge-triggered epoll tells of the end of a connection once: if the short-read rule cleared that
+//! news away, the end would never be read. RDHUP is not HUP: the peer may still be reading. Only EAGAIN, the
+//! kernel's own word, clears a sticky bit.
+//!
+//! * Invariant E1: an event reaches the descriptor it was meant for. The epoll token is a slab key with a
+//!   generation, removed before the descriptor is closed; an event for a number that was reused meanwhile finds
+//!   no entry and is ignored.
+//! * Invariant E2: the reactor wakes, and runs no foreign code; its cells are borrowed only inside these functions.
+#![forbid(unsafe_code)]
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::rc::Rc;
+
+use crate::pure::slab::{Key, Slab};
+use crate::switch::root::Root;
+use crate::switch::wait_list::WaitList;
+use crate::sys::epoll::{Epoll, Events, Interest, Ready};
+use crate::sys::eventfd::EventFd;
+
+/// Events taken at once. Among 1000 busy connections a larger batch saves system calls; above this it saves none.
+const BATCH: usize = 1024;
+
+/// The token of the bell.
+const BELL: u64 = u64::MAX;
+
+/// A direction of a descriptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Direction {
+    /// Reading, accepting.
+    Read,
+    /// Writing, connecting.
+    Write,
+}
+
+/// Bits of [`Registration::ready`].
+mod bits {
+    /// A read may succeed.
+    pub(super) const READ: u8 = 1;
+    /// A write may succeed.
+    pub(super) const WRITE: u8 = 2;
+    /// A read will not block any more: end of stream or error.
+    pub(super) const READ_STICKY: u8 = 4;
+    /// A write will not block any more: error.
+    pub(super) const WRITE_STICKY: u8 = 8;
+}
+
+/// What the reactor knows of one descriptor.
+#[derive(Debug, Default)]
+pub(crate) struct Registration {
+    /// See [`bits`].
+    ready: Cell<u8>,
+    /// Fibers that wait until it can be read, in order.
+    readers: WaitList,
+    /// Fibers that wait until it can be written, in order.
+    writers: WaitList,
+    /// The slab entry while it is in the epoll set.
+    key: Cell<Option<Key>>,
+    /// The program closed it: waiters and later calls get an error.
+    closed: Cell<bool>,
+}
+
+impl Registration {
+    /// Who waits in this direction.
+    pub(crate) fn waiters(&self, direction: Direction) -> &WaitList {
+        match direction {
+            Direction::Read => &self.readers,
+            Direction::Write => &self.writers,
+        }
+    }
+
+    /// Whether an operation is worth a system call. True before registration: try first, wait second.
+    #[inline]
+    pub(crate) fn worth_trying(&self, direction: Direction) -> bool {
+        let mask = match direction {
+            Direction::Read => bits::READ | bits::READ_STICKY,
+            Direction::Write => bits::WRITE | bits::WRITE_STICKY,
+        };
+        self.ready.get() & mask != 0 || self.key.get().is_none()
+    }
+
+    /// A short operation: the buffer is empty (or full), but sticky news stays.
+    #[inline]
+    pub(crate) fn clear(&self, direction: Direction) {
+        let mask = match direction {
+            Direction::Read => bits::READ,
+            Direction::Write => bits::WRITE,
+        };
+        self.ready.set(self.ready.get() & !mask);
+    }
+
+    /// EAGAIN: nothing is there, whatever was said before.
+    #[inline]
+    pub(crate) fn clear_all(&self, direction: Direction) {
+        let mask = match direction {
+            Direction::Read => bits::READ | bits::READ_STICKY,
+            Direction::Write => bits::WRITE | bits::WRITE_STICKY,
+        };
+        self.ready.set(self.ready.get() & !mask);
+    }
+
+    /// Whether the descriptor is in the epoll set.
+    pub(crate) fn is_registered(&self) -> bool {
+        self.key.get().is_some()
+    }
+
+    /// Whether the program closed it.
+    #[inline]
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.get()
+    }
+
+    /// Marks it closed and wakes everybody who waits for it.
+    pub(crate) fn close(&self, root: &Root) {
+        self.closed.set(true);
+        self.ready.set(u8::MAX);
+        wake_all(root, &self.readers);
+        wake_all(root, &self.writers);
+    }
+
+    /// An event came.
+    #[inline]
+    fn accept(&self, root: &Root, ready: Ready) {
+        let mut bits = self.ready.get();
+        if ready.any(Ready::IN) {
+            bits |= bits::READ;
+        }
+        if ready.any(Ready::OUT) {
+            bits |= bits::WRITE;
+        }
+        if ready.any(Ready::RDHUP) {
+            bits |= bits::READ_STICKY;
+        }
+        if ready.any(Ready::HUP | Ready::ERR) {
+            bits |= bits::READ_STICKY | bits::WRITE_STICKY;
+        }
+        self.ready.set(bits);
+        if bits & (bits::READ | bits::READ_STICKY) != 0 {
+            wake_all(root, &self.readers);
+        }
+        if bits & (bits::WRITE | bits::WRITE_STICKY) != 0 {
+            wake_all(root, &self.writers);
+        }
+    }
+}
+
+/// Wakes all fibers of a list, in order. All, not one: each looks again by itself, and those that find nothing
+/// queue up again in the same order.
+#[inline]
+fn wake_all(root: &Root, list: &WaitList) {
+    while let Some(fiber) = list.pop() {
+        root.wake(fiber);
+    }
+}
+
+/// One hub's epoll instance.
+pub(crate) struct Reactor {
+    /// The kernel object.
+    epoll: Epoll,
+    /// Where events are received.
+    events: RefCell<Events>,
+    /// Registered descriptors, by token.
+    registrations: RefCell<Slab<Rc<Registration>>>,
+    /// Fibers that wait for any descriptor.
+    pub(crate) waiting: Cell<usize>,
+}
+
+impl Reactor {
+    /// A reactor that wakes up when the bell rings.
+    ///
+    /// # Errors
+    /// Those of epoll_create1(2) and epoll_ctl(2).
+    pub(crate) fn new(bell: &EventFd) -> io::Result<Reactor> {
+        use std::os::fd::AsFd;
+        let epoll = Epoll::new()?;
+        epoll.add(bell.as_fd(), BELL, Interest::IN | Interest::EDGE)?;
+        Ok(Reactor {
+            epoll,
+            events: RefCell::new(Events::with_capacity(BATCH)),
+            registrations: RefCell::new(Slab::new()),
+            waiting: Cell::new(0),
+        })
+    }
+
+    /// Whether any descriptor (other than the bell) is registered.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.registrations.borrow().len() == 0
+    }
+
+    /// Puts a descriptor into the epoll set. If it is ready already, the next poll says so.
+    ///
+    /// # Errors
+    /// EPERM for kinds that epoll refuses (regular files, directories), ENOSPC, ENOMEM: epoll_ctl(2).
+    pub(crate) fn register(&self, fd: BorrowedFd<'_>, registration: &Rc<Registration>) -> io::Result<()> {
+        let mut registrations = self.registrations.borrow_mut();
+        let key = registrations.insert(Rc::clone(registration));
+        let interest = Interest::IN | Interest::OUT | Interest::RDHUP | Interest::EDGE;
+        if let Err(error) = self.epoll.add(fd, key.to_token(), interest) {
+            registrations.remove(key);
+            return Err(error);
+        }
+        registration.key.set(Some(key));
+        Ok(())
+    }
+
+    /// Forgets a descriptor; later events for it are ignored (E1). With `remove`, it is taken out of the epoll
+    /// set; without, closing it will do that, which is true unless the open file is shared with another descriptor.
+    pub(crate) fn deregister(&self, fd: BorrowedFd<'_>, registration: &Registration, remove: bool) {
+        if let Some(key) = registration.key.take() {
+            self.registrations.borrow_mut().remove(key);
+            if remove {
+                // It fails only if the program closed the descriptor behind our back; then it is gone already.
+                let _ = self.epoll.delete(fd);
+            }
+        }
+    }
+
+    /// Takes what events there are and wakes their waiters; waits up to `timeout` nanoseconds (`None`: for ever)
+    /// for the first one.
+    pub(crate) fn poll(&self, root: &Root, timeout: Option<u64>) {
+        let mut events = self.events.borrow_mut();
+        if let Err(error) = self.epoll.wait(&mut events, timeout) {
+            // EINTR is no event; the rest (EBADF, EFAULT, EINVAL) means that somebody closed our descriptor.
+            panic!("greenling: epoll_wait failed, somebody closed the hub's descriptor: {error}");
+        }
+        let registrations = self.registrations.borrow();
+        for (token, ready) in events.iter() {
+            // A ring of an edge-triggered eventfd is an event even if the last one was never read.
+            if token != BELL
+                && let Some(registration) = registrations.get(Key::from_token(token))
+            {
+                registration.accept(root, ready);
+            }
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! Who waits on what, since when, spawned where: the deadlock report and the stack-overflow report.
+#![forbid(unsafe_code)]
+
+use std::collections::HashMap;
+use std::fmt::Write;
+use std::panic;
+use std::sync::Once;
+
+use crate::switch::fiber::{Fiber, Reason, State};
+use crate::switch::root::{Root, existing_root};
+use crate::switch::stack::Slot;
+use crate::sys::clock::monotonic_ns;
+use crate::sys::signal::Message;
+
+/// Fibers listed at most; a report is for reading.
+const MOST: usize = 50;
+
+/// `#7 "name"`, or `main`.
+fn label(fiber: Fiber) -> String {
+    let id = fiber.id.get();
+    match (fiber.is_main(), fiber.name(), fiber.green_thread.get()) {
+        (true, _, _) => String::from("main"),
+        (false, Some(name), _) => format!("#{id} \"{name}\""),
+        (false, None, true) => format!("#{id}"),
+        (false, None, false) => format!("greenlet #{id}"),
+    }
+}
+
+/// What a wait reason is in words. `names` maps ids to labels.
+fn words(reason: Reason, names: &HashMap<u64, String>) -> String {
+    let name = |id: u64| names.get(&id).cloned().unwrap_or_else(|| format!("#{id}, which has ended"));
+    match reason {
+        Reason::None => String::from("does not wait"),
+        Reason::Park => String::from("is parked, waiting for an unpark"),
+        Reason::Sleep => String::from("sleeps"),
+        Reason::Join(id) => format!("waits for the end of {}", name(id)),
+        Reason::Scope => String::from("waits for the threads of its scope"),
+        Reason::Switch(id) => format!("waits in a switch to {}", name(id)),
+        Reason::Read(fd) => format!("waits until descriptor {fd} can be read"),
+        Reason::Write(fd) => format!("waits until descriptor {fd} can be written"),
+        Reason::Job(what) => format!("waits for {what} on another OS thread"),
+    }
+}
+
+/// The report of a deadlock: main waits, and nobody can ever wake it.
+pub(crate) fn deadlock(root: &Root) -> String {
+    let mut fibers = vec![root.main()];
+    root.for_each_fiber(|fiber| fibers.push(fiber));
+    let names: HashMap<u64, String> = fibers.iter().map(|fiber| (fiber.id.get(), label(*fiber))).collect();
+    let now = monotonic_ns();
+    let mut text = String::from(
+        "deadlock: nothing is runnable, no timer is set, no descriptor is waited for, and so main would wait for ever",
+    );
+    for fiber in fibers.iter().take(MOST) {
+        let waited = now.saturating_sub(fiber.since.get()) as f64 / 1e9;
+        let _ = write!(text, "\n  {} {}", label(*fiber), words(fiber.reason.get(), &names));
+        let _ = write!(text, ", for {waited:.1} s");
+        if !fiber.is_main() {
+            let _ = write!(text, ", spawned at {}", fiber.spawned_at);
+        }
+    }
+    if fibers.len() > MOST {
+        let _ = write!(text, "\n  and {} more", fibers.len() - MOST);
+    }
+    if let Some(cycle) = cycle(&fibers, &names) {
+        let _ = write!(text, "\n  cycle: {cycle}");
+    }
+    text
+}
+
+/// Follows "waits for the end of" and "waits in a switch to" until somebody appears twice.
+fn cycle(fibers: &[Fiber], names: &HashMap<u64, String>) -> Option<String> {
+    let waits: HashMap<u64, u64> = fibers
+        .iter()
+        .filter_map(|fiber| match fiber.reason.get() {
+            Reason::Join(id) | Reason::Switch(id) => Some((fiber.id.get(), id)),
+            _ => None,
+        })
+        .collect();
+    for start in fibers {
+        let start = start.id.get();
+        let mut path = vec![start];
+        let mut at = start;
+        while let Some(&next) = waits.get(&at) {
+            if next == start {
+                path.push(start);
+                let labels: Vec<&str> = path.iter().filter_map(|id| names.get(id)).map(String::as_str).collect();
+                return Some(labels.join(" -> "));
+            }
+            if path.contains(&next) {
+                break;
+            }
+            path.push(next);
+            at = next;
+        }
+    }
+    None
+}
+
+/// Says whether a fault is the running fiber's stack overflow, and writes the message. Runs in a signal handler:
+/// no allocation, no lock.
+pub(crate) fn classify_fault(address: usize, out: &mut Message) -> bool {
+    let Some(root) = existing_root() else { return false };
+    let fiber = root.current();
+    if fiber.is_main() || fiber.state.get() == State::Free || !fiber.slot().guards(address) {
+        return false;
+    }
+    let size = Slot::stack_size(fiber.slot().shift);
+    let (id, at) = (fiber.id.get(), fiber.spawned_at);
+    let kind = if fiber.green_thread.get() { "green thread" } else { "greenlet" };
+    let _ = fiber.with_name(|name| match name {
+        Some(name) => {
+            write!(out, "\n{kind} #{id} \"{name}\", spawned at {at}, has overflowed its stack of {size} bytes\n")
+        }
+        None => write!(out, "\n{kind} #{id}, spawned at {at}, has overflowed its stack of {size} bytes\n"),
+    });
+    let cure = if fiber.green_thread.get() {
+        "greenling::thread::Builder::new().stack_size(bytes), or greenling::hub::set_default_stack_size(bytes)"
+    } else {
+        "Greenlet::with_stack_size(body, bytes), or greenling::hub::set_default_stack_size(bytes)"
+    };
+    let _ = writeln!(out, "give it a larger one: {cure}");
+    true
+}
+
+/// Makes panic messages name the green thread: the hook in force goes on printing what it prints, after one line of
+/// ours. Once per process.
+pub(crate) fn name_panics() {
+    static ONCE: Once = Once::new();
+    if std::thread::panicking() {
+        // The hook cannot be changed now; the next hub will.
+        return;
+    }
+    ONCE.call_once(|| {
+        let previous = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            if let Some(root) = existing_root()
+                && !root.current().is_main()
+            {
+                let fiber = root.current();
+                let kind = if fiber.green_thread.get() { "green thread " } else { "" };
+                eprintln!("{kind}{}, spawned at {}:", label(fiber), fiber.spawned_at);
+            }
+            previous(info);
+        }));
+    });
+}

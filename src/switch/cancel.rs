@@ -1,0 +1,102 @@
+//! What may interrupt a suspension: kill, an expired `timeout` scope, a deadlock, a forbidden switch.
+//!
+//! A fiber is interrupted only by itself: others set a bit in its `attention` byte and wake it, and when it runs
+//! the blocking call it is in looks at the byte and unwinds with `resume_unwind`. That calls no panic hook and
+//! prints nothing, and destructors run on the fiber's own stack, as itself.
+//!
+//! While a fiber unwinds it must not suspend: std counts panics per OS thread, so another fiber that ran meanwhile
+//! would see `thread::panicking()` and poison its mutexes. [`obstacle`] says so before each suspension.
+#![forbid(unsafe_code)]
+
+use std::any::Any;
+use std::fmt;
+use std::panic::resume_unwind;
+
+use super::fiber::{Fiber, attention};
+use super::root::Root;
+
+/// The payload that a kill unwinds a green thread with.
+#[derive(Debug)]
+pub(crate) struct Killed;
+
+/// The payload that an expired `timeout` scope unwinds with: the scope's identity.
+#[derive(Debug)]
+pub(crate) struct ScopeExpired(pub(crate) u64);
+
+/// What a killed greenlet unwinds with: [`Greenlet::kill`](crate::Greenlet::kill), or the drop of its last handle.
+///
+/// It cannot be made by hand. Catch it with `catch_unwind` only to clean up, and pass it on with `resume_unwind`.
+#[derive(Debug)]
+pub struct GreenletExit(pub(crate) ());
+
+impl fmt::Display for GreenletExit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the greenlet was killed")
+    }
+}
+
+/// Why a suspension is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Obstacle {
+    /// The caller is unwinding.
+    Unwinding,
+}
+
+impl fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a call that would have to wait was refused, because this thread is unwinding from a panic or kill")
+    }
+}
+
+/// Whether the current code may suspend at all. One relaxed load when nothing panics anywhere.
+#[inline(always)]
+pub(crate) fn obstacle() -> Option<Obstacle> {
+    std::thread::panicking().then_some(Obstacle::Unwinding)
+}
+
+/// Raises what is due *before* a suspension: a kill, or the panic of a `no_switch` section.
+///
+/// Call it only where [`obstacle`] said that there is none.
+#[cold]
+#[inline(never)]
+pub(crate) fn before_suspension(root: &Root, me: Fiber) {
+    if me.attention.get() & attention::NO_SWITCH != 0 {
+        panic!("greenling: a call inside `no_switch` would have to wait and let other green threads run");
+    }
+    raise_kill(me);
+    raise_deadlock(root, me);
+}
+
+/// Raises what came *during* a suspension. `scope_due`: a `timeout` scope of this fiber expired.
+#[cold]
+#[inline(never)]
+pub(crate) fn after_suspension(root: &Root, me: Fiber, scope_due: bool) {
+    raise_kill(me);
+    raise_deadlock(root, me);
+    if scope_due {
+        resume_unwind(Box::new(ScopeExpired(me.scope_deadline.get().scope)));
+    }
+}
+
+/// Unwinds if a kill is due.
+fn raise_kill(me: Fiber) {
+    if me.attention.get() & attention::KILL != 0 {
+        let payload: Box<dyn Any + Send> =
+            if me.green_thread.get() { Box::new(Killed) } else { Box::new(GreenletExit(())) };
+        resume_unwind(payload);
+    }
+}
+
+/// Panics in main if the scheduler found that nothing can ever wake it.
+fn raise_deadlock(root: &Root, me: Fiber) {
+    if me.attention.get() & attention::DEADLOCK != 0
+        && let Some(report) = root.take_deadlock()
+    {
+        panic!("{report}");
+    }
+}
+
+/// Whether an unwinding payload is one of the runtime's own, not a panic of the program.
+pub(crate) fn is_control(payload: &(dyn Any + Send)) -> bool {
+    payload.is::<Killed>() || payload.is::<ScopeExpired>() || payload.is::<GreenletExit>()
+}

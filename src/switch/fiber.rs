@@ -1,0 +1,567 @@
+//! A fiber: one stackful coroutine with its control block, both in one stack slot.
+//!
+//! ```text
+//!                 launch                resume                      body returns
+//!   (free slot) ---------> READY ----------------> RUNNING ------------------------> FINISHED --> (free slot)
+//!                           ^  ^   suspend, queued |  |  |                                  release
+//!                           |  +-------------------+  |  | suspend, waiting for a transfer
+//!                     wake  |        suspend, waiting |  v
+//!                           +---------- PARKED <------+ SWITCHED --> RUNNING (a greenlet switched to it)
+//! ```
+//!
+//! *Who may make which move.* `launch` and `wake` (in `root`) make READY; only the root loop makes RUNNING out of
+//! READY; a fiber parks or switches only itself; a greenlet's switch makes RUNNING out of SWITCHED; the root loop
+//! makes FINISHED. Main, the program on the OS thread's own stack, has a control block and all of these states,
+//! but no coroutine: its `yielder` is null.
+//!
+//! * Invariant F1: a `Fiber` that is dereferenced belongs to a slot between `launch` and release, or is main's.
+//!   Upheld by its holders: the run queue, wait lists, wheel entries and the registry of running fibers hold no
+//!   fiber past its end, because a fiber leaves all of them before it finishes; handles that may be stale check
+//!   the id first ([`FiberRef`]).
+//! * Invariant F2: the stack of a fiber is reused or unmapped only after its function returned or unwound.
+//!   Upheld by `root`: release follows the coroutine's return, and teardown leaks what it cannot unwind.
+//! * Invariant F3: `yielder` points to the parent link at the base of the fiber's own stack from the first
+//!   instruction of its body to the last. Upheld by `body`.
+//! * Invariant F4: a fiber is resumed only from the root stack of its OS thread, by one loop, never while it runs.
+//!   Upheld by `root::Root::drive`, the only caller of `resume`; nothing here is `Send`.
+//! * Invariant F5: the payload holds an `F` until `run` moves it out, and a `T` after `run` returned and until
+//!   the result is taken or dropped; `payload_state` says which. Upheld by `run` and by `Packet`, the only owner.
+#![allow(unsafe_code)]
+
+use std::any::Any;
+use std::cell::{Cell, UnsafeCell};
+use std::marker::PhantomData;
+use std::mem::{MaybeUninit, align_of, size_of};
+use std::num::NonZeroU64;
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
+use std::ptr::{self, NonNull};
+use std::rc::Rc;
+
+use corosensei::{Coroutine, CoroutineResult, Yielder};
+
+use crate::pure::timer_wheel::TimerKey;
+
+use super::stack::{FiberStack, Slot};
+use super::wait_list::WaitList;
+
+/// The coroutine of every fiber: values pass outside of it, since only `()` travels in a register both ways.
+type Coro = Coroutine<(), (), (), FiberStack>;
+
+/// Where a fiber is in the life shown in the file's picture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum State {
+    /// The slot is in the pool. Zero, since an unused page reads as zero.
+    Free = 0,
+    /// In the run queue, or about to be resumed.
+    Ready,
+    /// On the CPU, or main while the root loop runs on its behalf.
+    Running,
+    /// Waiting for `wake`.
+    Parked,
+    /// Waiting for an explicit switch, its mailbox set.
+    Switched,
+    /// Its function returned; the result may still be in the payload.
+    Finished,
+}
+
+/// What a fiber waits for; printed by reports. Each has one place in the runtime that sets it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reason {
+    /// It does not wait.
+    None,
+    /// `thread::park`.
+    Park,
+    /// `sleep`.
+    Sleep,
+    /// The end of the green thread with this id.
+    Join(u64),
+    /// The end of all threads of a scope.
+    Scope,
+    /// An explicit switch; the id is the greenlet it switched to.
+    Switch(u64),
+    /// Readability of a file descriptor.
+    Read(i32),
+    /// Writability of a file descriptor.
+    Write(i32),
+    /// A job on an OS thread, by what it does.
+    Job(&'static str),
+}
+
+/// Bits of [`ControlBlock::attention`]: why a suspension must take the slow path. Zero on the fast one.
+pub(crate) mod attention {
+    /// A kill is due at the next blocking call. Never set while a shield is up.
+    pub(crate) const KILL: u8 = 1;
+    /// At least one `timeout` scope is open: waits have a deadline that is not their own.
+    pub(crate) const DEADLINE: u8 = 2;
+    /// Inside `no_switch`: suspending is a panic.
+    pub(crate) const NO_SWITCH: u8 = 4;
+    /// Main only: nothing can ever wake it; the report is in the root.
+    pub(crate) const DEADLOCK: u8 = 8;
+}
+
+/// The deadline of the innermost `timeout` scope that expires first, and whose it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ScopeDeadline {
+    /// Monotonic nanoseconds; `u64::MAX` when no scope is open.
+    pub(crate) at: u64,
+    /// Which scope set it.
+    pub(crate) scope: u64,
+}
+
+impl ScopeDeadline {
+    /// No scope is open.
+    pub(crate) const NONE: ScopeDeadline = ScopeDeadline { at: u64::MAX, scope: 0 };
+}
+
+/// What the payload holds (invariant F5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum PayloadState {
+    /// Nothing.
+    Empty = 0,
+    /// The closure.
+    Closure,
+    /// The result.
+    Result,
+}
+
+/// All that the runtime knows of one fiber.
+///
+/// The first line is what every switch touches; the second what parking and waking touch; the rest is cold.
+/// All fields are `Cell`s because only one OS thread ever sees them.
+#[repr(C, align(64))]
+pub(crate) struct ControlBlock {
+    /// The coroutine; initialised from launch to release, never for main.
+    coroutine: UnsafeCell<MaybeUninit<Coro>>,
+    /// Where `suspend` finds its coroutine (invariant F3); null for main.
+    yielder: Cell<*const Yielder<(), ()>>,
+    /// Bits of [`attention`].
+    pub(crate) attention: Cell<u8>,
+    /// See [`State`].
+    pub(crate) state: Cell<State>,
+    /// IO calls that may still succeed at once before the fiber must yield.
+    pub(crate) io_credit: Cell<u8>,
+    /// Set by a timer that woke this fiber; read and cleared by the wait that armed it.
+    pub(crate) timed_out: Cell<bool>,
+    /// The one permit of `thread::park`.
+    pub(crate) permit: Cell<bool>,
+    /// A kill was asked for; sticky until the fiber ends.
+    pub(crate) killed: Cell<bool>,
+    /// Open shields.
+    pub(crate) shields: Cell<u16>,
+
+    /// Unique on this OS thread, never reused, never 0: what makes a stale handle harmless.
+    pub(crate) id: Cell<u64>,
+    /// Next in the wait list this fiber is in.
+    pub(crate) wait_next: Cell<Option<Fiber>>,
+    /// Previous in the wait list this fiber is in.
+    pub(crate) wait_prev: Cell<Option<Fiber>>,
+    /// What it waits for.
+    pub(crate) reason: Cell<Reason>,
+    /// When the wait began: the root's clock, in monotonic nanoseconds.
+    pub(crate) since: Cell<u64>,
+    /// The deadline of the current wait, `u64::MAX` for none. The wheel entry may be earlier (lazy).
+    pub(crate) deadline: Cell<u64>,
+    /// The wheel entry, if there is one; see `hub`.
+    pub(crate) timer: Cell<Option<TimerKey>>,
+    /// When the wheel entry fires.
+    pub(crate) timer_at: Cell<u64>,
+    /// The `timeout` scope that expires first.
+    pub(crate) scope_deadline: Cell<ScopeDeadline>,
+    /// Whether it is in a wait list.
+    pub(crate) linked: Cell<bool>,
+    /// Fibers that wait for the end of this one.
+    pub(crate) joiners: WaitList,
+
+    /// While SWITCHED: where the value goes; see `mailbox`.
+    pub(crate) mailbox: Cell<*const ()>,
+    /// While SWITCHED: the type of message the mailbox takes.
+    pub(crate) mailbox_type: Cell<Option<fn() -> std::any::TypeId>>,
+    /// The greenlet whose body this fiber runs, as `greenlet` keeps it; none for green threads and main.
+    pub(crate) greenlet: Cell<Option<Rc<dyn Any>>>,
+    /// Open `no_switch` sections.
+    pub(crate) no_switch: Cell<u16>,
+    /// What the payload holds.
+    payload_state: Cell<PayloadState>,
+    /// Whether a `Packet` exists, that is: whether the slot must wait for it.
+    pub(crate) owned: Cell<bool>,
+    /// Whether this fiber was spawned (a green thread) or made by a greenlet.
+    pub(crate) green_thread: Cell<bool>,
+    /// Where the closure, then the result lies.
+    payload: Cell<*mut u8>,
+    /// Drops what the payload holds, closure or result.
+    drop_payload: Cell<unsafe fn(*mut u8)>,
+    /// Closure and result may borrow from a scope: nobody drops them after the scope has ended.
+    borrows: bool,
+    /// The slot all of this lies in; meaningless for main.
+    slot: Slot,
+    /// Where it was spawned.
+    pub(crate) spawned_at: &'static Location<'static>,
+    /// Its name, if it was given one. Shared with the `Thread` handles.
+    pub(crate) name: UnsafeCell<Option<std::sync::Arc<str>>>,
+}
+
+/// A live fiber, or main. `Copy`, one word; see invariant F1 for who may hold one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Fiber(NonNull<ControlBlock>, PhantomData<Rc<()>>);
+
+impl std::ops::Deref for Fiber {
+    type Target = ControlBlock;
+    #[inline(always)]
+    fn deref(&self) -> &ControlBlock {
+        // SAFETY: invariant F1, upheld by the holder of this value: the block is initialised and mapped.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl std::fmt::Debug for Fiber {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Fiber#{}", self.id.get())
+    }
+}
+
+/// What one resumption ended with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// The fiber suspended.
+    Suspended,
+    /// Its function returned; it must not be resumed again.
+    Finished,
+}
+
+/// A fiber that may have ended: the address of a block and the id it had. Always safe to ask (invariant A1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FiberRef {
+    /// Where the control block is or was.
+    block: NonNull<ControlBlock>,
+    /// The id it must still have.
+    id: NonZeroU64,
+}
+
+/// What to launch a fiber with.
+#[derive(Debug)]
+pub(crate) struct Launch {
+    /// The slot; its guard is in place.
+    pub(crate) slot: Slot,
+    /// The fiber's id.
+    pub(crate) id: u64,
+    /// Whether a `Packet` will own the result.
+    pub(crate) owned: bool,
+    /// See [`ControlBlock::green_thread`].
+    pub(crate) green_thread: bool,
+    /// See [`ControlBlock::borrows`].
+    pub(crate) borrows: bool,
+    /// See [`ControlBlock::spawned_at`].
+    pub(crate) spawned_at: &'static Location<'static>,
+    /// See [`ControlBlock::name`].
+    pub(crate) name: Option<std::sync::Arc<str>>,
+}
+
+/// Closures up to this many bytes lie in the slot; larger ones belong in a `Box` (see `thread::spawn`).
+pub(crate) const MAX_INLINE: usize = 1024;
+
+/// Whether a closure and a result of these types fit into a slot of `1 << shift` bytes and leave most of it free.
+pub(crate) fn fits<F, T>(shift: u8) -> bool {
+    let payload = size_of::<F>().max(size_of::<T>()) + align_of::<F>().max(align_of::<T>());
+    payload <= Slot::stack_size(shift) / 4
+}
+
+/// Puts a fiber that will run `f` into the slot. It is READY and in no queue yet.
+///
+/// # Safety
+/// The slot is free and its guard is in place; `fits::<F, T>` holds; `f` does not unwind; whatever `F` and `T`
+/// borrow outlives the fiber's end and the taking of its result.
+pub(crate) unsafe fn launch<F, T>(launch: Launch, f: F) -> Fiber
+where
+    F: FnOnce(Fiber) -> T,
+{
+    let slot = launch.slot;
+    let block = (slot.top() - size_of::<ControlBlock>()) as *mut ControlBlock;
+    let align = align_of::<F>().max(align_of::<T>()).max(16);
+    let payload = ((block as usize - size_of::<F>().max(size_of::<T>())) & !(align - 1)) as *mut u8;
+    let fiber = Fiber(
+        // SAFETY: the block lies inside a slot, and no slot starts at address 0 (S2).
+        unsafe { NonNull::new_unchecked(block) },
+        PhantomData,
+    );
+    // SAFETY: the payload area is inside the slot by `fits`, aligned for F, and nobody else's (the slot is free).
+    unsafe { payload.cast::<F>().write(f) };
+    let coroutine = Coro::with_stack(FiberStack::new(slot, payload as usize), move |yielder, ()| {
+        body::<F, T>(fiber, yielder);
+    });
+    let control = ControlBlock {
+        coroutine: UnsafeCell::new(MaybeUninit::new(coroutine)),
+        payload_state: Cell::new(PayloadState::Closure),
+        payload: Cell::new(payload),
+        drop_payload: Cell::new(drop_in_place::<F>),
+        borrows: launch.borrows,
+        owned: Cell::new(launch.owned),
+        green_thread: Cell::new(launch.green_thread),
+        name: UnsafeCell::new(launch.name),
+        ..ControlBlock::blank(slot, launch.id, launch.spawned_at)
+    };
+    // SAFETY: the block lies in the slot, is aligned (tops are multiples of 64) and the slot is free, so that no
+    // value is overwritten that would need dropping.
+    unsafe { block.write(control) };
+    fiber
+}
+
+/// The first function on every fiber's stack.
+fn body<F, T>(fiber: Fiber, yielder: &Yielder<(), ()>)
+where
+    F: FnOnce(Fiber) -> T,
+{
+    fiber.yielder.set(yielder);
+    if fiber.payload_state.get() != PayloadState::Closure {
+        // Cancelled before it started.
+        return;
+    }
+    // SAFETY: invariant F5: `launch` wrote an F here, and this is the only place that moves it out.
+    let f = unsafe { fiber.payload.get().cast::<F>().read() };
+    fiber.payload_state.set(PayloadState::Empty);
+    let result = f(fiber);
+    if !fiber.owned.get() {
+        // Nobody will ask for it; its destructor is foreign code and belongs on this stack, not on the root's.
+        drop_quietly(result);
+        return;
+    }
+    // SAFETY: the payload is sized and aligned for T as well, and holds nothing since F was moved out.
+    unsafe { fiber.payload.get().cast::<T>().write(result) };
+    fiber.drop_payload.set(drop_in_place::<T>);
+    fiber.payload_state.set(PayloadState::Result);
+}
+
+/// Drops a value whose destructor may panic: the panic hook has printed it, and nobody is left to be told.
+pub(crate) fn drop_quietly<T>(value: T) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
+        // Dropping a payload may panic too.
+        std::mem::forget(payload);
+    }
+}
+
+/// Drops the `T` at `at`.
+///
+/// # Safety
+/// `at` holds a `T` that nobody uses again.
+unsafe fn drop_in_place<T>(at: *mut u8) {
+    // SAFETY: the caller's promise.
+    unsafe { ptr::drop_in_place(at.cast::<T>()) }
+}
+
+impl ControlBlock {
+    /// A block with nothing in it.
+    fn blank(slot: Slot, id: u64, spawned_at: &'static Location<'static>) -> ControlBlock {
+        ControlBlock {
+            coroutine: UnsafeCell::new(MaybeUninit::uninit()),
+            yielder: Cell::new(ptr::null()),
+            attention: Cell::new(0),
+            state: Cell::new(State::Ready),
+            io_credit: Cell::new(u8::MAX),
+            timed_out: Cell::new(false),
+            permit: Cell::new(false),
+            killed: Cell::new(false),
+            shields: Cell::new(0),
+            id: Cell::new(id),
+            wait_next: Cell::new(None),
+            wait_prev: Cell::new(None),
+            reason: Cell::new(Reason::None),
+            since: Cell::new(0),
+            deadline: Cell::new(u64::MAX),
+            timer: Cell::new(None),
+            timer_at: Cell::new(u64::MAX),
+            scope_deadline: Cell::new(ScopeDeadline::NONE),
+            linked: Cell::new(false),
+            joiners: WaitList::new(),
+            mailbox: Cell::new(ptr::null()),
+            mailbox_type: Cell::new(None),
+            greenlet: Cell::new(None),
+            no_switch: Cell::new(0),
+            payload_state: Cell::new(PayloadState::Empty),
+            owned: Cell::new(false),
+            green_thread: Cell::new(false),
+            payload: Cell::new(ptr::null_mut()),
+            drop_payload: Cell::new(drop_in_place::<()>),
+            borrows: false,
+            slot,
+            spawned_at,
+            name: UnsafeCell::new(None),
+        }
+    }
+
+    /// The control block of main, for `root`, which keeps it at one address until the thread ends.
+    pub(crate) fn main(id: u64, name: Option<std::sync::Arc<str>>) -> ControlBlock {
+        ControlBlock {
+            state: Cell::new(State::Running),
+            name: UnsafeCell::new(name),
+            ..ControlBlock::blank(Slot::new(0, 0, super::stack::MIN_SHIFT), id, Location::caller())
+        }
+    }
+
+    /// Whether this is main's block.
+    pub(crate) fn is_main(&self) -> bool {
+        self.payload.get().is_null()
+    }
+
+    /// Whether this fiber, which must be the running one, runs on the root stack, that is: is main.
+    #[inline(always)]
+    pub(crate) fn on_root_stack(&self) -> bool {
+        self.yielder.get().is_null()
+    }
+
+    /// The name, if it has one.
+    pub(crate) fn name(&self) -> Option<std::sync::Arc<str>> {
+        // SAFETY: the name is written at launch only, and its clone runs no foreign code.
+        let name = unsafe { &*self.name.get() };
+        name.clone()
+    }
+
+    /// The name for a signal handler: no count is touched.
+    pub(crate) fn with_name<R>(&self, f: impl FnOnce(Option<&str>) -> R) -> R {
+        // SAFETY: as in `name`; the fiber is live for the whole call, so the string stays.
+        let name = unsafe { &*self.name.get() };
+        f(name.as_deref())
+    }
+
+    /// The slot; not for main.
+    pub(crate) fn slot(&self) -> Slot {
+        self.slot
+    }
+
+    /// Where the frames of a fiber begin, as an address: everything below is its stack.
+    pub(crate) fn stack_base(&self) -> usize {
+        self.payload.get() as usize
+    }
+}
+
+impl Fiber {
+    /// Main's fiber, out of the block that `root` owns.
+    ///
+    /// # Safety
+    /// The block stays where it is until no `Fiber` of it is used any more.
+    pub(crate) unsafe fn of_main(block: NonNull<ControlBlock>) -> Fiber {
+        Fiber(block, PhantomData)
+    }
+
+    /// The fiber in `slot`, if one is live there.
+    ///
+    /// # Safety
+    /// The slot was handed out by a pool that still exists.
+    pub(crate) unsafe fn in_slot(slot: Slot) -> Option<Fiber> {
+        let block = (slot.top() - size_of::<ControlBlock>()) as *const ControlBlock;
+        // SAFETY: invariant A1: the state is readable, and zero pages read as Free.
+        let state = unsafe { ptr::addr_of!((*block).state).cast::<State>().read() };
+        match state {
+            State::Free => None,
+            _ => NonNull::new(block.cast_mut()).map(|block| Fiber(block, PhantomData)),
+        }
+    }
+
+    /// Runs the fiber until it suspends or ends. Only the root loop calls this (invariant F4).
+    #[inline(always)]
+    pub(crate) fn resume(self) -> Progress {
+        // SAFETY: the coroutine is initialised from launch to release (F1), and the root loop is its only user:
+        // the fiber itself, which runs meanwhile, never touches this field.
+        let coroutine = unsafe { (*self.coroutine.get()).assume_init_mut() };
+        match coroutine.resume(()) {
+            CoroutineResult::Yield(()) => Progress::Suspended,
+            CoroutineResult::Return(()) => Progress::Finished,
+        }
+    }
+
+    /// Leaves the CPU: control goes to the root loop, and comes back when it resumes this fiber.
+    ///
+    /// The caller is this fiber, and is not main.
+    #[inline(always)]
+    pub(crate) fn suspend(self) {
+        // SAFETY: invariant F3: the caller runs on this fiber's stack, inside `body`, so the link is there.
+        let yielder = unsafe { &*self.yielder.get() };
+        yielder.suspend(());
+    }
+
+    /// What a handle keeps.
+    #[inline]
+    pub(crate) fn to_ref(self) -> FiberRef {
+        let Some(id) = NonZeroU64::new(self.id.get()) else { unreachable!("ids start at 1") };
+        FiberRef { block: self.0, id }
+    }
+
+    /// Takes the result out, which must be there and of type `T`.
+    ///
+    /// # Safety
+    /// The fiber was launched with this `T`, and is FINISHED.
+    pub(crate) unsafe fn take_result<T>(self) -> Option<T> {
+        if self.payload_state.get() != PayloadState::Result {
+            return None;
+        }
+        self.payload_state.set(PayloadState::Empty);
+        // SAFETY: invariant F5, and the caller's promise on the type.
+        Some(unsafe { self.payload.get().cast::<T>().read() })
+    }
+
+    /// Drops the closure of a fiber that has not started; its body will return at once. Its destructor runs here.
+    pub(crate) fn cancel_unstarted(self) {
+        if self.payload_state.get() == PayloadState::Closure {
+            self.payload_state.set(PayloadState::Empty);
+            // SAFETY: invariant F5: the payload held the F that `drop_payload` was made for, and nobody moves it out
+            // any more since the state says so.
+            unsafe { (self.drop_payload.get())(self.payload.get()) };
+        }
+    }
+
+    /// Ends the use of a FINISHED fiber: its coroutine and, if still there, its result are dropped, and the slot
+    /// comes back. The result's destructor is foreign code and runs here.
+    ///
+    /// # Safety
+    /// The fiber is FINISHED and nobody holds it any more, except as a [`FiberRef`].
+    pub(crate) unsafe fn dismantle(self) -> Slot {
+        if self.payload_state.replace(PayloadState::Empty) == PayloadState::Result && !self.borrows {
+            // SAFETY: invariant F5: the payload holds the T that `drop_payload` was made for.
+            unsafe { (self.drop_payload.get())(self.payload.get()) };
+        }
+        self.id.set(0);
+        self.state.set(State::Free);
+        // SAFETY: initialised since launch, and not used again: the fiber is finished.
+        let coroutine = unsafe { (*self.coroutine.get()).assume_init_read() };
+        drop(coroutine.into_stack());
+        // SAFETY: nobody else looks at the name of a free slot.
+        drop(unsafe { (*self.name.get()).take() });
+        self.slot
+    }
+}
+
+impl FiberRef {
+    /// The fiber, if it has not ended (a FINISHED one with an owner has not).
+    #[inline]
+    pub(crate) fn get(self) -> Option<Fiber> {
+        // SAFETY: invariant A1: as long as this thread's pool exists, which `root::try_root` vouches for, the id
+        // of a slot is readable; main's block lives as long.
+        let id = unsafe { ptr::addr_of!((*self.block.as_ptr()).id).cast::<u64>().read() };
+        (id == self.id.get()).then_some(Fiber(self.block, PhantomData))
+    }
+
+    /// The id, valid or not.
+    pub(crate) fn id(self) -> u64 {
+        self.id.get()
+    }
+
+    /// The parts, to be carried by another OS thread that does nothing with them.
+    pub(crate) fn to_parts(self) -> (usize, u64) {
+        (self.block.as_ptr() as usize, self.id.get())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fields_of_a_switch_share_the_first_cache_line() {
+        use std::mem::offset_of;
+        if cfg!(not(feature = "sanitizer")) {
+            assert!(offset_of!(ControlBlock, state) < 64);
+            assert!(offset_of!(ControlBlock, yielder) + 8 <= 64);
+        }
+        assert!(size_of::<ControlBlock>() <= 384, "{}", size_of::<ControlBlock>());
+    }
+}

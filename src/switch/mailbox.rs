@@ -1,0 +1,90 @@
+//! Moving one typed value into the frame of a suspended fiber.
+//!
+//! ```text
+//!   receiver's stack                     sender
+//!   +----------------------------+
+//!   | receive():  slot: Cell<..> | <---- deliver(): *slot = Some(message)
+//!   +----------------------------+
+//!         ^ ControlBlock::mailbox (+ mailbox_type)
+//! ```
+//!
+//! corosensei carries nothing but `()`; the value is written where it is wanted, once, without an allocation.
+//!
+//! * Invariant X1: while a fiber's `mailbox` is not null, it points to a live `Mailbox<M>` in the frame of that
+//!   fiber's suspended `receive`, and `mailbox_type` returns the `TypeId` of that `M`. Upheld by `receive`, which
+//!   sets both before it suspends and clears the pointer as its first act afterwards; it cannot unwind in between.
+#![allow(unsafe_code)]
+
+use std::any::{Any, TypeId};
+use std::cell::Cell;
+use std::ptr;
+
+use super::fiber::{Fiber, State};
+use super::root::Root;
+
+/// What arrives at a suspended switch.
+pub(crate) enum Message<M> {
+    /// A value: `switch` returns it.
+    Value(M),
+    /// A panic payload: `switch` raises it.
+    Throw(Box<dyn Any + Send>),
+}
+
+/// Where a message arrives.
+type Mailbox<M> = Cell<Option<Message<M>>>;
+
+/// Why a message could not be delivered; it comes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// The fiber is not in an explicit switch: it is blocked in the hub, or about to run.
+    NotSwitched,
+    /// The fiber waits in a switch of another family, whose messages have another type.
+    OtherFamily,
+}
+
+/// The type id as a function, so that the common case compares one word.
+fn type_of<M: 'static>() -> TypeId {
+    TypeId::of::<M>()
+}
+
+/// Puts a message into the mailbox of `fiber`, which must wait in `receive::<M>`.
+#[inline(always)]
+pub(crate) fn deliver<M: 'static>(fiber: Fiber, message: Message<M>) -> Result<(), (Refusal, Message<M>)> {
+    if fiber.state.get() != State::Switched {
+        return Err((Refusal::NotSwitched, message));
+    }
+    if !accepts::<M>(fiber) {
+        return Err((Refusal::OtherFamily, message));
+    }
+    // SAFETY: invariant X1: SWITCHED fibers have a mailbox, and its type was just compared.
+    let mailbox = unsafe { &*fiber.mailbox.get().cast::<Mailbox<M>>() };
+    mailbox.set(Some(message));
+    Ok(())
+}
+
+/// Whether the mailbox of a SWITCHED fiber takes messages of this type.
+#[inline(always)]
+fn accepts<M: 'static>(fiber: Fiber) -> bool {
+    match fiber.mailbox_type.get() {
+        // One function has one result; two functions may still be the same type's, from two codegen units.
+        Some(theirs) => ptr::fn_addr_eq(theirs, type_of::<M> as fn() -> TypeId) || theirs() == TypeId::of::<M>(),
+        None => false,
+    }
+}
+
+/// Suspends `me` until a message arrives or somebody wakes it without one, and gives the CPU to `target`, or to
+/// the run queue. The caller has looked at `attention` before and looks at it after.
+#[inline(always)]
+pub(crate) fn receive<M: 'static>(root: &Root, me: Fiber, target: Option<Fiber>) -> Option<Message<M>> {
+    let slot: Mailbox<M> = Cell::new(None);
+    me.mailbox.set(ptr::from_ref(&slot).cast());
+    me.mailbox_type.set(Some(type_of::<M>));
+    me.state.set(State::Switched);
+    match target {
+        Some(target) => root.transfer(me, target),
+        None => root.switch_out(me),
+    }
+    me.mailbox.set(ptr::null());
+    me.state.set(State::Running);
+    slot.into_inner()
+}

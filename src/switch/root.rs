@@ -1,0 +1,623 @@
+//! The OS thread's side of switching: who runs, who is next, and the one loop that resumes fibers.
+//!
+//! ```text
+//!   OS thread's own stack                                     fibers' stacks
+//!   +--------------------------------------+
+//!   | main: join(), sleep(), g.switch(v)   |
+//!   |   `- suspend                         |   resume
+//!   |       `- drive: next / ready / look -+------------>  fiber runs ... suspend
+//!   |              ^-----------------------+---------------------'
+//!   +--------------------------------------+
+//! ```
+//!
+//! corosensei is asymmetric: a fiber can only return to whoever resumed it. A switch from A to B is therefore
+//! "suspend A with `next = B`" and "the loop resumes B"; two stack switches, one resume site, one branch target to
+//! predict. Main has no coroutine: when main suspends, the loop runs *inside* main's call until main's turn comes.
+//!
+//! * Invariant R1: a thread's `Root` is made on first use and freed by the destructor of `GUARD`, after which
+//!   `ROOT` holds `GONE` for ever. Between the two, `&'static Root` is a reference that stays valid; nobody keeps
+//!   one across the end of the thread, because the only code that runs there is `teardown` itself and foreign
+//!   destructors, which get `None` from `try_root` once it is gone.
+//! * Invariant R2: `ready`, `pool` and `scheduler` are borrowed only inside the small functions below, and no
+//!   foreign code (closures, destructors, `Debug`) runs meanwhile.
+//! * Invariant R3: a fiber is in `ready` at most once, and then its state is READY. `wake` checks, `yield` and
+//!   `launch` push only fibers that are in no list.
+#![allow(unsafe_code)]
+
+use std::any::Any;
+use std::cell::{Cell, OnceCell, RefCell, UnsafeCell};
+use std::io;
+use std::panic::Location;
+use std::ptr::{self, NonNull};
+use std::sync::Arc;
+
+use super::fiber::{self, ControlBlock, Fiber, FiberRef, Launch, Progress, State, attention};
+use super::stack::Slot;
+use super::stack_pool::{StackPool, StackStats};
+use crate::pure::run_queue::RunQueue;
+use crate::sys::prefetch::prefetch_read;
+
+/// Resumptions between two looks at the scheduler's clock. Go and tokio also chose 61: a prime, so that no
+/// program's own rhythm locks on to it.
+const BUDGET: u32 = 61;
+
+/// The run queue is prefetched when it is longer than this; shorter ones stay in the cache by themselves.
+const PREFETCH_FROM: usize = 128;
+
+/// How many fibers ahead of the running one the loop prefetches.
+const PREFETCH_AHEAD: usize = 4;
+
+/// How often teardown kills a fiber that swallowed the kill before it gives its stack up.
+const KILL_ROUNDS: u32 = 64;
+
+/// What the loop asks of the layer above.
+pub(crate) trait Scheduler {
+    /// Looks at the outside world and wakes whoever is ready.
+    ///
+    /// With `may_wait`, nobody is runnable: sleep until something happens. If nothing ever can, the scheduler
+    /// calls [`Root::deadlock`].
+    fn look(&self, root: &Root, may_wait: bool);
+
+    /// A fiber is about to suspend although `attention` is set; arms whatever may have to wake it.
+    fn arm(&self, root: &Root, fiber: Fiber);
+
+    /// A suspension that was armed is over. True if a `timeout` scope of this fiber is due.
+    fn disarm(&self, root: &Root, fiber: Fiber) -> bool;
+
+    /// Itself, for the layer that made it.
+    fn as_any(&self) -> &dyn Any;
+
+    /// A fiber that is still in the timer wheel ended.
+    fn forget(&self, fiber: Fiber);
+
+    /// The thread ends, all fibers are gone: nothing may be waited for any more.
+    fn close(&self);
+}
+
+/// The scheduler of a thread that only ever used greenlets: nobody outside can wake anybody.
+struct NoScheduler;
+
+impl Scheduler for NoScheduler {
+    fn look(&self, root: &Root, may_wait: bool) {
+        if may_wait {
+            root.deadlock(String::from(
+                "deadlock: main waits in an explicit switch, and no greenlet is left that could switch back",
+            ));
+        }
+    }
+
+    fn arm(&self, _: &Root, _: Fiber) {}
+
+    fn disarm(&self, _: &Root, _: Fiber) -> bool {
+        false
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn forget(&self, _: Fiber) {}
+
+    fn close(&self) {}
+}
+
+/// One OS thread's switching state.
+pub(crate) struct Root {
+    /// Who runs now; main while the loop itself runs is possible and harmless.
+    current: Cell<Fiber>,
+    /// Who must run next, before the queue: the target of an explicit switch.
+    next: Cell<Option<Fiber>>,
+    /// Runnable fibers, in the order they became so.
+    ready: UnsafeCell<RunQueue<Fiber>>,
+    /// Resumptions left until the next look.
+    budget: Cell<u32>,
+    /// The program on the root stack.
+    main: Fiber,
+    /// Main's control block, freed with the root.
+    main_block: NonNull<ControlBlock>,
+    /// The last id given out.
+    last_id: Cell<u64>,
+    /// Stacks.
+    pool: RefCell<StackPool>,
+    /// Fibers launched and not yet finished.
+    live: Cell<usize>,
+    /// Who is asked when nobody is runnable; empty while the thread used nothing but greenlets.
+    scheduler: OnceCell<Box<dyn Scheduler>>,
+    /// Monotonic nanoseconds at the last look; the coarse clock of wait reports.
+    pub(crate) clock: Cell<u64>,
+    /// The report of a deadlock, on its way to main.
+    deadlock: Cell<Option<String>>,
+    /// Set while every fiber is being unwound: waits are refused, kills cannot be shielded.
+    closing: Cell<bool>,
+    /// Whether a trace function wants to see explicit switches.
+    pub(crate) tracing: Cell<bool>,
+    /// The greenlet or fiber that made the latest explicit switch, and whether it was a throw; kept when tracing.
+    pub(crate) origin: Cell<(u64, bool)>,
+    /// The slot size of threads that ask for none, as a power of two.
+    pub(crate) default_shift: Cell<u8>,
+}
+
+thread_local! {
+    /// This thread's root; null before the first use, `GONE` after the end. No destructor, so it is always there.
+    static ROOT: Cell<*const Root> = const { Cell::new(ptr::null()) };
+    /// Runs `teardown` when the OS thread ends.
+    static GUARD: Guard = const { Guard };
+}
+
+/// See [`GUARD`].
+#[derive(Debug)]
+struct Guard;
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        teardown();
+    }
+}
+
+/// What `ROOT` holds once the thread's root was freed.
+const GONE: *const Root = ptr::without_provenance(1);
+
+/// 256 KiB of address space for each thread that asks for nothing else; only touched pages cost memory.
+const DEFAULT_SHIFT: u8 = 18;
+
+/// This thread's root, made on first use.
+///
+/// # Panics
+/// If the OS thread is in its last breath: its root was torn down already.
+#[inline(always)]
+pub(crate) fn root() -> &'static Root {
+    let root = ROOT.get();
+    if root.addr() > GONE.addr() {
+        // SAFETY: invariant R1: neither null nor GONE, so it is the live root of this thread.
+        return unsafe { &*root };
+    }
+    match try_root_slow() {
+        Some(root) => root,
+        None => panic!("greenling: this OS thread is ending and its hub is gone; nothing can switch here any more"),
+    }
+}
+
+/// This thread's root, made on first use; `None` when the thread is ending and the root is gone.
+#[inline(always)]
+pub(crate) fn try_root() -> Option<&'static Root> {
+    let root = ROOT.get();
+    if root.addr() > GONE.addr() {
+        // SAFETY: as in `root`.
+        return Some(unsafe { &*root });
+    }
+    try_root_slow()
+}
+
+/// This thread's root if there is one now; makes none. Usable in a signal handler.
+pub(crate) fn existing_root() -> Option<&'static Root> {
+    let root = ROOT.get();
+    // SAFETY: as in `root`.
+    (root.addr() > GONE.addr()).then(|| unsafe { &*root })
+}
+
+/// Makes the root, unless the thread is ending.
+#[cold]
+#[inline(never)]
+fn try_root_slow() -> Option<&'static Root> {
+    // Registers the destructor; fails when the thread's locals are being destroyed already.
+    if ROOT.get() == GONE || GUARD.try_with(|_| ()).is_err() {
+        return None;
+    }
+    let name = std::thread::current().name().map(Arc::from);
+    let main_block = NonNull::from(Box::leak(Box::new(ControlBlock::main(1, name))));
+    // SAFETY: the block is on the heap and freed by `teardown` as its last act.
+    let main = unsafe { Fiber::of_main(main_block) };
+    let root = Box::leak(Box::new(Root {
+        current: Cell::new(main),
+        next: Cell::new(None),
+        ready: UnsafeCell::new(RunQueue::new()),
+        budget: Cell::new(BUDGET),
+        main,
+        main_block,
+        last_id: Cell::new(1),
+        pool: RefCell::new(StackPool::new()),
+        live: Cell::new(0),
+        scheduler: OnceCell::new(),
+        clock: Cell::new(crate::sys::clock::monotonic_ns()),
+        deadlock: Cell::new(None),
+        closing: Cell::new(false),
+        tracing: Cell::new(false),
+        origin: Cell::new((0, false)),
+        default_shift: Cell::new(DEFAULT_SHIFT),
+    }));
+    ROOT.set(root);
+    Some(root)
+}
+
+impl Root {
+    /// Who runs.
+    #[inline(always)]
+    pub(crate) fn current(&self) -> Fiber {
+        self.current.get()
+    }
+
+    /// The program on the root stack.
+    pub(crate) fn main(&self) -> Fiber {
+        self.main
+    }
+
+    /// An id that no fiber or greenlet of this thread has had.
+    #[inline]
+    pub(crate) fn fresh_id(&self) -> u64 {
+        let id = self.last_id.get() + 1;
+        self.last_id.set(id);
+        id
+    }
+
+    /// Puts a READY fiber at the back of the run queue (invariant R3).
+    #[inline(always)]
+    pub(crate) fn enqueue(&self, fiber: Fiber) {
+        // SAFETY: invariant R2: the reference ends with this statement, and a push runs no foreign code.
+        unsafe { &mut *self.ready.get() }.push(fiber);
+    }
+
+    /// Takes the first runnable fiber.
+    #[inline(always)]
+    fn dequeue(&self) -> Option<Fiber> {
+        // SAFETY: as in `enqueue`.
+        let ready = unsafe { &mut *self.ready.get() };
+        if ready.len() > PREFETCH_FROM
+            && let Some(later) = ready.peek(PREFETCH_AHEAD)
+        {
+            later.prefetch();
+        }
+        ready.pop()
+    }
+
+    /// How many fibers are runnable.
+    pub(crate) fn runnable(&self) -> usize {
+        // SAFETY: as in `enqueue`.
+        unsafe { &*self.ready.get() }.len()
+    }
+
+    /// How many fibers are launched and not finished; main is not among them.
+    pub(crate) fn live(&self) -> usize {
+        self.live.get()
+    }
+
+    /// Makes a parked (or switched-away) fiber runnable; does nothing to any other. Says whether it did.
+    #[inline]
+    pub(crate) fn wake(&self, fiber: Fiber) -> bool {
+        match fiber.state.get() {
+            State::Parked | State::Switched => {
+                fiber.state.set(State::Ready);
+                self.enqueue(fiber);
+                true
+            }
+            State::Free | State::Ready | State::Running | State::Finished => false,
+        }
+    }
+
+    /// Lets everybody else who is runnable go first. The fast path of `yield_now`: no kill, deadline or shield.
+    #[inline(always)]
+    pub(crate) fn requeue_current(&self, me: Fiber) {
+        self.enqueue(me);
+        self.switch_out(me);
+    }
+
+    /// Gives the CPU to `target` at once, ahead of the queue.
+    #[inline(always)]
+    pub(crate) fn transfer(&self, me: Fiber, target: Fiber) {
+        target.state.set(State::Running);
+        self.next.set(Some(target));
+        self.switch_out(me);
+    }
+
+    /// Leaves word whom the loop resumes next; for a fiber that is about to end.
+    pub(crate) fn set_next(&self, target: Fiber) {
+        target.state.set(State::Running);
+        self.next.set(Some(target));
+    }
+
+    /// Leaves the CPU. The caller is `me`, and has said before who will bring it back.
+    #[inline(always)]
+    pub(crate) fn switch_out(&self, me: Fiber) {
+        if me.on_root_stack() {
+            self.drive();
+        } else {
+            me.suspend();
+        }
+    }
+
+    /// The loop: resumes fibers until it is main's turn.
+    fn drive(&self) {
+        loop {
+            let fiber = match self.next.take() {
+                Some(fiber) => fiber,
+                None => match self.pick() {
+                    Some(fiber) => fiber,
+                    None if self.closing.get() => return,
+                    None => continue,
+                },
+            };
+            self.current.set(fiber);
+            if fiber == self.main {
+                return;
+            }
+            if fiber.resume() == Progress::Finished {
+                self.reap(fiber);
+            }
+        }
+    }
+
+    /// The next fiber of the queue, after a look at the world if it is time; `None` if there was none.
+    #[inline(always)]
+    fn pick(&self) -> Option<Fiber> {
+        let budget = self.budget.get();
+        if budget == 0 {
+            self.look(false);
+        } else {
+            self.budget.set(budget - 1);
+        }
+        let fiber = self.dequeue();
+        if fiber.is_none() {
+            self.look(true);
+        }
+        fiber
+    }
+
+    /// Asks the scheduler, except during teardown, when nothing is waited for.
+    #[cold]
+    #[inline(never)]
+    fn look(&self, may_wait: bool) {
+        self.budget.set(BUDGET);
+        if !self.closing.get() {
+            self.scheduler().look(self, may_wait);
+        }
+    }
+
+    /// A fiber's function returned: frees the slot, unless a packet still owns the result.
+    #[inline]
+    fn reap(&self, fiber: Fiber) {
+        fiber.state.set(State::Finished);
+        self.live.set(self.live.get() - 1);
+        if fiber.timer.get().is_some() {
+            self.scheduler().forget(fiber);
+        }
+        if !fiber.owned.get() {
+            self.release(fiber);
+        }
+    }
+
+    /// Ends the use of a FINISHED fiber whose result is not wanted any more. The result's destructor runs here.
+    #[inline]
+    pub(crate) fn release(&self, fiber: Fiber) {
+        debug_assert_eq!(fiber.state.get(), State::Finished);
+        // SAFETY: it is finished, and the caller is its last owner: the loop for an unowned one, else the packet.
+        let slot = unsafe { fiber.dismantle() };
+        self.pool.borrow_mut().release(slot);
+    }
+
+    /// Launches a fiber on a stack of `1 << shift` bytes; READY, but in no queue yet.
+    ///
+    /// # Safety
+    /// As for [`fiber::launch`]: `f` does not unwind, what `F` and `T` borrow outlives the fiber, `fits` holds.
+    ///
+    /// # Errors
+    /// No memory or address space for the stack; `f` is dropped.
+    #[inline]
+    pub(crate) unsafe fn launch<F, T>(&self, spec: Spec, f: F) -> io::Result<Fiber>
+    where
+        F: FnOnce(Fiber) -> T,
+    {
+        let slot = self.pool.borrow_mut().acquire(spec.shift)?;
+        let launch = Launch {
+            slot,
+            id: spec.id,
+            owned: spec.owned,
+            green_thread: spec.green_thread,
+            borrows: spec.borrows,
+            spawned_at: spec.spawned_at,
+            name: spec.name,
+        };
+        self.live.set(self.live.get() + 1);
+        // SAFETY: the slot is fresh from the pool; the rest is the caller's promise.
+        Ok(unsafe { fiber::launch(launch, f) })
+    }
+
+    /// Puts a scheduler in charge, for the rest of the thread's life; the first one stays.
+    pub(crate) fn set_scheduler(&self, scheduler: Box<dyn Scheduler>) {
+        let _ = self.scheduler.set(scheduler);
+    }
+
+    /// Who is asked to look and to arm waits.
+    #[inline]
+    pub(crate) fn scheduler(&self) -> &dyn Scheduler {
+        match self.scheduler.get() {
+            Some(scheduler) => &**scheduler,
+            None => &NoScheduler,
+        }
+    }
+
+    /// Main can never go on: wakes it with a report.
+    pub(crate) fn deadlock(&self, report: String) {
+        self.deadlock.set(Some(report));
+        self.main.attention.set(self.main.attention.get() | attention::DEADLOCK);
+        self.wake(self.main);
+    }
+
+    /// The report that `deadlock` left, once.
+    pub(crate) fn take_deadlock(&self) -> Option<String> {
+        self.main.attention.set(self.main.attention.get() & !attention::DEADLOCK);
+        self.deadlock.take()
+    }
+
+    /// Whether every fiber is being unwound.
+    pub(crate) fn closing(&self) -> bool {
+        self.closing.get()
+    }
+
+    /// Marks `fiber` for death: its next (or current) blocking call unwinds it. Says whether it was alive.
+    pub(crate) fn kill(&self, fiber: Fiber) -> bool {
+        if fiber.state.get() == State::Finished || cfg!(panic = "abort") {
+            return false;
+        }
+        fiber.killed.set(true);
+        if fiber.shields.get() == 0 {
+            fiber.attention.set(fiber.attention.get() | attention::KILL);
+            self.wake(fiber);
+        }
+        true
+    }
+
+    /// Calls `f` with every live fiber, in no particular order.
+    pub(crate) fn for_each_fiber(&self, mut f: impl FnMut(Fiber)) {
+        let slots: Vec<Slot> = self.pool.borrow().made().collect();
+        for slot in slots {
+            // SAFETY: the slot is one of this pool's.
+            if let Some(fiber) = unsafe { Fiber::in_slot(slot) }
+                && fiber.state.get() != State::Finished
+            {
+                f(fiber);
+            }
+        }
+    }
+
+    /// Unwinds every fiber: kills all, lets them run, and repeats for those that swallowed it. Says how many are
+    /// left; they wait for something that cannot happen any more, or never stop catching kills.
+    ///
+    /// The caller is main.
+    pub(crate) fn unwind_all(&self) -> usize {
+        if cfg!(panic = "abort") {
+            // Nothing can unwind: what is suspended is leaked.
+            return self.live.get();
+        }
+        self.closing.set(true);
+        for _ in 0..KILL_ROUNDS {
+            if self.live.get() == 0 && self.runnable() == 0 {
+                break;
+            }
+            self.for_each_fiber(|fiber| {
+                fiber.shields.set(0);
+                self.kill(fiber);
+            });
+            self.drive();
+        }
+        self.closing.set(false);
+        self.current.set(self.main);
+        self.main.state.set(State::Running);
+        self.live.get()
+    }
+
+    /// Drops the results that nobody joined for: their handles outlive the thread, and get an error.
+    fn drop_results(&self) {
+        let slots: Vec<Slot> = self.pool.borrow().made().collect();
+        for slot in slots {
+            // SAFETY: the slot is one of this pool's.
+            if let Some(fiber) = unsafe { Fiber::in_slot(slot) }
+                && fiber.state.get() == State::Finished
+            {
+                fiber::drop_quietly(Dismantle(fiber));
+            }
+        }
+    }
+
+    /// The counters of the stack pool.
+    pub(crate) fn stack_stats(&self) -> StackStats {
+        self.pool.borrow().stats()
+    }
+
+    /// Returns the pages of unused stacks to the kernel.
+    pub(crate) fn trim_stacks(&self) {
+        self.pool.borrow_mut().trim();
+    }
+
+    /// See [`StackPool::high_water`].
+    pub(crate) fn high_water(&self, fiber: Fiber) -> io::Result<usize> {
+        self.pool.borrow().high_water(fiber.slot())
+    }
+
+    /// The fiber that a handle means, if it has not ended. Safe at any time, since the root vouches for the pool.
+    #[inline]
+    pub(crate) fn resolve(&self, handle: FiberRef) -> Option<Fiber> {
+        handle.get()
+    }
+
+    /// The live fiber that the parts of a reference mean, which another OS thread carried here.
+    ///
+    /// Parts that were not made by this thread's fibers mean nobody: the address is compared, not trusted.
+    pub(crate) fn resolve_parts(&self, (block, id): (usize, u64)) -> Option<Fiber> {
+        if block == self.main_block.addr().get() {
+            return (id == self.main.id.get()).then_some(self.main);
+        }
+        let slot = self.pool.borrow().slot_of(block)?;
+        // SAFETY: the slot is one of this pool's.
+        let fiber = unsafe { Fiber::in_slot(slot) }?;
+        (fiber.to_ref().to_parts() == (block, id)).then_some(fiber)
+    }
+}
+
+/// What a fiber is launched with.
+#[derive(Debug)]
+pub(crate) struct Spec {
+    /// Slot size as a power of two.
+    pub(crate) shift: u8,
+    /// From [`Root::fresh_id`].
+    pub(crate) id: u64,
+    /// Whether a packet owns the result.
+    pub(crate) owned: bool,
+    /// Whether it is a green thread.
+    pub(crate) green_thread: bool,
+    /// Whether closure or result borrow from a scope.
+    pub(crate) borrows: bool,
+    /// Where the program asked for it.
+    pub(crate) spawned_at: &'static Location<'static>,
+    /// Its name.
+    pub(crate) name: Option<Arc<str>>,
+}
+
+/// Dismantles a FINISHED fiber when dropped; only teardown makes one.
+struct Dismantle(Fiber);
+
+impl Drop for Dismantle {
+    fn drop(&mut self) {
+        // SAFETY: finished, and after teardown its packet finds no root and does not look at it again.
+        unsafe { self.0.dismantle() };
+    }
+}
+
+impl Fiber {
+    /// Brings the lines that a resume will touch into the cache.
+    #[inline(always)]
+    fn prefetch(self) {
+        let block: *const ControlBlock = &*self;
+        prefetch_read(block.cast());
+        // The frames of a suspended fiber lie just below its control block.
+        prefetch_read(block.cast::<u8>().wrapping_sub(64));
+        prefetch_read(block.cast::<u8>().wrapping_sub(128));
+    }
+}
+
+/// Runs when the OS thread ends: unwinds what is suspended, then frees everything.
+///
+/// 1. Every fiber is killed and runs until it ended; blocking calls are refused or raise the kill at once.
+/// 2. Results whose handles were never joined are dropped.
+/// 3. The scheduler closes: descriptors, timers.
+/// 4. What could not be unwound is leaked, its memory with it (invariant F2), and counted.
+/// 5. `ROOT` becomes `GONE`; later calls on this thread get an error.
+fn teardown() {
+    let Some(root) = existing_root() else {
+        ROOT.set(GONE);
+        return;
+    };
+    let stuck = root.unwind_all();
+    root.drop_results();
+    root.scheduler().close();
+    ROOT.set(GONE);
+    let main_block = root.main_block;
+    // SAFETY: invariant R1: made by Box::leak, and `ROOT` no longer leads here.
+    let root = unsafe { Box::from_raw(ptr::from_ref(root).cast_mut()) };
+    if stuck > 0 {
+        root.pool.borrow_mut().abandon();
+        // The control block of main may still be named by what lives on the leaked stacks.
+        return;
+    }
+    drop(root);
+    // SAFETY: made by Box::leak; the root and every fiber that knew main are gone.
+    drop(unsafe { Box::from_raw(main_block.as_ptr()) });
+}

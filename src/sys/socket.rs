@@ -1,0 +1,337 @@
+//! The socket calls that `std::net` cannot make, and plain calls on any fd.
+//!
+//! `std` connects only by blocking, accepts in two system calls (the second makes the socket non-blocking), and sets no
+//! option between `socket` and `bind`. Everything else (`read`, `shutdown`, `set_nodelay`, ...) is `std`'s, after
+//! `TcpStream::from(OwnedFd)`.
+//!
+//! Every socket made here is non-blocking and closed on exec from its first moment. A call that would block says
+//! `WouldBlock`; nothing here waits, except [`poll_one`].
+//!
+//! Invariant K1: a `RawAddr` is `bytes` of room, and the length passed with it is never above that. `RawAddr::room` and
+//! `RawAddr::from` uphold it.
+
+#![allow(unsafe_code)]
+
+use std::io;
+use std::mem::size_of;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ptr;
+
+use super::clock::{Timeout, timespec};
+use super::epoll::{Interest, Ready};
+use super::sockaddr::{RawAddr, family};
+use super::{cvt, cvt_len};
+
+/// Makes a TCP socket of the family of `addr`, non-blocking and closed on exec.
+///
+/// # Errors
+///
+/// `EMFILE`, `ENFILE`, `ENOBUFS`, `ENOMEM`; `EAFNOSUPPORT` on a kernel without that family.
+pub(crate) fn stream_socket(addr: &SocketAddr) -> io::Result<OwnedFd> {
+    let kind = libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    // SAFETY: socket takes no pointer (socket(2)).
+    let fd = cvt(unsafe { libc::socket(family(addr), kind, 0) })?;
+    // SAFETY: the kernel has just made `fd` and nobody else knows it, so the OwnedFd is its only owner.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Makes a TCP socket and begins to connect it to `addr`. The flag says whether it is connected already; if not, wait
+/// until it is writable, then ask [`take_error`] how it went.
+///
+/// # Errors
+///
+/// As [`stream_socket`], and what connect(2) finds out at once: `ENETUNREACH`, `EADDRNOTAVAIL` (no free port), ...
+pub(crate) fn connect_start(addr: &SocketAddr) -> io::Result<(OwnedFd, bool)> {
+    let socket = stream_socket(addr)?;
+    let raw = RawAddr::from(addr);
+    // SAFETY: the fd is open, and the kernel reads `len` bytes of `raw` (Invariant K1), which lives until the call
+    // returns (connect(2)).
+    let result = cvt(unsafe { libc::connect(socket.as_raw_fd(), raw.bytes.as_ptr().cast(), raw.len) });
+    match result {
+        Ok(_) => Ok((socket, true)),
+        // After EINTR the kernel goes on connecting as after EINPROGRESS; to call again would say EALREADY.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EINPROGRESS | libc::EINTR)) => Ok((socket, false)),
+        Err(error) => Err(error),
+    }
+}
+
+/// Makes a TCP listener on `addr`, non-blocking and closed on exec, with `SO_REUSEADDR` as `std` sets it.
+///
+/// `backlog` is the number of connections that wait for accept; the kernel cuts it to `net.core.somaxconn`. With
+/// `reuse_port` several sockets may listen on one address, and the kernel spreads the connections over them; all of
+/// them must say so and belong to one user.
+///
+/// # Errors
+///
+/// As [`stream_socket`]; `EADDRINUSE`, `EADDRNOTAVAIL`, `EACCES` (a port below 1024).
+pub(crate) fn bind_listener(addr: &SocketAddr, backlog: i32, reuse_port: bool) -> io::Result<OwnedFd> {
+    let socket = stream_socket(addr)?;
+    set_option(socket.as_fd(), libc::SO_REUSEADDR)?;
+    if reuse_port {
+        set_option(socket.as_fd(), libc::SO_REUSEPORT)?;
+    }
+    let raw = RawAddr::from(addr);
+    // SAFETY: as for connect in `connect_start` (bind(2)).
+    cvt(unsafe { libc::bind(socket.as_raw_fd(), raw.bytes.as_ptr().cast(), raw.len) })?;
+    // SAFETY: the fd is open, and listen takes no pointer (listen(2)).
+    cvt(unsafe { libc::listen(socket.as_raw_fd(), backlog) })?;
+    Ok(socket)
+}
+
+/// Takes one connection off an internet listener: the socket, non-blocking and closed on exec, and its peer.
+///
+/// # Errors
+///
+/// `WouldBlock` if none waits and `fd` is non-blocking; `ECONNABORTED` and network errors if one has come and gone
+/// (accept again); `EMFILE`, `ENFILE`, `ENOBUFS`, `ENOMEM`; `InvalidInput` if the peer has no internet address.
+pub(crate) fn accept4(fd: BorrowedFd<'_>) -> io::Result<(OwnedFd, SocketAddr)> {
+    let mut peer = RawAddr::room();
+    let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    let accepted = loop {
+        let (bytes, len) = (peer.bytes.as_mut_ptr().cast(), &raw mut peer.len);
+        // SAFETY: the fd is open, and the kernel writes at most `len` bytes, as many as `peer` has room for (Invariant
+        // K1); what the address is longer than that it cuts off (accept(2)).
+        match cvt(unsafe { libc::accept4(fd.as_raw_fd(), bytes, len, flags) }) {
+            // Nothing was written, so `len` still is the room.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => break result?,
+        }
+    };
+    // SAFETY: the kernel has just made `accepted` and nobody else knows it, so the OwnedFd is its only owner.
+    let accepted = unsafe { OwnedFd::from_raw_fd(accepted) };
+    Ok((accepted, peer.to_std()?))
+}
+
+/// Makes `fd` non-blocking or blocking, for everyone who shares the open file, other processes included.
+///
+/// # Errors
+///
+/// None for an open file of the usual kinds.
+pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
+    let on = libc::c_int::from(on);
+    // SAFETY: the fd is open, and FIONBIO reads one integer, which lives until the call returns (FIONBIO(2const)).
+    cvt(unsafe { libc::ioctl(fd.as_raw_fd(), libc::FIONBIO, &raw const on) })?;
+    Ok(())
+}
+
+/// Takes the error that waits on a socket (`SO_ERROR`), as the end of a connect or after [`Ready::ERR`].
+///
+/// # Errors
+///
+/// `ENOTSOCK`.
+pub(crate) fn take_error(fd: BorrowedFd<'_>) -> io::Result<Option<io::Error>> {
+    match option(fd, libc::SO_ERROR)? {
+        0 => Ok(None),
+        errno => Ok(Some(io::Error::from_raw_os_error(errno))),
+    }
+}
+
+/// Whether `fd` is a stream socket of a family (IPv4, IPv6, Unix) in which a read that returns fewer bytes than asked
+/// for has emptied the queue, so that no second read is needed to learn that. `false` for everything else.
+pub(crate) fn is_stream_socket(fd: BorrowedFd<'_>) -> bool {
+    let is_stream = matches!(option(fd, libc::SO_TYPE), Ok(libc::SOCK_STREAM));
+    is_stream && matches!(option(fd, libc::SO_DOMAIN), Ok(libc::AF_INET | libc::AF_INET6 | libc::AF_UNIX))
+}
+
+/// Reads from any fd, into `buf`. 0 means the end of the file (or an empty `buf`).
+///
+/// # Errors
+///
+/// What read(2) says, `WouldBlock` and `Interrupted` included.
+pub(crate) fn read(fd: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<usize> {
+    // SAFETY: the fd is open, and the kernel writes at most `buf.len()` bytes into `buf` (read(2)).
+    cvt_len(unsafe { libc::read(fd.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len()) })
+}
+
+/// Writes to any fd, from `buf`, and returns how much of it went.
+///
+/// # Errors
+///
+/// What write(2) says, `WouldBlock` and `Interrupted` included. `EPIPE` comes with a SIGPIPE, which Rust programs
+/// ignore from the start unless told otherwise.
+pub(crate) fn write(fd: BorrowedFd<'_>, buf: &[u8]) -> io::Result<usize> {
+    // SAFETY: the fd is open, and the kernel reads at most `buf.len()` bytes of `buf` (write(2)).
+    cvt_len(unsafe { libc::write(fd.as_raw_fd(), buf.as_ptr().cast(), buf.len()) })
+}
+
+/// Asks, or waits with the whole OS thread, whether `fd` is ready for any of `interest`.
+///
+/// Returns [`Ready::NONE`] if the time is over, and also, early, when a signal interrupts the wait. Unlike epoll it
+/// takes every kind of fd: a regular file is always ready.
+///
+/// # Errors
+///
+/// `ENOMEM`.
+pub(crate) fn poll_one(fd: BorrowedFd<'_>, interest: Interest, timeout: Timeout) -> io::Result<Ready> {
+    let mut entry = libc::pollfd { fd: fd.as_raw_fd(), events: interest.poll_bits(), revents: 0 };
+    let span = timeout.map(timespec);
+    let span = span.as_ref().map_or(ptr::null(), ptr::from_ref);
+    // SAFETY: the kernel reads and fills one entry, which lives until the call returns as the span does; a null span
+    // is for ever, a null mask none (poll(2), ppoll).
+    match cvt(unsafe { libc::ppoll(&raw mut entry, 1, span, ptr::null()) }) {
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(Ready::NONE),
+        result => result.map(|_| Ready::from_poll_bits(entry.revents)),
+    }
+}
+
+/// Switches a boolean option of the socket level on.
+fn set_option(fd: BorrowedFd<'_>, name: libc::c_int) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    let (value, len) = ((&raw const on).cast(), size_of::<libc::c_int>() as libc::socklen_t);
+    // SAFETY: the fd is open, and the kernel reads `len` bytes of `on`, which lives until the call returns
+    // (setsockopt(2)).
+    cvt(unsafe { libc::setsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, name, value, len) })?;
+    Ok(())
+}
+
+/// Reads an integer option of the socket level.
+fn option(fd: BorrowedFd<'_>, name: libc::c_int) -> io::Result<libc::c_int> {
+    let mut result: libc::c_int = 0;
+    let mut len = size_of::<libc::c_int>() as libc::socklen_t;
+    let value = (&raw mut result).cast();
+    // SAFETY: the fd is open, and the kernel writes at most `len` bytes into `result`, which has as many
+    // (getsockopt(2)).
+    cvt(unsafe { libc::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, name, value, &raw mut len) })?;
+    Ok(result)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::io::{ErrorKind, Read, Write};
+    use std::net::{TcpListener, TcpStream, UdpSocket};
+    use std::os::unix::net::{UnixDatagram, UnixStream};
+
+    /// A listener on a free port of the given loopback address, and the address with the port.
+    fn listener(ip: &str) -> (OwnedFd, SocketAddr) {
+        let fd = bind_listener(&SocketAddr::new(ip.parse().unwrap(), 0), 16, false).unwrap();
+        let addr = TcpListener::from(fd.try_clone().unwrap()).local_addr().unwrap();
+        (fd, addr)
+    }
+
+    /// Waits until a connect is over and returns what went wrong.
+    fn finish(socket: &OwnedFd) -> Option<io::Error> {
+        poll_one(socket.as_fd(), Interest::OUT, None).unwrap();
+        take_error(socket.as_fd()).unwrap()
+    }
+
+    /// Whether the flags of `fd` are those of every socket made here.
+    fn is_nonblocking_and_cloexec(fd: &OwnedFd) -> bool {
+        // SAFETY: the fd is open, and F_GETFL takes no argument (F_GETFL(2const)).
+        let status = cvt(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) }).unwrap();
+        // SAFETY: as above (F_GETFD(2const)).
+        let own = cvt(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFD) }).unwrap();
+        status & libc::O_NONBLOCK != 0 && own & libc::FD_CLOEXEC != 0
+    }
+
+    #[test]
+    fn connect_and_accept_meet_on_both_families() {
+        for ip in ["127.0.0.1", "::1"] {
+            let (server, addr) = listener(ip);
+            let (client, connected) = connect_start(&addr).unwrap();
+            assert!(connected || finish(&client).is_none());
+            poll_one(server.as_fd(), Interest::IN, None).unwrap();
+            let (accepted, peer) = accept4(server.as_fd()).unwrap();
+            for fd in [&server, &client, &accepted] {
+                assert!(is_nonblocking_and_cloexec(fd));
+            }
+            let (mut client, mut accepted) = (TcpStream::from(client), TcpStream::from(accepted));
+            assert_eq!(peer, client.local_addr().unwrap());
+            assert_eq!(accepted.local_addr().unwrap(), addr);
+            client.write_all(b"hello").unwrap();
+            poll_one(accepted.as_fd(), Interest::IN, None).unwrap();
+            let mut buf = [0; 8];
+            assert_eq!(accepted.read(&mut buf).unwrap(), 5);
+        }
+    }
+
+    #[test]
+    fn nothing_waits() {
+        let (server, _) = listener("127.0.0.1");
+        assert_eq!(accept4(server.as_fd()).unwrap_err().kind(), ErrorKind::WouldBlock);
+        // A listener that accepts nothing and a full backlog: the connect stays under way, and the call returns.
+        let addr = SocketAddr::new("127.0.0.1".parse().unwrap(), 0);
+        let full = TcpListener::from(bind_listener(&addr, 0, false).unwrap());
+        let addr = full.local_addr().unwrap();
+        let all: Vec<_> = (0..4).map(|_| connect_start(&addr).unwrap()).collect();
+        let late = all
+            .iter()
+            .filter(|(fd, done)| !done && poll_one(fd.as_fd(), Interest::OUT, Some(1_000_000)).unwrap().is_empty());
+        assert!(late.count() > 0);
+    }
+
+    #[test]
+    fn a_refused_connect_ends_with_the_reason() {
+        let (server, addr) = listener("127.0.0.1");
+        drop(server);
+        let error = match connect_start(&addr) {
+            Ok((socket, _)) => finish(&socket).expect("nobody listens"),
+            Err(error) => error,
+        };
+        assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
+    }
+
+    #[test]
+    fn one_address_is_shared_only_if_all_agree() {
+        let addr = SocketAddr::new("127.0.0.1".parse().unwrap(), 0);
+        let first = TcpListener::from(bind_listener(&addr, 16, true).unwrap());
+        let addr = first.local_addr().unwrap();
+        bind_listener(&addr, 16, true).unwrap();
+        assert_eq!(bind_listener(&addr, 16, false).unwrap_err().kind(), ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    fn nonblocking_can_be_switched_both_ways() {
+        let (near, _far) = UnixStream::pair().unwrap();
+        set_nonblocking(near.as_fd(), true).unwrap();
+        assert_eq!(read(near.as_fd(), &mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
+        set_nonblocking(near.as_fd(), false).unwrap();
+        // SAFETY: the fd is open, and F_GETFL takes no argument (F_GETFL(2const)).
+        let status = cvt(unsafe { libc::fcntl(near.as_raw_fd(), libc::F_GETFL) }).unwrap();
+        assert_eq!(status & libc::O_NONBLOCK, 0);
+    }
+
+    #[test]
+    fn the_short_read_rule_holds_for_stream_sockets_alone() {
+        let (tcp, _) = listener("127.0.0.1");
+        let (tcp6, _) = listener("::1");
+        let (unix, _) = UnixStream::pair().unwrap();
+        for stream in [tcp.as_fd(), tcp6.as_fd(), unix.as_fd()] {
+            assert!(is_stream_socket(stream));
+        }
+        let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let (datagram, _) = UnixDatagram::pair().unwrap();
+        let (pipe, _writer) = io::pipe().unwrap();
+        let file = File::open("/proc/self/exe").unwrap();
+        for other in [udp.as_fd(), datagram.as_fd(), pipe.as_fd(), file.as_fd()] {
+            assert!(!is_stream_socket(other));
+        }
+        assert_eq!(take_error(pipe.as_fd()).unwrap_err().raw_os_error(), Some(libc::ENOTSOCK));
+    }
+
+    #[test]
+    fn bytes_go_through_a_pipe() {
+        let (reader, writer) = io::pipe().unwrap();
+        assert_eq!(write(writer.as_fd(), b"green").unwrap(), 5);
+        let mut buf = [0; 8];
+        assert_eq!(read(reader.as_fd(), &mut buf).unwrap(), 5);
+        assert_eq!(&buf[..5], b"green");
+        drop(writer);
+        assert_eq!(read(reader.as_fd(), &mut buf).unwrap(), 0);
+    }
+
+    #[test]
+    fn poll_sees_readiness_and_the_end_of_time() {
+        let (near, mut far) = UnixStream::pair().unwrap();
+        assert!(poll_one(near.as_fd(), Interest::IN, Some(0)).unwrap().is_empty());
+        assert!(poll_one(near.as_fd(), Interest::IN, Some(100_000)).unwrap().is_empty());
+        assert_eq!(poll_one(near.as_fd(), Interest::IN | Interest::OUT, None).unwrap(), Ready::OUT);
+        far.write_all(b"x").unwrap();
+        assert_eq!(poll_one(near.as_fd(), Interest::IN | Interest::OUT, None).unwrap(), Ready::IN | Ready::OUT);
+        drop(far);
+        let ready = poll_one(near.as_fd(), Interest::IN | Interest::RDHUP, None).unwrap();
+        assert!(ready.any(Ready::HUP) && ready.any(Ready::RDHUP));
+    }
+}

@@ -1,0 +1,88 @@
+//! A handle of a green thread that any OS thread may hold.
+#![forbid(unsafe_code)]
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::runtime::hub::{Hub, hub_of};
+use crate::runtime::mail::{Letter, Mail};
+use crate::runtime::park::give_permit;
+use crate::switch::fiber::Fiber;
+use crate::switch::root::existing_root;
+
+/// A green thread's identity: unique in the process, never reused.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ThreadId {
+    /// Its hub.
+    hub: u32,
+    /// Its number there.
+    number: u64,
+}
+
+impl fmt::Debug for ThreadId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ThreadId({}.{})", self.hub, self.number)
+    }
+}
+
+/// A handle of a green thread: its name, its id, and a way to [`unpark`](Self::unpark) it from anywhere.
+///
+/// While such a handle exists, a hub whose threads are all parked does not call that a deadlock: the handle's holder
+/// may still unpark one.
+#[derive(Clone)]
+pub struct Thread {
+    /// The way to its hub.
+    mail: Arc<Mail>,
+    /// Which fiber, for its own OS thread.
+    parts: (usize, u64),
+    /// Which hub.
+    hub: u32,
+    /// Its name.
+    name: Option<Arc<str>>,
+}
+
+impl Thread {
+    /// The handle of `fiber`, which is one of `hub`'s.
+    pub(super) fn of(fiber: Fiber, hub: &Hub) -> Thread {
+        Thread { mail: Arc::clone(hub.mail()), parts: fiber.to_ref().to_parts(), hub: hub.number, name: fiber.name() }
+    }
+
+    /// Its identity.
+    ///
+    /// May switch: no.
+    pub fn id(&self) -> ThreadId {
+        ThreadId { hub: self.hub, number: self.parts.1 }
+    }
+
+    /// Its name, if it has one.
+    ///
+    /// May switch: no.
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    /// Gives the thread its permit: its current or next [`park`](super::park) returns. Does nothing if it has ended.
+    ///
+    /// Any OS thread may call this. Within one OS thread it takes effect at once; from another one it is a letter to
+    /// the thread's hub, which is woken if it sleeps. What the caller wrote before happens before the park returns.
+    ///
+    /// May switch: no.
+    pub fn unpark(&self) {
+        if let Some(root) = existing_root()
+            && let Ok(hub) = hub_of(root)
+            && Arc::ptr_eq(hub.mail(), &self.mail)
+        {
+            if let Some(fiber) = root.resolve_parts(self.parts) {
+                give_permit(root, fiber);
+            }
+            return;
+        }
+        self.mail.send(Letter::Unpark(self.parts));
+    }
+}
+
+impl fmt::Debug for Thread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Thread").field("id", &self.id()).field("name", &self.name()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,328 @@
+//! Scoped green threads: they may borrow from the stack of the thread that opened the scope.
+//!
+//! * Invariant C1: `scope` returns or unwinds only when no thread of the scope is left. Upheld by `Open::close`,
+//!   which runs on every way out: the body runs under `catch_unwind`, and the wait for the threads cannot be
+//!   interrupted; a kill, a timeout or a deadlock meanwhile kills the threads, and is raised when they have ended.
+//!   Nothing depends on a destructor that `mem::forget` could skip: what counts the threads down is the drop of a
+//!   value in each thread's own closure or frame, and a frame is never freed without unwinding it.
+//! * Invariant C2: a result that borrows is dropped before the scope ends or never: if its handle was forgotten, it
+//!   stays in its slot (`Spec::borrows`).
+#![allow(unsafe_code)]
+
+use std::any::Any;
+use std::cell::{Cell, OnceCell, RefCell};
+use std::fmt;
+use std::io;
+use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
+use std::rc::Rc;
+
+use super::handle::Thread;
+use super::spawn::{Builder, JoinError, Outcome, is_program_panic, join, kill, live, thread_of};
+use crate::runtime::hub::{Hub, ending, hub_of};
+use crate::runtime::park::{NEVER, park_uninterrupted};
+use crate::switch::cancel::{self, ScopeExpired};
+use crate::switch::fiber::{Fiber, FiberRef, Reason};
+use crate::switch::packet::{self, Packet};
+use crate::switch::root::{Root, root, try_root};
+
+/// Deadlocks inside one scope before the process gives up: its threads were killed, and wait again.
+const PATIENCE: u32 = 8;
+
+/// What the threads of a scope share.
+#[derive(Debug)]
+struct Shared {
+    /// Threads that have not ended.
+    running: Cell<usize>,
+    /// Who waits for them.
+    owner: Fiber,
+    /// A thread panicked and nobody joined it.
+    panicked: Cell<bool>,
+    /// The threads, some of them ended.
+    threads: RefCell<Vec<FiberRef>>,
+}
+
+/// A scope to spawn in; see [`scope`].
+pub struct Scope<'scope, 'env: 'scope> {
+    /// The count.
+    shared: Rc<Shared>,
+    /// Invariant over 'scope, so that it cannot be made longer.
+    scope: PhantomData<&'scope mut &'scope ()>,
+    /// Invariant over 'env, likewise.
+    env: PhantomData<&'env mut &'env ()>,
+}
+
+/// The right to wait for a thread of a scope; dropping it leaves the waiting to the scope.
+pub struct ScopedJoinHandle<'scope, T> {
+    /// The result.
+    packet: Packet<Outcome<T>>,
+    /// Made when asked for.
+    thread: OnceCell<Thread>,
+    /// To note a panic nobody looked at.
+    shared: Rc<Shared>,
+    /// The threads borrow for this long.
+    scope: PhantomData<&'scope ()>,
+}
+
+/// Runs `f` with a scope whose threads may borrow whatever outlives the call, and waits for all of them.
+///
+/// ```
+/// let mut numbers = vec![1, 2, 3];
+/// let sum = greenling::thread::scope(|s| {
+///     let sum = s.spawn(|| numbers.iter().sum::<i32>());
+///     sum.join().unwrap()
+/// });
+/// numbers.push(sum);
+/// assert_eq!(numbers, [1, 2, 3, 6]);
+/// ```
+///
+/// If `f` panics, or the caller is killed or times out, the threads are killed and have unwound before this call goes
+/// on unwinding. The wait for them is not interrupted by anything, nor forbidden by `no_switch`.
+///
+/// # Panics
+/// As std's: if a thread panicked that was not joined. With the panic of `f`. When the OS thread is ending.
+///
+/// May switch: yes, if a thread is left when `f` is done.
+pub fn scope<'env, F, T>(f: F) -> T
+where
+    F: for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> T,
+{
+    let root = root();
+    let hub = match hub_of(root) {
+        Ok(hub) => hub,
+        Err(error) => panic!("{error}"),
+    };
+    let shared = Rc::new(Shared {
+        running: Cell::new(0),
+        owner: root.current(),
+        panicked: Cell::new(false),
+        threads: RefCell::new(Vec::new()),
+    });
+    let scope = Scope { shared: Rc::clone(&shared), scope: PhantomData, env: PhantomData };
+    let result = catch_unwind(AssertUnwindSafe(|| f(&scope)));
+    let interrupted = close(root, hub, &shared, result.is_err());
+    match (result, interrupted) {
+        (Err(payload), _) | (Ok(_), Some(payload)) => resume_unwind(payload),
+        (Ok(_), None) if shared.panicked.get() => panic!("a scoped green thread panicked"),
+        (Ok(value), None) => value,
+    }
+}
+
+/// Waits until no thread of the scope is left; kills them first if `kill_now`, and when something interrupts the wait.
+/// Returns what to unwind with then (invariant C1).
+fn close(root: &Root, hub: &Hub, shared: &Shared, kill_now: bool) -> Option<Box<dyn Any + Send>> {
+    let me = shared.owner;
+    let mut raise: Option<Box<dyn Any + Send>> = None;
+    if shared.running.get() > 0 && cancel::obstacle().is_some() {
+        // The caller unwinds and must not suspend. Then no thread of this scope has ever run: end them here.
+        for thread in shared.threads.take() {
+            if let Some(fiber) = root.resolve(thread) {
+                fiber.cancel_unstarted();
+            }
+        }
+        debug_assert_eq!(shared.running.get(), 0);
+    }
+    if kill_now {
+        kill_all(root, shared);
+    }
+    let mut deadlocks = 0;
+    while shared.running.get() > 0 {
+        let deadline = if raise.is_none() { me.scope_deadline.get().at } else { NEVER };
+        let came = park_uninterrupted(root, hub, me, Reason::Scope, deadline);
+        let payload: Box<dyn Any + Send> = if came.deadlock {
+            let report = root.take_deadlock().unwrap_or_default();
+            deadlocks += 1;
+            if deadlocks > PATIENCE {
+                eprintln!(
+                    "greenling: the threads of a scope cannot be unwound, they block again when killed\n{report}"
+                );
+                std::process::abort();
+            }
+            Box::new(report)
+        } else if came.scope {
+            Box::new(ScopeExpired(me.scope_deadline.get().scope))
+        } else if came.kill && raise.is_none() {
+            Box::new(cancel::Killed)
+        } else {
+            continue;
+        };
+        raise.get_or_insert(payload);
+        kill_all(root, shared);
+    }
+    if let Some(payload) = &raise
+        && let Some(report) = payload.downcast_ref::<String>()
+    {
+        // A deadlock is a panic like any other, and the hook prints it.
+        panic!("{report}");
+    }
+    raise
+}
+
+/// Kills all threads of the scope.
+fn kill_all(root: &Root, shared: &Shared) {
+    for thread in shared.threads.borrow().iter() {
+        if let Some(fiber) = root.resolve(*thread) {
+            root.kill(fiber);
+        }
+    }
+}
+
+/// Lives in each thread's closure, then in its frame; its drop says that the thread will not touch a borrow again.
+struct Member(Rc<Shared>);
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        let running = self.0.running.get() - 1;
+        self.0.running.set(running);
+        if running == 0
+            && let Some(root) = try_root()
+            && self.0.owner.reason.get() == Reason::Scope
+        {
+            root.wake(self.0.owner);
+        }
+    }
+}
+
+impl<'scope, 'env> Scope<'scope, 'env> {
+    /// Spawns a thread that may borrow for `'scope`; see [`crate::spawn`].
+    ///
+    /// # Panics
+    /// If no stack can be had; see [`Builder::spawn_scoped`] for an error instead.
+    ///
+    /// May switch: no.
+    #[track_caller]
+    pub fn spawn<F, T>(&'scope self, f: F) -> ScopedJoinHandle<'scope, T>
+    where
+        F: FnOnce() -> T + 'scope,
+        T: 'scope,
+    {
+        match Builder::new().spawn_scoped(self, f) {
+            Ok(handle) => handle,
+            Err(error) => panic!("failed to spawn a green thread: {error}"),
+        }
+    }
+
+    /// Kills every thread of the scope that has not ended; see [`JoinHandle::kill`](super::JoinHandle::kill).
+    ///
+    /// May switch: no.
+    pub fn kill_all(&self) {
+        if let Some(root) = try_root() {
+            kill_all(root, &self.shared);
+        }
+    }
+
+    /// Remembers a thread, and forgets those that have ended when they become many.
+    fn remember(&self, root: &Root, thread: FiberRef) {
+        let mut threads = self.shared.threads.borrow_mut();
+        if threads.len() > 16 + 2 * self.shared.running.get() {
+            threads.retain(|thread| root.resolve(*thread).is_some());
+        }
+        threads.push(thread);
+    }
+}
+
+impl Builder {
+    /// [`Builder::spawn`] in a scope.
+    ///
+    /// # Errors
+    /// As [`Builder::spawn`].
+    ///
+    /// May switch: no.
+    #[track_caller]
+    pub fn spawn_scoped<'scope, 'env, F, T>(
+        self,
+        scope: &'scope Scope<'scope, 'env>,
+        f: F,
+    ) -> io::Result<ScopedJoinHandle<'scope, T>>
+    where
+        F: FnOnce() -> T + 'scope,
+        T: 'scope,
+    {
+        let root = try_root().ok_or_else(ending)?;
+        let spec = self.spec(root, Location::caller(), true)?;
+        let shared = &scope.shared;
+        shared.running.set(shared.running.get() + 1);
+        let member = Member(Rc::clone(shared));
+        let body = move |fiber: Fiber| {
+            let outcome = live(fiber, f);
+            if !fiber.owned.get() && outcome.as_ref().is_err_and(is_program_panic) {
+                member.0.panicked.set(true);
+            }
+            if fiber.owned.get() {
+                drop(member);
+                return outcome;
+            }
+            // Nobody will take the result: it goes before the scope can end, and so may still look at its borrows.
+            crate::switch::fiber::drop_quietly(outcome);
+            drop(member);
+            Err(JoinError::killed())
+        };
+        // SAFETY: what `f` and its result borrow lives for 'scope. By invariant C1 the fiber has ended before the
+        // scope returns, and by C2 its result is not dropped later; `live` catches every unwinding.
+        let (packet, fiber) = unsafe { packet::launch_unchecked(root, spec, body) }?;
+        scope.remember(root, packet.fiber_ref());
+        root.enqueue(fiber);
+        Ok(ScopedJoinHandle { packet, thread: OnceCell::new(), shared: Rc::clone(shared), scope: PhantomData })
+    }
+}
+
+impl<T> ScopedJoinHandle<'_, T> {
+    /// Waits for the thread to end and returns its result; see [`JoinHandle::join`](super::JoinHandle::join).
+    ///
+    /// # Errors
+    /// As [`JoinHandle::join`](super::JoinHandle::join).
+    ///
+    /// # Panics
+    /// As [`JoinHandle::join`](super::JoinHandle::join).
+    ///
+    /// May switch: yes, unless the thread has ended.
+    pub fn join(self) -> Result<T, JoinError> {
+        join(&self.packet)
+    }
+
+    /// Its name, id and `unpark`.
+    ///
+    /// # Panics
+    /// When the OS thread is ending.
+    ///
+    /// May switch: no.
+    pub fn thread(&self) -> &Thread {
+        thread_of(&self.packet, &self.thread)
+    }
+
+    /// Whether the thread has ended.
+    ///
+    /// May switch: no.
+    pub fn is_finished(&self) -> bool {
+        self.packet.fiber().is_none() || self.packet.is_finished()
+    }
+
+    /// See [`JoinHandle::kill`](super::JoinHandle::kill).
+    ///
+    /// May switch: no.
+    pub fn kill(&self) -> bool {
+        kill(&self.packet)
+    }
+}
+
+impl<T> Drop for ScopedJoinHandle<'_, T> {
+    fn drop(&mut self) {
+        if let Some(Err(error)) = self.packet.take()
+            && is_program_panic(&error)
+        {
+            self.shared.panicked.set(true);
+        }
+    }
+}
+
+impl fmt::Debug for Scope<'_, '_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scope").field("running", &self.shared.running.get()).finish_non_exhaustive()
+    }
+}
+
+impl<T> fmt::Debug for ScopedJoinHandle<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ScopedJoinHandle").field("finished", &self.is_finished()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,360 @@
+//! Spawning and joining.
+//!
+//! ```text
+//!   spawn:  slot from the pool -> closure and control block into it -> back of the run queue      (no allocation)
+//!   life:   run the closure -> outcome into the slot -> wake the joiners -> the coroutine returns
+//!   join:   outcome there? take it, slot back to the pool. Otherwise queue up with the joiners and park.
+//! ```
+#![forbid(unsafe_code)]
+
+use std::any::Any;
+use std::cell::OnceCell;
+use std::fmt;
+use std::io;
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
+use std::sync::Arc;
+
+use super::handle::Thread;
+use crate::runtime::hub::{ending, hub, hub_of};
+use crate::runtime::park::{NEVER, park};
+use crate::switch::cancel::{self, GreenletExit, Killed};
+use crate::switch::fiber::{Fiber, Reason, attention, drop_quietly};
+use crate::switch::packet::{self, Packet};
+use crate::switch::root::{Root, Spec, root, try_root};
+use crate::switch::stack::Slot;
+
+/// How a thread ended.
+pub(super) type Outcome<T> = Result<T, JoinError>;
+
+/// Why a [`join`](JoinHandle::join) has no result.
+pub struct JoinError {
+    /// What happened.
+    kind: Kind,
+}
+
+/// See [`JoinError`].
+enum Kind {
+    /// It was killed.
+    Killed,
+    /// It panicked, with this payload.
+    Panicked(Box<dyn Any + Send>),
+    /// The caller cannot wait for it, for this reason.
+    Refused(String),
+}
+
+impl JoinError {
+    /// The thread was killed.
+    pub(super) fn killed() -> JoinError {
+        JoinError { kind: Kind::Killed }
+    }
+
+    /// The caller cannot wait.
+    pub(super) fn refused(why: impl fmt::Display) -> JoinError {
+        JoinError { kind: Kind::Refused(why.to_string()) }
+    }
+
+    /// Whether the thread was killed: by [`JoinHandle::kill`], its scope, or the end of its hub.
+    pub fn is_killed(&self) -> bool {
+        matches!(self.kind, Kind::Killed)
+    }
+
+    /// Whether the thread panicked.
+    pub fn is_panic(&self) -> bool {
+        matches!(self.kind, Kind::Panicked(_))
+    }
+
+    /// What it panicked with, or the error itself if it did not.
+    ///
+    /// # Errors
+    /// If the thread did not panic.
+    pub fn try_into_panic(self) -> Result<Box<dyn Any + Send>, JoinError> {
+        match self.kind {
+            Kind::Panicked(payload) => Ok(payload),
+            kind => Err(JoinError { kind }),
+        }
+    }
+
+    /// What it panicked with, to be passed to `std::panic::resume_unwind`.
+    ///
+    /// # Panics
+    /// If the thread did not panic.
+    pub fn into_panic(self) -> Box<dyn Any + Send> {
+        match self.try_into_panic() {
+            Ok(payload) => payload,
+            Err(error) => panic!("into_panic on a thread that did not panic: {error}"),
+        }
+    }
+
+    /// The panic message, if it is a string, as that of `panic!` is.
+    pub fn panic_message(&self) -> Option<&str> {
+        let Kind::Panicked(payload) = &self.kind else { return None };
+        payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+    }
+}
+
+impl fmt::Display for JoinError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.kind {
+            Kind::Killed => f.write_str("the green thread was killed"),
+            Kind::Panicked(_) => {
+                write!(f, "the green thread panicked: {}", self.panic_message().unwrap_or("(no message)"))
+            }
+            Kind::Refused(why) => write!(f, "cannot wait for the green thread: {why}"),
+        }
+    }
+}
+
+impl fmt::Debug for JoinError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "JoinError({self})")
+    }
+}
+
+impl std::error::Error for JoinError {}
+
+/// The right to wait for a green thread and take its result. Dropping it detaches the thread, which goes on.
+///
+/// A handle stays on its OS thread:
+///
+/// ```compile_fail
+/// let handle = greenling::spawn(|| 1);
+/// std::thread::spawn(move || handle.join());
+/// ```
+#[must_use = "dropping the handle detaches the green thread: `join` it, or say `drop(handle)`"]
+pub struct JoinHandle<T> {
+    /// The result.
+    packet: Packet<Outcome<T>>,
+    /// Made when asked for, since it costs an atomic count.
+    thread: OnceCell<Thread>,
+}
+
+/// Spawns a green thread on this OS thread; it will run `f` when it is its turn, never before this call returns.
+///
+/// ```
+/// let a = greenling::spawn(|| "first");
+/// let b = greenling::spawn(|| "second");
+/// assert_eq!((a.join().unwrap(), b.join().unwrap()), ("first", "second"));
+/// ```
+///
+/// # Panics
+/// If no stack can be had, when the OS thread is ending, and in the child of a fork; see [`Builder::spawn`] for an
+/// error instead.
+///
+/// May switch: no.
+#[inline]
+#[track_caller]
+pub fn spawn<F, T>(f: F) -> JoinHandle<T>
+where
+    F: FnOnce() -> T + 'static,
+    T: 'static,
+{
+    match Builder::new().spawn(f) {
+        Ok(handle) => handle,
+        Err(error) => panic!("failed to spawn a green thread: {error}"),
+    }
+}
+
+/// What to spawn a green thread with: its name and stack size.
+#[derive(Clone, Debug, Default)]
+#[must_use = "a builder does nothing until `spawn`"]
+pub struct Builder {
+    /// The name.
+    name: Option<String>,
+    /// Bytes of stack.
+    stack_size: Option<usize>,
+}
+
+impl Builder {
+    /// No name, default stack size.
+    #[inline]
+    pub fn new() -> Builder {
+        Builder::default()
+    }
+
+    /// Names the thread in panics, reports and [`Thread::name`].
+    pub fn name(mut self, name: String) -> Builder {
+        self.name = Some(name);
+        self
+    }
+
+    /// Asks for at least `size` bytes of stack. It is address space: only touched pages cost memory.
+    pub fn stack_size(mut self, size: usize) -> Builder {
+        self.stack_size = Some(size);
+        self
+    }
+
+    /// Spawns the thread; see [`spawn`].
+    ///
+    /// # Errors
+    /// No memory or address space for the stack, a size above 4 GiB, a result that takes more than a quarter of the
+    /// stack, an OS thread that is ending, the child of a fork. The closure is dropped.
+    ///
+    /// May switch: no.
+    #[inline]
+    #[track_caller]
+    pub fn spawn<F, T>(self, f: F) -> io::Result<JoinHandle<T>>
+    where
+        F: FnOnce() -> T + 'static,
+        T: 'static,
+    {
+        let root = try_root().ok_or_else(ending)?;
+        let spec = self.spec(root, Location::caller(), false)?;
+        let (packet, fiber) = packet::launch(root, spec, move |fiber| live(fiber, f))?;
+        root.enqueue(fiber);
+        Ok(JoinHandle { packet, thread: OnceCell::new() })
+    }
+
+    /// What `root` needs to know.
+    #[inline]
+    pub(super) fn spec(
+        self,
+        root: &'static Root,
+        spawned_at: &'static Location<'static>,
+        borrows: bool,
+    ) -> io::Result<Spec> {
+        hub_of(root)?;
+        let shift = match self.stack_size {
+            None => root.default_shift.get(),
+            Some(size) => Slot::shift_for(size)
+                .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "a stack of more than 4 GiB"))?,
+        };
+        Ok(Spec {
+            shift,
+            id: root.fresh_id(),
+            owned: true,
+            green_thread: true,
+            borrows,
+            spawned_at,
+            name: self.name.map(Arc::from),
+        })
+    }
+}
+
+/// A green thread's life, on its own stack: runs `f`, turns unwinding into an outcome, wakes who waits.
+#[inline]
+pub(super) fn live<F, T>(fiber: Fiber, f: F) -> Outcome<T>
+where
+    F: FnOnce() -> T,
+{
+    let outcome = if fiber.attention.get() & attention::KILL != 0 {
+        // Killed before it started: the body never runs.
+        drop_quietly(f);
+        Err(JoinError::killed())
+    } else {
+        match catch_unwind(AssertUnwindSafe(f)) {
+            Ok(value) => Ok(value),
+            Err(payload) if payload.is::<Killed>() || payload.is::<GreenletExit>() => Err(JoinError::killed()),
+            Err(payload) => Err(JoinError { kind: Kind::Panicked(payload) }),
+        }
+    };
+    let root = root();
+    while let Some(joiner) = fiber.joiners.pop() {
+        root.wake(joiner);
+    }
+    outcome
+}
+
+/// Waits for the end of the thread of `packet` and takes its outcome.
+pub(super) fn join<T>(packet: &Packet<Outcome<T>>) -> Outcome<T> {
+    let root = match try_root() {
+        Some(root) => root,
+        None => return Err(JoinError::refused(ending())),
+    };
+    loop {
+        if let Some(outcome) = packet.take() {
+            return outcome;
+        }
+        let Some(fiber) = packet.fiber() else { return Err(JoinError::killed()) };
+        if packet.is_finished() {
+            // It was cancelled before it started, and left no outcome.
+            return Err(JoinError::killed());
+        }
+        let me = root.current();
+        assert!(fiber != me, "a green thread cannot wait for its own end");
+        let hub = match hub_of(root) {
+            Ok(hub) => hub,
+            Err(error) => return Err(JoinError::refused(error)),
+        };
+        let _place = fiber.joiners.join(me);
+        if let Err(obstacle) = park(root, hub, me, Reason::Join(fiber.id.get()), NEVER) {
+            return Err(JoinError::refused(obstacle));
+        }
+    }
+}
+
+/// The handle of the thread of `packet`.
+pub(super) fn thread_of<'a, T>(packet: &Packet<T>, cell: &'a OnceCell<Thread>) -> &'a Thread {
+    cell.get_or_init(|| match (hub(), packet.fiber()) {
+        (Ok((_, hub)), Some(fiber)) => Thread::of(fiber, hub),
+        _ => panic!("{}", ending()),
+    })
+}
+
+/// Marks the thread of `packet` for death.
+pub(super) fn kill<T>(packet: &Packet<T>) -> bool {
+    match (try_root(), packet.fiber()) {
+        (Some(root), Some(fiber)) => root.kill(fiber),
+        _ => false,
+    }
+}
+
+impl<T> JoinHandle<T> {
+    /// Waits for the thread to end and returns its result.
+    ///
+    /// # Errors
+    /// [`JoinError`]: the thread panicked (its payload is inside) or was killed; or the caller is unwinding and may
+    /// not wait, or the OS thread is ending.
+    ///
+    /// # Panics
+    /// If the thread joins itself. Unwinds with a kill or an expired [`timeout`](crate::timeout) of the caller, and
+    /// panics inside [`no_switch`](crate::no_switch), or in main on a deadlock.
+    ///
+    /// May switch: yes, unless the thread has ended.
+    #[inline]
+    pub fn join(self) -> Result<T, JoinError> {
+        join(&self.packet)
+    }
+
+    /// Its name, id and `unpark`.
+    ///
+    /// # Panics
+    /// When the OS thread is ending.
+    ///
+    /// May switch: no.
+    pub fn thread(&self) -> &Thread {
+        thread_of(&self.packet, &self.thread)
+    }
+
+    /// Whether the thread has ended.
+    ///
+    /// May switch: no.
+    pub fn is_finished(&self) -> bool {
+        self.packet.fiber().is_none() || self.packet.is_finished()
+    }
+
+    /// Unwinds the thread, without a message, at the blocking call it is in or will make next; its destructors run on
+    /// its own stack when it is its turn. Says whether it was still alive.
+    ///
+    /// A thread that has not started never runs its closure. If the thread catches the unwinding with `catch_unwind`,
+    /// its next blocking call raises it again. [`shield`](crate::shield) defers it. Under `panic = "abort"` nothing can
+    /// unwind: nothing happens, and the answer is false.
+    ///
+    /// May switch: no; to wait for the end, `join`.
+    pub fn kill(&self) -> bool {
+        kill(&self.packet)
+    }
+}
+
+impl<T> fmt::Debug for JoinHandle<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JoinHandle").field("finished", &self.is_finished()).finish_non_exhaustive()
+    }
+}
+
+/// Whether a payload is a panic of the program, as opposed to the runtime's own kinds of unwinding.
+pub(super) fn is_program_panic(error: &JoinError) -> bool {
+    match &error.kind {
+        Kind::Panicked(payload) => !cancel::is_control(&**payload),
+        _ => false,
+    }
+}
