@@ -119,7 +119,7 @@ impl Bell {
     }
 }
 
-/// Every interleaving and every reordering that loom knows of:
+/// Every interleaving with at most `PREEMPTIONS` preemptions, with every reordering that loom knows of:
 /// `RUSTFLAGS="--cfg loom" cargo test --lib pure::bell --release`.
 #[cfg(all(test, loom))]
 mod loom_tests {
@@ -170,7 +170,7 @@ mod loom_tests {
     /// Runs the pushers and the sleeper until all messages are taken. Loom reports a lost wake-up as a deadlock.
     fn exchange(verbs: &'static Verbs) {
         let mut model = loom::model::Builder::new();
-        // Unbounded, the search takes more than ten minutes. The wrong versions below all fail with a bound of 1 already.
+        // Unbounded, the search was not finished after eight minutes. The wrong versions below all fail with a bound of 1 already.
         model.preemption_bound = Some(PREEMPTIONS);
         model.check(move || {
             let bell = Arc::new(Bell::new());

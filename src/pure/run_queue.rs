@@ -53,7 +53,8 @@ impl<T: Copy> RunQueue<T> {
     #[inline]
     pub(crate) fn push(&mut self, item: T) {
         if self.len() == self.ring.len() {
-            self.grow(item);
+            // A tail call, so that the common way saves no registers.
+            return self.grow_and_push(item);
         }
         let place = self.place(self.tail);
         self.ring[place] = item;
@@ -96,18 +97,19 @@ impl<T: Copy> RunQueue<T> {
         (0..self.len()).filter_map(|k| self.peek(k))
     }
 
-    /// Doubles the ring and moves the items to its start. `filler` becomes the content of the empty places.
+    /// `push`, when the ring is full: doubles it and moves the items to its start.
     #[cold]
     #[inline(never)]
-    fn grow(&mut self, filler: T) {
+    fn grow_and_push(&mut self, item: T) {
         let len = self.len();
         let size = FIRST_SIZE.max(len * 2);
         let mut ring = Vec::with_capacity(size);
         ring.extend(self.iter());
-        ring.resize(size, filler);
+        // The new item fills the empty places. In the first of them it is not stale.
+        ring.resize(size, item);
         self.ring = ring;
         self.head = 0;
-        self.tail = len;
+        self.tail = len + 1;
     }
 }
 
