@@ -27,6 +27,7 @@ use std::time::Duration;
 use crate::runtime::hub::hub;
 use crate::runtime::mail::{Letter, Mail};
 use crate::runtime::park::{NEVER, park};
+use crate::switch::cancel;
 use crate::switch::fiber::Reason;
 
 /// Lookups at once. They wait for servers rather than for the CPU.
@@ -86,6 +87,9 @@ pub(super) fn lookup(host: &str, port: u16) -> Found {
 /// Runs `run` on an OS thread and waits for it.
 fn on_other_thread(run: impl FnOnce() -> Found + Send + 'static) -> Found {
     let (root, hub) = hub()?;
+    if let Some(obstacle) = cancel::obstacle() {
+        return Err(io::Error::other(obstacle.to_string()));
+    }
     let me = root.current();
     let answer = Arc::new(Answer(Mutex::new(None)));
     hub.jobs.set(hub.jobs.get() + 1);

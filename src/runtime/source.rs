@@ -27,6 +27,7 @@ use crate::switch::fiber::{Fiber, Reason, attention};
 use crate::switch::root::{Root, existing_root, try_root};
 use crate::switch::wait_list::Waiting;
 use crate::sys::clock::monotonic_ns;
+use crate::sys::socket::EAGAIN;
 
 /// IO calls that may succeed at once, one after the other, before the fiber goes to the back of the run queue.
 const IO_CREDIT: u8 = 128;
@@ -204,7 +205,7 @@ impl<F: AsFd> Source<F> {
         deadline: &mut Option<u64>,
     ) -> io::Result<()> {
         if timeout == Some(Duration::ZERO) {
-            return Err(io::Error::from(io::ErrorKind::WouldBlock));
+            return Err(io::Error::from_raw_os_error(EAGAIN));
         }
         let root = try_root().ok_or_else(super::hub::ending)?;
         let hub = hub_of(root)?;
@@ -235,7 +236,7 @@ impl<F: AsFd> Source<F> {
         match woken {
             Ok(Wake::Woken) => Ok(()),
             // What std says of a socket whose SO_RCVTIMEO expired.
-            Ok(Wake::TimedOut) => Err(io::Error::from(io::ErrorKind::WouldBlock)),
+            Ok(Wake::TimedOut) => Err(io::Error::from_raw_os_error(EAGAIN)),
             Err(obstacle) => Err(io::Error::other(obstacle.to_string())),
         }
     }
