@@ -80,7 +80,7 @@ same_as_std!(addresses_are_understood_and_refused_alike, |log| {
         note(&mut log, text, found);
     }
     note(&mut log, "string", all(String::from("127.0.0.1:1")));
-    note(&mut log, "reference", all(&"127.0.0.1:1"));
+    note(&mut log, "reference", all(&String::from("127.0.0.1:1")));
     note(&mut log, "str and port", all(("127.0.0.1", 2)));
     note(&mut log, "str and port 6", all(("::1", 2)));
     note(&mut log, "string and port", all((String::from("10.0.0.1"), 2)));

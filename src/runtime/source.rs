@@ -333,3 +333,45 @@ fn give_way(root: &Root, me: Fiber) {
         cancel::after_suspension(root, me, me.scope_deadline.get().at <= root.clock.get());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn a_kind_of_file_that_epoll_refuses_is_an_error_and_leaves_nothing_behind() {
+        let source = Source::new(File::open("/proc/self/exe").unwrap(), false, false);
+        let error = source.ready(Direction::Read, None).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+        assert!(!source.registration.is_registered());
+        assert!(source.registration.waiters(Direction::Read).is_empty());
+        let (_, hub) = super::super::hub::hub().unwrap();
+        assert!(hub.reactor().is_empty());
+        assert_eq!(hub.reactor().waiting.get(), 0);
+    }
+
+    #[test]
+    fn an_operation_that_does_not_block_never_meets_epoll() {
+        let source = Source::new(File::open("/proc/self/exe").unwrap(), false, false);
+        let read = source.read(None, 4, |mut file| io::Read::read(&mut file, &mut [0; 4]));
+        assert_eq!(read.unwrap(), 4);
+        assert!(!source.registration.is_registered());
+    }
+
+    #[test]
+    fn what_was_taken_back_is_out_of_the_epoll_set() {
+        let (near, _far) = UnixStream::pair().unwrap();
+        near.set_nonblocking(true).unwrap();
+        let source = Source::new(near, true, false);
+        let waited = source.ready(Direction::Read, Some(Duration::from_micros(1)));
+        // The first event says that it can be written, and wakes nobody who wants to read.
+        assert_eq!(waited.unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        let (_, hub) = super::super::hub::hub().unwrap();
+        assert!(!hub.reactor().is_empty());
+        let number = source.get().as_raw_fd();
+        assert_eq!(source.into_inner().as_raw_fd(), number, "moved, not duplicated");
+        assert!(hub.reactor().is_empty());
+    }
+}
