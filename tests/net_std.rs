@@ -53,7 +53,7 @@ macro_rules! same_as_std {
 
 same_as_std!(addresses_are_understood_and_refused_alike, |log| {
     use net::ToSocketAddrs;
-    fn all(addr: impl ToSocketAddrs) -> std::io::Result<Vec<std::net::SocketAddr>> {
+    fn all<A: ToSocketAddrs>(addr: A) -> std::io::Result<Vec<std::net::SocketAddr>> {
         Ok(addr.to_socket_addrs()?.collect())
     }
     for text in [
@@ -80,7 +80,8 @@ same_as_std!(addresses_are_understood_and_refused_alike, |log| {
         note(&mut log, text, found);
     }
     note(&mut log, "string", all(String::from("127.0.0.1:1")));
-    note(&mut log, "reference", all(&String::from("127.0.0.1:1")));
+    let text = "127.0.0.1:1";
+    note(&mut log, "reference", all::<&&str>(&text));
     note(&mut log, "str and port", all(("127.0.0.1", 2)));
     note(&mut log, "str and port 6", all(("::1", 2)));
     note(&mut log, "string and port", all((String::from("10.0.0.1"), 2)));
