@@ -240,7 +240,7 @@ fn drain(server: &Server) {
     let deadline = Instant::now().checked_add(server.options.grace);
     if server.guests.get() > 0 {
         let (guests, grace) = (server.guests.get(), server.options.grace);
-        server.print(&format!("stopping: {guests} clients may go on for {grace:?}\n"));
+        server.print(&format!("stopping: waiting up to {grace:?} for clients to leave ({guests} now)\n"));
     }
     while server.guests.get() > 0 {
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
@@ -286,7 +286,7 @@ impl Server {
         for event in self.log.events.take() {
             // Writing to a string does not fail.
             let _ = match event {
-                Event::Came { peer, guests } => writeln!(text, "{peer} connected; {guests} connected now"),
+                Event::Came { peer, guests } => writeln!(text, "{peer} connected ({guests} now)"),
                 Event::Left { peer, echoed, why, guests } => {
                     let _ = write!(text, "{peer} left: echoed {echoed} bytes, ");
                     let _ = match why {
@@ -296,7 +296,7 @@ impl Server {
                         Why::Stopped => write!(text, "closed since the server stops"),
                         Why::Broken(error) => write!(text, "{error}"),
                     };
-                    writeln!(text, "; {guests} connected now")
+                    writeln!(text, " ({guests} now)")
                 }
             };
         }
@@ -411,8 +411,8 @@ fn parse() -> Result<Options, String> {
 //     listening on 127.0.0.1:7007
 //     try: nc 127.0.0.1 7007
 //     type quit to stop
-//     127.0.0.1:53004 connected; 1 connected now
-//     127.0.0.1:53004 left: echoed 6 bytes, closed by the client; 0 connected now
+//     127.0.0.1:53004 connected (1 now)
+//     127.0.0.1:53004 left: echoed 6 bytes, closed by the client (0 now)
 //     quit
 //     stopped
 //
