@@ -90,6 +90,8 @@ pub(crate) enum Reason {
     Read(i32),
     /// Writability of a file descriptor.
     Write(i32),
+    /// A lock, by what it protects.
+    Lock(&'static str),
     /// A job on an OS thread, by what it does.
     Job(&'static str),
 }
