@@ -499,6 +499,27 @@ impl ControlBlock {
         prefetch_read(self.payload.get().wrapping_sub(16));
     }
 
+    /// `prefetch_block` for a fiber that comes out of a wait: all lines that parking touched.
+    #[inline(always)]
+    pub(crate) fn prefetch_whole_block(&self) {
+        let block = ptr::from_ref(self).cast::<u8>();
+        prefetch_read(block);
+        prefetch_read(block.wrapping_add(64));
+        prefetch_read(block.wrapping_add(128));
+        prefetch_read(block.wrapping_add(192));
+    }
+
+    /// `prefetch_frames` for a fiber that comes out of a wait: it will return through the frames of a blocking call,
+    /// and call the next one.
+    #[inline(always)]
+    pub(crate) fn prefetch_more_frames(&self) {
+        let newest = ptr::without_provenance::<u8>(self.frames_end.get());
+        for line in 0..12 {
+            prefetch_read(newest.wrapping_add(64 * line).wrapping_sub(256));
+        }
+        prefetch_read(self.payload.get().wrapping_sub(16));
+    }
+
     /// Where the frames of a fiber begin, as an address: everything below is its stack.
     pub(crate) fn stack_base(&self) -> usize {
         self.payload.get() as usize
