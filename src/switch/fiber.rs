@@ -106,6 +106,8 @@ pub(crate) mod attention {
     pub(crate) const NO_SWITCH: u8 = 4;
     /// Main only: nothing can ever wake it; the report is in the root.
     pub(crate) const DEADLOCK: u8 = 8;
+    /// Greenlets only: its last handle was dropped while it ran. Its next switch is its last; see `greenlet`.
+    pub(crate) const ABANDONED: u8 = 16;
 }
 
 /// The deadline of the innermost `timeout` scope that expires first, and whose it is.
