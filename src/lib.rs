@@ -1,4 +1,55 @@
 //! Green threads for Linux: greenlet-style switches and gevent-style blocking IO on one epoll reactor per OS thread.
+//!
+//! Write plain blocking Rust; calls that would wait let another green thread run. No `async`, no `Send`, no locks: the
+//! green threads of an OS thread take turns on it, each on a stack of its own.
+//!
+//! ```
+//! use std::{cell::Cell, rc::Rc, time::Duration};
+//!
+//! let ticks = Rc::new(Cell::new(0));
+//! let ticker = greenling::spawn({
+//!     let ticks = Rc::clone(&ticks);
+//!     move || loop {
+//!         greenling::sleep(Duration::from_millis(1)); // waits, so others run
+//!         ticks.set(ticks.get() + 1);
+//!     }
+//! });
+//! greenling::sleep(Duration::from_millis(50));
+//! ticker.kill(); // unwinds it, wherever it waits
+//! assert!(ticker.join().unwrap_err().is_killed());
+//! assert!(ticks.get() > 0);
+//! ```
+//!
+//! There is no `run` and no `block_on`: a blocking call in `main` runs the hub until it can return.
+//!
+//! # What is where
+//!
+//! * [`spawn`], [`sleep`], [`yield_now`] and [`thread`]: green threads, shaped like `std::thread`.
+//! * [`Greenlet`]: explicit switches with values, as in Python's greenlet.
+//! * [`timeout`], [`shield`], [`no_switch`]: limits on waiting.
+//! * [`hub`]: what the OS thread's scheduler is asked and told: stacks, counters, shutdown.
+//!
+//! The README has the table from `std` to this crate and the limits with their cures.
+//!
+//! # The map, for those who read the code
+//!
+//! DESIGN.md is the guided tour; its chapter 0 lists every file in reading order. The short route:
+//! `switch/stack.rs` (one stack), `switch/fiber.rs` (one coroutine), `switch/root.rs` (the loop that resumes them),
+//! `runtime/hub.rs` (who can run now?), `runtime/park.rs` (the only way anything blocks), `thread/spawn.rs` (a life).
+//!
+//! A file imports lower ranks only:
+//!
+//! | rank | folder | is | names |
+//! |---|---|---|---|
+//! | 0 | `pure/` | data structures without kernel, clock or stacks | `crossbeam-queue`, nothing of the crate |
+//! | 0 | `sys/` | the kernel seam | `libc`, nothing of the crate |
+//! | 1 | `switch/` | stacks, fibers, the root loop, greenlets | `corosensei` |
+//! | 2 | `runtime/` | hub, reactor, park, mail, reports | ranks 0 and 1 |
+//! | 3 | `interrupt.rs`, `hub.rs`, `thread/` | the public face | ranks 1 and 2 |
+//!
+//! Four inversions keep this free of cycles: the reactor wakes and schedules nobody, the inbox *answers* whether the bell
+//! must be rung, the timer wheel is *told* the time, and the root loop asks a trait object who can run, so that greenlets
+//! know no hub.
 
 #[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
 compile_error!("greenling runs on Linux on x86-64 and aarch64 only: it needs epoll, eventfd and madvise guards");
@@ -18,3 +69,13 @@ pub use switch::greenlet::{
     WeakGreenlet, settrace,
 };
 pub use thread::{sleep, spawn, yield_now};
+
+/// DESIGN.md, for its examples.
+#[cfg(doctest)]
+#[doc = include_str!("../DESIGN.md")]
+mod design {}
+
+/// README.md, for its examples.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}
