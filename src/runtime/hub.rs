@@ -27,7 +27,7 @@ use super::mail::{Letter, Mail};
 use super::reactor::Reactor;
 use super::report;
 use crate::pure::timer_wheel::TimerWheel;
-use crate::switch::fiber::{Fiber, State};
+use crate::switch::fiber::{Fiber, Reason, State};
 use crate::switch::root::{Root, Scheduler, try_root};
 use crate::sys::clock::monotonic_ns;
 use crate::sys::fork;
@@ -38,6 +38,9 @@ const POLL_INTERVAL: u64 = 50_000;
 
 /// Timers fired at one look; the rest fires at the next, after the fibers just woken have run.
 const FIRE_BATCH: usize = 1024;
+
+/// Bytes of the scratch buffer.
+const SCRATCH: usize = 64 * 1024;
 
 /// Numbers given to hubs so far.
 static NUMBERS: AtomicU32 = AtomicU32::new(1);
@@ -60,6 +63,8 @@ pub(crate) struct Hub {
     pub(crate) jobs: Cell<usize>,
     /// The process this hub belongs to, as a count of forks: a child's copy must not be used.
     generation: u32,
+    /// The buffer lent to whoever reads without one of its own; made on first use, away while it is lent.
+    scratch: Cell<Option<Box<[u8]>>>,
     /// Unique in the process: half of each thread id.
     pub(crate) number: u32,
     /// See [`HubState`].
@@ -123,6 +128,7 @@ fn create(root: &'static Root) -> io::Result<&'static Hub> {
         parked: Cell::new(0),
         jobs: Cell::new(0),
         generation: fork::fork_generation(),
+        scratch: Cell::new(None),
         // Relaxed: the number only has to be unique.
         number: NUMBERS.fetch_add(1, Ordering::Relaxed),
         state: Cell::new(HubState::Open),
@@ -163,6 +169,18 @@ impl Hub {
     /// A way for other OS threads to send letters.
     pub(crate) fn mail(&self) -> &Arc<Mail> {
         &self.mail
+    }
+
+    /// Takes the scratch buffer out of its place, or makes one: while it is lent, the next caller gets another.
+    #[inline]
+    pub(crate) fn take_scratch(&self) -> Box<[u8]> {
+        self.scratch.take().unwrap_or_else(|| vec![0; SCRATCH].into_boxed_slice())
+    }
+
+    /// Puts a scratch buffer back. One is kept.
+    #[inline]
+    pub(crate) fn return_scratch(&self, buffer: Box<[u8]>) {
+        self.scratch.set(Some(buffer));
     }
 
     /// From now on a timer will wake `fiber` at `at` (monotonic nanoseconds) at the latest.
@@ -206,6 +224,11 @@ impl Hub {
         self.due.set(due);
     }
 
+    /// Whether `fire` may find somebody: then the poll must not be skipped, or a timeout would beat ready IO.
+    fn timer_is_due(&self, now: u64) -> bool {
+        self.timers.borrow().next_wakeup().is_some_and(|at| at <= now)
+    }
+
     /// Opens the letters.
     fn read_mail(&self, root: &'static Root) {
         while let Some(letter) = self.mail.take() {
@@ -216,7 +239,10 @@ impl Hub {
                     }
                 }
                 Letter::Wake(parts) => {
-                    if let Some(fiber) = root.resolve_parts(parts) {
+                    // Whose wait was unwound meanwhile waits for something else now, and must not be disturbed.
+                    if let Some(fiber) = root.resolve_parts(parts)
+                        && matches!(fiber.reason.get(), Reason::Job(_))
+                    {
                         root.wake(fiber);
                     }
                 }
@@ -262,7 +288,7 @@ impl Scheduler for Hub {
             }
             now = monotonic_ns();
             self.polled.set(now);
-        } else if now - self.polled.get() >= POLL_INTERVAL && !self.reactor.is_empty() {
+        } else if !self.reactor.is_empty() && (now - self.polled.get() >= POLL_INTERVAL || self.timer_is_due(now)) {
             self.reactor.poll(root, Some(0));
             self.polled.set(now);
         }

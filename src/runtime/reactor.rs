@@ -125,11 +125,13 @@ impl Registration {
     }
 
     /// Marks it closed and wakes everybody who waits for it.
-    pub(crate) fn close(&self, root: &Root) {
+    pub(crate) fn close(&self, root: Option<&Root>) {
         self.closed.set(true);
         self.ready.set(u8::MAX);
-        wake_all(root, &self.readers);
-        wake_all(root, &self.writers);
+        if let Some(root) = root {
+            wake_all(root, &self.readers);
+            wake_all(root, &self.writers);
+        }
     }
 
     /// An event came.

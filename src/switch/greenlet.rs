@@ -412,7 +412,7 @@ impl<M: 'static> Greenlet<M> {
     /// process, since a destructor must not panic then. Inside [`no_switch`](crate::no_switch).
     ///
     /// May switch: yes.
-    #[inline]
+    #[inline(always)]
     #[track_caller]
     pub fn switch(&self, value: M) -> M {
         match self.try_switch(value) {
@@ -430,7 +430,7 @@ impl<M: 'static> Greenlet<M> {
     /// With what is thrown to the caller, as `switch` does.
     ///
     /// May switch: yes.
-    #[inline]
+    #[inline(always)]
     pub fn try_switch(&self, value: M) -> Result<M, SwitchError<M>> {
         let Some(root) = try_root() else { return Err(SwitchError { value, kind: SwitchErrorKind::ThreadEnding }) };
         let me = root.current();
@@ -548,7 +548,7 @@ impl<M: 'static> Greenlet<M> {
     }
 
     /// Finds who takes `message` when it is sent to this greenlet, and puts it there: C2, C3, C5, C9, C10, C12.
-    #[inline]
+    #[inline(always)]
     fn settle(&self, root: &Root, me: Fiber, message: Message<M>) -> Settled<M> {
         if self.inner.status.get() == Status::Started
             && let Some(fiber) = self.fiber(root)
@@ -642,7 +642,7 @@ impl<M: 'static> Greenlet<M> {
     }
 
     /// The fiber, if this greenlet has one that lives.
-    #[inline]
+    #[inline(always)]
     fn fiber(&self, root: &Root) -> Option<Fiber> {
         let fiber = root.resolve(self.inner.fiber.get()?)?;
         (fiber.state.get() != State::Finished).then_some(fiber)

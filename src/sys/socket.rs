@@ -115,6 +115,18 @@ pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
     Ok(())
 }
 
+/// Ends both directions of a socket, for everyone who shares it; a listener stops listening. What `std` has for streams
+/// only.
+///
+/// # Errors
+///
+/// `ENOTCONN`, `ENOTSOCK`.
+pub(crate) fn shutdown(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: the fd is open, and shutdown takes no pointer (shutdown(2)).
+    cvt(unsafe { libc::shutdown(fd.as_raw_fd(), libc::SHUT_RDWR) })?;
+    Ok(())
+}
+
 /// Takes the error that waits on a socket (`SO_ERROR`), as the end of a connect or after [`Ready::ERR`].
 ///
 /// # Errors

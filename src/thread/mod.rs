@@ -65,7 +65,7 @@ pub fn current() -> Thread {
 /// [`no_switch`](crate::no_switch).
 ///
 /// May switch: yes.
-#[inline]
+#[inline(always)]
 pub fn yield_now() {
     let Some(root) = try_root() else { return std::thread::yield_now() };
     if cancel::obstacle().is_some() {
