@@ -4,20 +4,21 @@
 //! green threads of an OS thread take turns on it, each on a stack of its own.
 //!
 //! ```
-//! use std::{cell::Cell, rc::Rc, time::Duration};
+//! use greenling::{net::{TcpListener, TcpStream}, spawn};
+//! use std::io::{Read, Write};
 //!
-//! let ticks = Rc::new(Cell::new(0));
-//! let ticker = greenling::spawn({
-//!     let ticks = Rc::clone(&ticks);
-//!     move || loop {
-//!         greenling::sleep(Duration::from_millis(1)); // waits, so others run
-//!         ticks.set(ticks.get() + 1);
-//!     }
+//! let listener = TcpListener::bind("127.0.0.1:0")?;
+//! let addr = listener.local_addr()?;
+//! let server = spawn(move || {
+//!     let (stream, _) = listener.accept().unwrap(); // waits, so that others run
+//!     std::io::copy(&mut &stream, &mut &stream).unwrap()
 //! });
-//! greenling::sleep(Duration::from_millis(50));
-//! ticker.kill(); // unwinds it, wherever it waits
-//! assert!(ticker.join().unwrap_err().is_killed());
-//! assert!(ticks.get() > 0);
+//! let mut client = TcpStream::connect(addr)?;
+//! client.write_all(b"echo")?;
+//! client.read_exact(&mut [0; 4])?;
+//! drop(client);
+//! assert_eq!(server.join().unwrap(), 4); // bytes that were copied
+//! # Ok::<(), std::io::Error>(())
 //! ```
 //!
 //! There is no `run` and no `block_on`: a blocking call in `main` runs the hub until it can return.
@@ -26,16 +27,27 @@
 //!
 //! * [`spawn`], [`sleep`], [`yield_now`] and [`thread`]: green threads, shaped like `std::thread`.
 //! * [`Greenlet`]: explicit switches with values, as in Python's greenlet.
+//! * [`net`]: TCP, shaped like `std::net`.
 //! * [`timeout`], [`shield`], [`no_switch`]: limits on waiting.
 //! * [`hub`]: what the OS thread's scheduler is asked and told: stacks, counters, shutdown.
 //!
 //! The README has the table from `std` to this crate and the limits with their cures.
 //!
-//! # The map, for those who read the code
+//! # Reading order
 //!
-//! DESIGN.md is the guided tour; its chapter 0 lists every file in reading order. The short route:
-//! `switch/stack.rs` (one stack), `switch/fiber.rs` (one coroutine), `switch/root.rs` (the loop that resumes them),
-//! `runtime/hub.rs` (who can run now?), `runtime/park.rs` (the only way anything blocks), `thread/spawn.rs` (a life).
+//! For those who read the code. `DESIGN.md` is the guided tour; its chapter 0 lists every file. The short route:
+//!
+//! 1. `src/switch/stack.rs`: one stack, and what lies where in it.
+//! 2. `src/switch/fiber.rs`: one coroutine, its states, how it is resumed and suspends.
+//! 3. `src/switch/root.rs`: the loop that resumes fibers.
+//! 4. `src/switch/greenlet.rs`: explicit switches on top of that, and nothing else.
+//! 5. `src/runtime/hub.rs`: who can run now? Mail, epoll, timers.
+//! 6. `src/runtime/park.rs`: the only way anything blocks.
+//! 7. `src/runtime/source.rs`: one descriptor: try, wait, try again.
+//! 8. `src/thread/spawn.rs`: a green thread's life.
+//! 9. `src/net/tcp_stream.rs`: std's methods on 7.
+//!
+//! # Layers
 //!
 //! A file imports lower ranks only:
 //!
@@ -46,6 +58,7 @@
 //! | 1 | `switch/` | stacks, fibers, the root loop, greenlets | `corosensei` |
 //! | 2 | `runtime/` | hub, reactor, park, mail, reports | ranks 0 and 1 |
 //! | 3 | `interrupt.rs`, `hub.rs`, `thread/` | the public face | ranks 1 and 2 |
+//! | 4 | `net/` | sockets with std's methods | `sys/`, ranks 1 and 2 |
 //!
 //! Four inversions keep this free of cycles: the reactor wakes and schedules nobody, the inbox *answers* whether the bell
 //! must be rung, the timer wheel is *told* the time, and the root loop asks a trait object who can run, so that greenlets
