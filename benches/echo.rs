@@ -103,17 +103,13 @@ impl Options {
                 }
                 Long("connections") => {
                     let list = parser.value()?.string()?;
-                    options.connections = list
-                        .split(',')
-                        .map(|number| number.trim().parse())
-                        .collect::<Result<_, _>>()?;
+                    options.connections =
+                        list.split(',').map(|number| number.trim().parse()).collect::<Result<_, _>>()?;
                 }
                 Long("rounds") => options.rounds = parser.value()?.parse()?,
                 Long("sweeps") => options.sweeps = parser.value()?.parse()?,
                 Long("requests") => options.requests = parser.value()?.parse()?,
-                Long("with") => options
-                    .with
-                    .push(Contender::parse(&parser.value()?.string()?)?),
+                Long("with") => options.with.push(Contender::parse(&parser.value()?.string()?)?),
                 Long("only") => options.only = Some(parser.value()?.string()?),
                 Value(word) => options.only = Some(word.string()?),
                 Long("help") | Short('h') => {
@@ -126,16 +122,11 @@ impl Options {
         if !options.syscalls && options.idle.is_none() {
             options.cpu = true;
         }
-        if options.rounds * options.sweeps == 0
-            || options.requests == 0
-            || options.connections.contains(&0)
-        {
+        if options.rounds * options.sweeps == 0 || options.requests == 0 || options.connections.contains(&0) {
             return Err("rounds, sweeps, requests and connections must be at least 1".into());
         }
         if !under_cargo_bench {
-            println!(
-                "not under `cargo bench`: a short run to see that everything works, its figures mean nothing"
-            );
+            println!("not under `cargo bench`: a short run to see that everything works, its figures mean nothing");
             options.connections.truncate(1);
             (options.rounds, options.sweeps) = (1, 2);
             options.requests = options.requests.min(2000);
@@ -144,9 +135,7 @@ impl Options {
     }
 
     fn wants(&self, row: &str) -> bool {
-        self.only
-            .as_ref()
-            .is_none_or(|word| row.contains(word.as_str()))
+        self.only.as_ref().is_none_or(|word| row.contains(word.as_str()))
     }
 }
 
@@ -186,11 +175,7 @@ fn run(options: &Options) -> Outcome<()> {
     }
     let missed = verdicts.iter().filter(|verdict| !verdict.met).count();
     for verdict in &verdicts {
-        println!(
-            "{} {}",
-            if verdict.met { "PASS" } else { "MISS" },
-            verdict.text
-        );
+        println!("{} {}", if verdict.met { "PASS" } else { "MISS" }, verdict.text);
     }
     if verdicts.len() > 1 {
         println!(
@@ -268,10 +253,7 @@ fn cpu_section(
         if contender.name == SUBJECT && chosen[0].name == BASELINE {
             verdicts.push(Verdict {
                 met: ratio <= CPU_BAR,
-                text: format!(
-                    "{}: {ratio:.3} x the C loop's CPU per request, bar {CPU_BAR}",
-                    row(contender)
-                ),
+                text: format!("{}: {ratio:.3} x the C loop's CPU per request, bar {CPU_BAR}", row(contender)),
             });
         }
     }
@@ -290,11 +272,7 @@ fn round(
     let odd_round = series[0].ratio.len() % 2 == 1;
     for step in 0..chosen.len() {
         // Who comes first finds the tidier kernel heap: take turns.
-        let index = if odd_round {
-            chosen.len() - 1 - step
-        } else {
-            step
-        };
+        let index = if odd_round { chosen.len() - 1 - step } else { step };
         let server = Server::start(chosen[index], cores)?;
         let mut driver = Driver::connect(server.addr, connections)?;
         driver.drive(options.requests / 2)?;
@@ -304,20 +282,14 @@ fn round(
     if odd_round {
         pairs.reverse();
     }
-    let at_start: Vec<(u64, u64)> = pairs
-        .iter()
-        .map(|(server, _)| Ok((server.run_time()?, server.ticks()?)))
-        .collect::<Outcome<_>>()?;
+    let at_start: Vec<(u64, u64)> =
+        pairs.iter().map(|(server, _)| Ok((server.run_time()?, server.ticks()?))).collect::<Outcome<_>>()?;
 
     let mut ratios = vec![Vec::new(); chosen.len()];
     for sweep in 0..options.sweeps {
         let mut costs = vec![0.0; chosen.len()];
         for step in 0..chosen.len() {
-            let index = if sweep % 2 == 0 {
-                step
-            } else {
-                chosen.len() - 1 - step
-            };
+            let index = if sweep % 2 == 0 { step } else { chosen.len() - 1 - step };
             let (server, driver) = &mut pairs[index];
             // Not measured: brings the caches back from the server before, whichever that was.
             driver.drive(options.requests / 5)?;
@@ -326,9 +298,7 @@ fn round(
             let done = driver.drive(options.requests)? as f64;
             server.wait_until_asleep();
             costs[index] = (server.run_time()? - time) as f64 / done;
-            series[index]
-                .sleeps
-                .push((server.sleeps()? - sleeps) as f64 / done);
+            series[index].sleeps.push((server.sleeps()? - sleeps) as f64 / done);
         }
         for (index, cost) in costs.iter().enumerate() {
             series[index].cost.push(*cost);
@@ -361,10 +331,7 @@ fn quantile(values: &[f64], share: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let place = share * (sorted.len() - 1) as f64;
-    let (low, high) = (
-        sorted[place.floor() as usize],
-        sorted[place.ceil() as usize],
-    );
+    let (low, high) = (sorted[place.floor() as usize], sorted[place.ceil() as usize]);
     low + (high - low) * place.fract()
 }
 
@@ -385,13 +352,7 @@ fn syscall_section(
     println!(
         "\nsystem calls per request, {CONNECTIONS} connections (slowed by strace, so a wait returns a large batch)"
     );
-    if Command::new("strace")
-        .arg("-V")
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .is_err()
-    {
+    if Command::new("strace").arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err() {
         println!("skipped: no strace here");
         return Ok(());
     }
@@ -404,10 +365,7 @@ fn syscall_section(
         server.kill_traced()?;
         Ok(parse_strace(&fs::read_to_string(report)?))
     };
-    for contender in contenders
-        .iter()
-        .filter(|contender| contender.name != "c-again")
-    {
+    for contender in contenders.iter().filter(|contender| contender.name != "c-again") {
         let row = format!("syscalls/{}", contender.name);
         if contender.name != BASELINE && !options.wants(&row) {
             continue;
@@ -423,18 +381,8 @@ fn syscall_section(
             }
             if calls.abs() >= 0.0005 {
                 let failed = each(long.failed, short.failed);
-                let note = if failed.abs() < 0.0005 {
-                    String::new()
-                } else {
-                    format!("{failed:.3} of them failed")
-                };
-                print_row(
-                    &format!("{row}/{name}"),
-                    &format!("{calls:.3}"),
-                    "calls/request",
-                    "",
-                    &note,
-                );
+                let note = if failed.abs() < 0.0005 { String::new() } else { format!("{failed:.3} of them failed") };
+                print_row(&format!("{row}/{name}"), &format!("{calls:.3}"), "calls/request", "", &note);
             }
         }
         if contender.name == SUBJECT {
@@ -462,11 +410,7 @@ fn parse_strace(report: &str) -> BTreeMap<String, Calls> {
             continue;
         };
         if let (Ok(_), Ok(made)) = (share.parse::<f64>(), made.parse()) {
-            let failed = if words.len() == 6 {
-                words[4].parse().unwrap_or(0)
-            } else {
-                0
-            };
+            let failed = if words.len() == 6 { words[4].parse().unwrap_or(0) } else { 0 };
             if name != "total" {
                 calls.insert(name.to_owned(), Calls { made, failed });
             }
@@ -484,20 +428,12 @@ fn idle_section(
     connections: usize,
     verdicts: &mut Vec<Verdict>,
 ) -> Outcome<()> {
-    println!(
-        "\nresident memory of the server per connection, {connections} of them, idle after one echo each"
-    );
+    println!("\nresident memory of the server per connection, {connections} of them, idle after one echo each");
     let ports = free_ports()?;
     if connections + 500 > ports {
-        return Err(format!(
-            "only {ports} ports in net.ipv4.ip_local_port_range for {connections} connections"
-        )
-        .into());
+        return Err(format!("only {ports} ports in net.ipv4.ip_local_port_range for {connections} connections").into());
     }
-    for contender in contenders
-        .iter()
-        .filter(|contender| contender.name != "c-again")
-    {
+    for contender in contenders.iter().filter(|contender| contender.name != "c-again") {
         let row = format!("idle/{}", contender.name);
         if contender.name != BASELINE && !options.wants(&row) {
             continue;
@@ -557,20 +493,16 @@ impl Contender {
         let program = program.display().to_string();
         Contender {
             name: name.to_owned(),
-            command: std::iter::once(program)
-                .chain(args.iter().map(|&arg| arg.to_owned()))
-                .collect(),
+            command: std::iter::once(program).chain(args.iter().map(|&arg| arg.to_owned())).collect(),
         }
     }
 
     fn parse(text: &str) -> Outcome<Contender> {
         match text.split_once('=') {
-            Some((name, command)) if !name.is_empty() && !command.trim().is_empty() => {
-                Ok(Contender {
-                    name: name.to_owned(),
-                    command: command.split_whitespace().map(str::to_owned).collect(),
-                })
-            }
+            Some((name, command)) if !name.is_empty() && !command.trim().is_empty() => Ok(Contender {
+                name: name.to_owned(),
+                command: command.split_whitespace().map(str::to_owned).collect(),
+            }),
             _ => Err(format!("--with wants NAME=COMMAND, not {text:?}").into()),
         }
     }
@@ -584,40 +516,23 @@ impl Contender {
                 found.push(Contender::new("c-again", &program, &[]));
                 found.push(Contender::new("c-edge", &program, &["-e"]));
             }
-            Err(error) => println!(
-                "no C server ({error}): its rows are skipped and ratios are to the first row"
-            ),
+            Err(error) => println!("no C server ({error}): its rows are skipped and ratios are to the first row"),
         }
         match build_echo_server() {
             Ok(program) => {
-                found.push(Contender::new(
-                    SUBJECT,
-                    &program,
-                    &["--quiet", "--addr", "127.0.0.1:0"],
-                ));
+                found.push(Contender::new(SUBJECT, &program, &["--quiet", "--addr", "127.0.0.1:0"]));
             }
             Err(error) => println!("no echo_server ({error}): its rows are skipped"),
         }
         found.extend(options.with.iter().cloned());
-        if found.is_empty() {
-            Err("no server to measure".into())
-        } else {
-            Ok(found)
-        }
+        if found.is_empty() { Err("no server to measure".into()) } else { Ok(found) }
     }
 
     fn under_strace(&self, report: &Path) -> Contender {
         let strace = ["strace", "-f", "-c", "-o"].map(str::to_owned);
         let report = report.display().to_string();
-        let command = strace
-            .into_iter()
-            .chain([report])
-            .chain(self.command.iter().cloned())
-            .collect();
-        Contender {
-            name: self.name.clone(),
-            command,
-        }
+        let command = strace.into_iter().chain([report]).chain(self.command.iter().cloned()).collect();
+        Contender { name: self.name.clone(), command }
     }
 }
 
@@ -630,39 +545,22 @@ fn build_c_server() -> Outcome<PathBuf> {
         .args([&program, &source])
         .status()
         .map_err(|error| format!("{compiler}: {error}"))?;
-    if status.success() {
-        Ok(program)
-    } else {
-        Err(format!("{compiler}: {status}").into())
-    }
+    if status.success() { Ok(program) } else { Err(format!("{compiler}: {status}").into()) }
 }
 
 fn build_echo_server() -> Outcome<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR"))
-        .parent()
-        .ok_or("no target directory")?;
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().ok_or("no target directory")?;
     if !root.join("examples/echo_server.rs").exists() {
         return Err("examples/echo_server.rs is not there".into());
     }
     let cargo = env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
     let status = Command::new(cargo)
         .current_dir(root)
-        .args([
-            "build",
-            "--quiet",
-            "--release",
-            "--example",
-            "echo_server",
-            "--target-dir",
-        ])
+        .args(["build", "--quiet", "--release", "--example", "echo_server", "--target-dir"])
         .arg(target)
         .status()?;
-    if status.success() {
-        Ok(target.join("release/examples/echo_server"))
-    } else {
-        Err(status.to_string().into())
-    }
+    if status.success() { Ok(target.join("release/examples/echo_server")) } else { Err(status.to_string().into()) }
 }
 
 /// A running server. Dropping it kills the process.
@@ -677,10 +575,7 @@ impl Server {
     fn start(contender: &Contender, cores: &Cores) -> Outcome<Server> {
         let core = cores.server;
         let mut command = Command::new(&contender.command[0]);
-        command
-            .args(&contender.command[1..])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped());
+        command.args(&contender.command[1..]).stdin(Stdio::piped()).stdout(Stdio::piped());
         // SAFETY: the closure makes two plain system calls: it takes no lock and allocates nothing after the fork.
         unsafe {
             command.pre_exec(move || {
@@ -688,34 +583,22 @@ impl Server {
                 pin(core)
             });
         }
-        let mut child = command
-            .spawn()
-            .map_err(|error| format!("{}: {error}", contender.command[0]))?;
+        let mut child = command.spawn().map_err(|error| format!("{}: {error}", contender.command[0]))?;
         let stdin = child.stdin.take();
         let mut output = BufReader::new(child.stdout.take().ok_or("no standard output")?);
         // From here on a failure drops `server` and with it the process.
-        let mut server = Server {
-            child,
-            addr: SocketAddr::from(([0; 4], 0)),
-            _stdin: stdin,
-        };
+        let mut server = Server { child, addr: SocketAddr::from(([0; 4], 0)), _stdin: stdin };
         let mut line = String::new();
         while output.read_line(&mut line)? > 0 {
             if let Some((_, rest)) = line.split_once("listening on ") {
                 let addr = rest.split_whitespace().next().unwrap_or_default();
-                server.addr = addr
-                    .trim_end_matches(|c: char| !c.is_ascii_digit())
-                    .parse()?;
+                server.addr = addr.trim_end_matches(|c: char| !c.is_ascii_digit()).parse()?;
                 break;
             }
             line.clear();
         }
         if server.addr.port() == 0 {
-            return Err(format!(
-                "{} ended without the line `listening on ADDR`",
-                contender.name
-            )
-            .into());
+            return Err(format!("{} ended without the line `listening on ADDR`", contender.name).into());
         }
         // A chatty server must not block on a full pipe.
         thread::spawn(move || io::copy(&mut output, &mut io::sink()));
@@ -740,11 +623,7 @@ impl Server {
         let mut sum = 0;
         for task in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
             let text = fs::read_to_string(task?.path().join("schedstat"))?;
-            sum += text
-                .split_whitespace()
-                .next()
-                .ok_or("empty schedstat")?
-                .parse::<u64>()?;
+            sum += text.split_whitespace().next().ok_or("empty schedstat")?.parse::<u64>()?;
         }
         Ok(sum)
     }
@@ -768,15 +647,8 @@ impl Server {
 
     fn status(&self, key: &str) -> Outcome<u64> {
         let status = self.proc_file("status")?;
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix(key))
-            .ok_or("no such line in /proc/PID/status")?;
-        Ok(line
-            .split_whitespace()
-            .next()
-            .ok_or("empty line in /proc/PID/status")?
-            .parse()?)
+        let line = status.lines().find_map(|line| line.strip_prefix(key)).ok_or("no such line in /proc/PID/status")?;
+        Ok(line.split_whitespace().next().ok_or("empty line in /proc/PID/status")?.parse()?)
     }
 
     /// The last replies are out, but the server may still be on its way back to epoll_wait. Gives up after a while:
@@ -832,9 +704,7 @@ impl Connection {
         self.received = 0;
         match self.stream.write(&self.request)? {
             MESSAGE => Ok(()),
-            _ => Err(io::Error::other(
-                "a request did not fit into an empty socket",
-            )),
+            _ => Err(io::Error::other("a request did not fit into an empty socket")),
         }
     }
 }
@@ -847,21 +717,12 @@ impl Driver {
         let epoll = cvt(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
         // SAFETY: the descriptor was just opened and belongs to nobody else.
         let epoll = unsafe { OwnedFd::from_raw_fd(epoll) };
-        let mut driver = Driver {
-            epoll,
-            connections: Vec::with_capacity(count),
-            serial: 0,
-        };
+        let mut driver = Driver { epoll, connections: Vec::with_capacity(count), serial: 0 };
         for index in 0..count {
-            let stream =
-                TcpStream::connect(addr).map_err(|error| format!("connection {index}: {error}"))?;
+            let stream = TcpStream::connect(addr).map_err(|error| format!("connection {index}: {error}"))?;
             stream.set_nodelay(true)?;
             stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-            let mut connection = Connection {
-                stream,
-                request: [b'.'; MESSAGE],
-                received: 0,
-            };
+            let mut connection = Connection { stream, request: [b'.'; MESSAGE], received: 0 };
             let mut reply = [0; MESSAGE];
             connection.send(index as u64)?;
             connection
@@ -872,10 +733,7 @@ impl Driver {
                 return Err(format!("wrong first echo on connection {index}").into());
             }
             connection.stream.set_nonblocking(true)?;
-            let mut event = libc::epoll_event {
-                events: (libc::EPOLLIN | libc::EPOLLET) as u32,
-                u64: index as u64,
-            };
+            let mut event = libc::epoll_event { events: (libc::EPOLLIN | libc::EPOLLET) as u32, u64: index as u64 };
             let (epoll, fd) = (driver.epoll.as_raw_fd(), connection.stream.as_raw_fd());
             // SAFETY: `event` is live for the call; both descriptors are open.
             cvt(unsafe { libc::epoll_ctl(epoll, libc::EPOLL_CTL_ADD, fd, &mut event) })?;
@@ -902,9 +760,7 @@ impl Driver {
         while in_flight > 0 {
             let (epoll, capacity) = (self.epoll.as_raw_fd(), events.len() as i32);
             // SAFETY: `events` is live and has room for `capacity` entries.
-            let ready = match cvt(unsafe {
-                libc::epoll_wait(epoll, events.as_mut_ptr(), capacity, 10_000)
-            }) {
+            let ready = match cvt(unsafe { libc::epoll_wait(epoll, events.as_mut_ptr(), capacity, 10_000) }) {
                 Ok(0) => return Err("the server has not answered for 10 seconds".into()),
                 Ok(ready) => ready as usize,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -997,10 +853,7 @@ fn die_with_parent() -> io::Result<()> {
 
 /// The driver and its children may open as many files as the hard limit allows.
 fn raise_fd_limit() -> io::Result<()> {
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is live for the call.
     cvt(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) })?;
     limit.rlim_cur = limit.rlim_max;
@@ -1010,9 +863,5 @@ fn raise_fd_limit() -> io::Result<()> {
 }
 
 fn cvt(result: libc::c_int) -> io::Result<libc::c_int> {
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(result)
-    }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }

@@ -200,7 +200,12 @@ fn main() {
     row("timeout/unexpired", None, Box::new(timeout_unexpired));
 
     println!("{:<24} {:>9}  unit  {:>12}  bar", "name", "value", "ratio-to-raw");
-    println!("{:<24} {:>9.2}  ns    {:>12.2}", "raw pair", median(&mut (0..ROUNDS).map(|_| raw_pair()).collect::<Vec<_>>()), 1.0);
+    println!(
+        "{:<24} {:>9.2}  ns    {:>12.2}",
+        "raw pair",
+        median(&mut (0..ROUNDS).map(|_| raw_pair()).collect::<Vec<_>>()),
+        1.0
+    );
     for mut row in rows {
         if !wanted.is_empty() && !wanted.iter().any(|wanted| row.name.contains(wanted.as_str())) {
             continue;

@@ -56,12 +56,8 @@ const RANKS: &[(&str, u32, &str)] = &[
 const FENCED_CRATES: &[(&str, &str)] = &[("libc", "sys/"), ("corosensei", "switch/")];
 
 /// Traces of the machine a file was written on. Split, so that this file passes its own check.
-const DENIED: &[&str] = &[
-    concat!("/ro", "ot/"),
-    concat!("/tmp/", "wt"),
-    concat!("/ho", "me/"),
-    concat!("/work/", "shared"),
-];
+const DENIED: &[&str] =
+    &[concat!("/ro", "ot/"), concat!("/tmp/", "wt"), concat!("/ho", "me/"), concat!("/work/", "shared")];
 
 // ---- the tree -------------------------------------------------------------------------------------------------------
 
@@ -72,12 +68,7 @@ fn real_tree() -> Tree {
     fn walk(folder: &Path, root: &Path, tree: &mut Tree) {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
-            let name = path
-                .strip_prefix(root)
-                .unwrap()
-                .to_str()
-                .unwrap()
-                .to_owned();
+            let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
             if name == "target" || name == ".git" || name == "Cargo.lock" {
                 continue;
             }
@@ -107,11 +98,7 @@ fn has_children(tree: &Tree, file: &str) -> bool {
     let folder = file.strip_suffix(".rs").unwrap_or(file);
     file == "lib.rs"
         || file.ends_with("mod.rs")
-        || sources(tree).any(|(other, _)| {
-            other
-                .strip_prefix(folder)
-                .is_some_and(|rest| rest.starts_with('/'))
-        })
+        || sources(tree).any(|(other, _)| other.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/')))
 }
 
 // ---- a scanner that knows just enough Rust --------------------------------------------------------------------------
@@ -132,10 +119,7 @@ fn code_of(text: &str) -> String {
         let rest = &bytes[at..];
         let after_word = at > 0 && is_word(bytes[at - 1]);
         let end = if rest.starts_with(b"//") {
-            at + rest
-                .iter()
-                .position(|&byte| byte == b'\n')
-                .unwrap_or(rest.len())
+            at + rest.iter().position(|&byte| byte == b'\n').unwrap_or(rest.len())
         } else if rest.starts_with(b"/*") {
             at + block_comment(rest)
         } else if rest[0] == b'"' {
@@ -188,18 +172,13 @@ fn string(rest: &[u8]) -> usize {
 /// `r"..."`, `br##"..."##` and `cr"..."`.
 fn raw_string(rest: &[u8]) -> Option<usize> {
     let prefix = rest.iter().take_while(|byte| b"bcr".contains(byte)).count();
-    let hashes = rest[prefix..]
-        .iter()
-        .take_while(|&&byte| byte == b'#')
-        .count();
+    let hashes = rest[prefix..].iter().take_while(|&&byte| byte == b'#').count();
     if prefix == 0 || rest[prefix - 1] != b'r' || rest.get(prefix + hashes) != Some(&b'"') {
         return None;
     }
     let close = [b"\"", &rest[prefix..prefix + hashes]].concat();
     let body = prefix + hashes + 1;
-    let end = rest[body..]
-        .windows(close.len())
-        .position(|window| window == close)?;
+    let end = rest[body..].windows(close.len()).position(|window| window == close)?;
     Some(body + end + close.len())
 }
 
@@ -219,14 +198,11 @@ fn character(rest: &[u8]) -> Option<usize> {
 
 /// Where `word` stands as a word of its own.
 fn words<'a>(code: &'a str, word: &'a str) -> impl Iterator<Item = usize> + 'a {
-    code.match_indices(word)
-        .map(|(at, _)| at)
-        .filter(move |&at| {
-            let bytes = code.as_bytes();
-            let end = at + word.len();
-            (at == 0 || !is_word(bytes[at - 1]))
-                && !bytes.get(end).is_some_and(|&byte| is_word(byte))
-        })
+    code.match_indices(word).map(|(at, _)| at).filter(move |&at| {
+        let bytes = code.as_bytes();
+        let end = at + word.len();
+        (at == 0 || !is_word(bytes[at - 1])) && !bytes.get(end).is_some_and(|&byte| is_word(byte))
+    })
 }
 
 fn line_of(text: &str, at: usize) -> usize {
@@ -237,10 +213,7 @@ fn line_of(text: &str, at: usize) -> usize {
 fn without_tests(code: &str) -> String {
     let mut kept = code.to_owned();
     for (start, _) in code.match_indices("#[cfg(") {
-        let Some(condition) = code[start..]
-            .find(']')
-            .map(|length| &code[start..start + length])
-        else {
+        let Some(condition) = code[start..].find(']').map(|length| &code[start..start + length]) else {
             continue;
         };
         if words(condition, "test").next().is_none() || condition.contains("not(test") {
@@ -253,10 +226,7 @@ fn without_tests(code: &str) -> String {
             continue;
         }
         let end = start + condition.len() + 1 + block(rest, open);
-        let blank: String = code[start..end]
-            .chars()
-            .map(|c| if c == '\n' { c } else { ' ' })
-            .collect();
+        let blank: String = code[start..end].chars().map(|c| if c == '\n' { c } else { ' ' }).collect();
         if blank.len() == end - start {
             kept.replace_range(start..end, &blank);
         }
@@ -305,11 +275,7 @@ fn paths_at(code: &str, at: usize) -> Vec<Vec<String>> {
                     }
                 }
             }
-            let length = if rest.starts_with('*') {
-                1
-            } else {
-                rest.bytes().take_while(|&byte| is_word(byte)).count()
-            };
+            let length = if rest.starts_with('*') { 1 } else { rest.bytes().take_while(|&byte| is_word(byte)).count() };
             if length == 0 {
                 break;
             }
@@ -330,9 +296,7 @@ fn paths_at(code: &str, at: usize) -> Vec<Vec<String>> {
             let alias = alias.trim_start();
             let length = alias.bytes().take_while(|&byte| is_word(byte)).count();
             *at = code.len() - alias.len() + length;
-            out.last_mut()
-                .unwrap()
-                .extend(["as".to_owned(), alias[..length].to_owned()]);
+            out.last_mut().unwrap().extend(["as".to_owned(), alias[..length].to_owned()]);
         }
     }
     let mut out = Vec::new();
@@ -345,39 +309,23 @@ fn paths_at(code: &str, at: usize) -> Vec<Vec<String>> {
 /// `switch/fiber.rs` is the module `switch fiber`.
 fn module_of(file: &str) -> Vec<String> {
     let stem = file.strip_suffix(".rs").unwrap_or(file);
-    let stem = stem
-        .strip_suffix("/mod")
-        .unwrap_or(if stem == "lib" { "" } else { stem });
-    stem.split('/')
-        .filter(|name| !name.is_empty())
-        .map(str::to_owned)
-        .collect()
+    let stem = stem.strip_suffix("/mod").unwrap_or(if stem == "lib" { "" } else { stem });
+    stem.split('/').filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }
 
 fn file_of(tree: &Tree, module: &[String]) -> Option<String> {
     let stem = module.join("/");
-    let candidates = if stem.is_empty() {
-        vec!["lib.rs".to_owned()]
-    } else {
-        vec![format!("{stem}.rs"), format!("{stem}/mod.rs")]
-    };
-    candidates
-        .into_iter()
-        .find(|file| tree.contains_key(&format!("src/{file}")))
+    let candidates =
+        if stem.is_empty() { vec!["lib.rs".to_owned()] } else { vec![format!("{stem}.rs"), format!("{stem}/mod.rs")] };
+    candidates.into_iter().find(|file| tree.contains_key(&format!("src/{file}")))
 }
 
 /// The file that defines what the path (from the crate root) names, through re-exports of parent modules.
 fn resolve(tree: &Tree, path: &[String], fuel: u32) -> String {
-    let length = (0..=path.len())
-        .rev()
-        .find(|&length| file_of(tree, &path[..length]).is_some())
-        .unwrap_or(0);
+    let length = (0..=path.len()).rev().find(|&length| file_of(tree, &path[..length]).is_some()).unwrap_or(0);
     let module = &path[..length];
     let file = file_of(tree, module).unwrap_or_else(|| "lib.rs".to_owned());
-    let Some(item) = path
-        .get(length)
-        .filter(|_| fuel > 0 && has_children(tree, &file))
-    else {
+    let Some(item) = path.get(length).filter(|_| fuel > 0 && has_children(tree, &file)) else {
         return file;
     };
     let code = without_tests(&code_of(&tree[&format!("src/{file}")]));
@@ -390,8 +338,7 @@ fn resolve(tree: &Tree, path: &[String], fuel: u32) -> String {
             let Some(from_root) = from_root(module, 0, &used) else {
                 continue;
             };
-            let to_child =
-                from_root.len() > length && file_of(tree, &from_root[..length + 1]).is_some();
+            let to_child = from_root.len() > length && file_of(tree, &from_root[..length + 1]).is_some();
             if name == *item && to_child && from_root.starts_with(module) {
                 return resolve(tree, &from_root, fuel - 1);
             }
@@ -417,11 +364,7 @@ fn from_root(module: &[String], inline: usize, path: &[String]) -> Option<Vec<St
 }
 
 /// Rank and unit.
-fn rank_of(
-    tree: &Tree,
-    ranks: &[(&str, u32, &'static str)],
-    file: &str,
-) -> Option<(u32, &'static str)> {
+fn rank_of(tree: &Tree, ranks: &[(&str, u32, &'static str)], file: &str) -> Option<(u32, &'static str)> {
     let own = ranks.iter().find(|(entry, ..)| *entry == file);
     let folder = || {
         ranks
@@ -453,27 +396,18 @@ fn check_unsafe(tree: &Tree, allowed: &[&str]) -> Vec<String> {
     for (file, text) in sources(tree) {
         let code = code_of(text);
         let found: Vec<usize> = words(&code, "unsafe").collect();
-        let forbids = code
-            .lines()
-            .any(|line| line.trim() == "#![forbid(unsafe_code)]");
+        let forbids = code.lines().any(|line| line.trim() == "#![forbid(unsafe_code)]");
         if allowed.contains(&file) {
             if found.is_empty() {
-                complaints.push(format!(
-                    "{file}: is listed, but holds no `unsafe`: take it off the list"
-                ));
+                complaints.push(format!("{file}: is listed, but holds no `unsafe`: take it off the list"));
             }
             if has_children(tree, file) {
-                complaints.push(format!(
-                    "{file}: has modules below it, which its `allow` would reach"
-                ));
+                complaints.push(format!("{file}: has modules below it, which its `allow` would reach"));
             }
             continue;
         }
         for at in found {
-            complaints.push(format!(
-                "{file}:{}: `unsafe` in a file that is not listed",
-                line_of(text, at)
-            ));
+            complaints.push(format!("{file}:{}: `unsafe` in a file that is not listed", line_of(text, at)));
         }
         // In a file with modules below it, `forbid` would bind these as well.
         if !forbids && !has_children(tree, file) {
@@ -498,9 +432,7 @@ fn check_imports(tree: &Tree, ranks: &[(&str, u32, &'static str)]) -> Vec<String
         let inline: Vec<(usize, usize)> = words(&code, "mod")
             .filter_map(|at| {
                 let open = at + code[at..].find(['{', ';'])?;
-                code[open..]
-                    .starts_with('{')
-                    .then(|| (open, block(&code, open)))
+                code[open..].starts_with('{').then(|| (open, block(&code, open)))
             })
             .collect();
         let mut starts: Vec<usize> = ["crate", "super", "self"]
@@ -510,29 +442,20 @@ fn check_imports(tree: &Tree, ranks: &[(&str, u32, &'static str)]) -> Vec<String
                 let before = code[..at].trim_end();
                 let inside_path = before.ends_with("::");
                 let visibility = before.ends_with("(in") || before.ends_with("( in");
-                let path = code[at..]
-                    .trim_start_matches(|c: char| is_word(c as u8))
-                    .trim_start()
-                    .starts_with("::");
+                let path = code[at..].trim_start_matches(|c: char| is_word(c as u8)).trim_start().starts_with("::");
                 path && !inside_path && !visibility
             })
             .collect();
         starts.sort_unstable();
         for at in starts {
-            let depth = inline
-                .iter()
-                .filter(|(open, end)| (*open..*end).contains(&at))
-                .count();
+            let depth = inline.iter().filter(|(open, end)| (*open..*end).contains(&at)).count();
             for path in paths_at(&code, at) {
                 let line = line_of(&code, at);
                 if depth > 0 && path[0] == "self" {
                     continue; // stays inside the block
                 }
                 let Some(absolute) = from_root(&module, depth, &path) else {
-                    complaints.push(format!(
-                        "{file}:{line}: `{}` leaves the crate",
-                        path.join("::")
-                    ));
+                    complaints.push(format!("{file}:{line}: `{}` leaves the crate", path.join("::")));
                     continue;
                 };
                 let imported = resolve(tree, &absolute, 8);
@@ -544,8 +467,7 @@ fn check_imports(tree: &Tree, ranks: &[(&str, u32, &'static str)]) -> Vec<String
                 }
                 match rank_of(tree, ranks, &imported) {
                     Some((below, _)) if below < rank => {}
-                    Some((same, its_unit))
-                        if same == rank && !unit.is_empty() && unit == its_unit => {}
+                    Some((same, its_unit)) if same == rank && !unit.is_empty() && unit == its_unit => {}
                     Some((other, _)) => complaints.push(format!(
                         "{file}:{line}: rank {rank} imports `{}` from {imported}, rank {other}",
                         path.join("::")
@@ -567,10 +489,7 @@ fn check_fenced_crates(tree: &Tree, fences: &[(&str, &str)]) -> Vec<String> {
                 continue;
             }
             for at in words(&code, name) {
-                complaints.push(format!(
-                    "{file}:{}: names `{name}`, which only {folder} may",
-                    line_of(text, at)
-                ));
+                complaints.push(format!("{file}:{}: names `{name}`, which only {folder} may", line_of(text, at)));
             }
         }
     }
@@ -602,20 +521,9 @@ fn check_leftovers(tree: &Tree) -> Vec<String> {
                 continue;
             };
             let comment = comment.trim();
-            let code_begins = [
-                "let ",
-                "fn ",
-                "pub ",
-                "use ",
-                "if ",
-                "for ",
-                "return",
-                "println!",
-                "dbg!",
-                "eprintln!",
-            ]
-            .iter()
-            .any(|word| comment.starts_with(word));
+            let code_begins = ["let ", "fn ", "pub ", "use ", "if ", "for ", "return", "println!", "dbg!", "eprintln!"]
+                .iter()
+                .any(|word| comment.starts_with(word));
             if code_begins && (comment.ends_with(';') || comment.ends_with('{')) {
                 complaints.push(format!("{file}:{}: code in a comment", number + 1));
             }
@@ -640,9 +548,7 @@ fn check_reading_order(tree: &Tree) -> Vec<String> {
             continue;
         }
         for name in doc.split('`').skip(1).step_by(2).filter(|_| inside) {
-            let is_file = [".rs", ".md", ".toml"]
-                .iter()
-                .any(|ending| name.ends_with(ending));
+            let is_file = [".rs", ".md", ".toml"].iter().any(|ending| name.ends_with(ending));
             let is_folder = name.ends_with('/');
             let exists = tree.keys().any(|file| {
                 let below = file.strip_prefix("src/").unwrap_or(file);
@@ -653,10 +559,7 @@ fn check_reading_order(tree: &Tree) -> Vec<String> {
                 }
             });
             if (is_file || is_folder) && !exists {
-                complaints.push(format!(
-                    "lib.rs:{}: the reading order names `{name}`, which is not there",
-                    number + 1
-                ));
+                complaints.push(format!("lib.rs:{}: the reading order names `{name}`, which is not there", number + 1));
             }
         }
     }
@@ -667,9 +570,7 @@ fn check_table_entries(tree: &Tree) -> Vec<String> {
     let entries = RANKS.iter().map(|(entry, ..)| entry).chain(UNSAFE);
     entries
         .filter(|entry| {
-            !sources(tree).any(|(file, _)| {
-                file == **entry || (entry.ends_with('/') && file.starts_with(**entry))
-            })
+            !sources(tree).any(|(file, _)| file == **entry || (entry.ends_with('/') && file.starts_with(**entry)))
         })
         .map(|entry| format!("{entry}: in a table of this test, but not in src/"))
         .collect()
@@ -686,13 +587,7 @@ fn assert_none(complaints: &[String]) {
 #[test]
 fn the_tree_is_read() {
     let tree = real_tree();
-    for file in [
-        "Cargo.toml",
-        ".ci/run",
-        "src/lib.rs",
-        "src/sys/mod.rs",
-        "tests/tidy.rs",
-    ] {
+    for file in ["Cargo.toml", ".ci/run", "src/lib.rs", "src/sys/mod.rs", "tests/tidy.rs"] {
         assert!(tree.contains_key(file), "{file} was not read");
     }
 }
@@ -741,20 +636,14 @@ fn tables_name_files_that_exist() {
 // ---- the checks on bad snippets -------------------------------------------------------------------------------------
 
 fn tree(files: &[(&str, &str)]) -> Tree {
-    files
-        .iter()
-        .map(|&(name, text)| (name.to_owned(), text.to_owned()))
-        .collect()
+    files.iter().map(|&(name, text)| (name.to_owned(), text.to_owned())).collect()
 }
 
 #[track_caller]
 fn assert_complains(complaints: &[String], expected: &[&str]) {
     assert_eq!(complaints.len(), expected.len(), "{complaints:#?}");
     for (complaint, expected) in complaints.iter().zip(expected) {
-        assert!(
-            complaint.contains(expected),
-            "{complaint:?} does not contain {expected:?}"
-        );
+        assert!(complaint.contains(expected), "{complaint:?} does not contain {expected:?}");
     }
 }
 
@@ -782,20 +671,13 @@ fn scanner_leaves_out_test_modules() {
 #[test]
 fn scanner_expands_use_trees() {
     let code = "crate::a::{b, c::{D as E, *}, f::g(x)}, h";
-    let paths: Vec<String> = paths_at(code, 0)
-        .iter()
-        .map(|path| path.join(" "))
-        .collect();
+    let paths: Vec<String> = paths_at(code, 0).iter().map(|path| path.join(" ")).collect();
     assert_eq!(paths[..3], ["crate a b", "crate a c D as E", "crate a c *"]);
 }
 
 #[test]
 fn complains_about_a_first_line() {
-    let bad = tree(&[
-        ("src/a.rs", "//! Good.\n"),
-        ("src/b.rs", "// bad\n"),
-        ("tests/c.rs", "free"),
-    ]);
+    let bad = tree(&[("src/a.rs", "//! Good.\n"), ("src/b.rs", "// bad\n"), ("tests/c.rs", "free")]);
     assert_complains(&check_first_line(&bad), &["b.rs: does not begin"]);
 }
 
@@ -803,58 +685,30 @@ fn complains_about_a_first_line() {
 fn complains_about_unsafe() {
     let bad = tree(&[
         ("src/lib.rs", "//! Fine without forbid. unsafe\n"),
-        (
-            "src/sys/mod.rs",
-            "//! Not fine.\nfn f() { unsafe { g() } }\n",
-        ),
+        ("src/sys/mod.rs", "//! Not fine.\nfn f() { unsafe { g() } }\n"),
         ("src/sys/empty.rs", "//! Listed for nothing.\n"),
-        (
-            "src/sys/good.rs",
-            "//! Listed.\n#![allow(unsafe_code)]\nunsafe fn f() {}\n",
-        ),
-        (
-            "src/free.rs",
-            "//! Not listed.\n#![allow(unsafe_code)]\nconst A: &str = \"unsafe\";\n",
-        ),
+        ("src/sys/good.rs", "//! Listed.\n#![allow(unsafe_code)]\nunsafe fn f() {}\n"),
+        ("src/free.rs", "//! Not listed.\n#![allow(unsafe_code)]\nconst A: &str = \"unsafe\";\n"),
         ("src/tame.rs", "//! Tame.\n#![forbid(unsafe_code)]\n"),
     ]);
     assert_complains(
         &check_unsafe(&bad, &["sys/empty.rs", "sys/good.rs"]),
-        &[
-            "free.rs: `#![forbid",
-            "free.rs: allows",
-            "sys/empty.rs: is listed, but",
-            "sys/mod.rs:2: `unsafe` in",
-        ],
+        &["free.rs: `#![forbid", "free.rs: allows", "sys/empty.rs: is listed, but", "sys/mod.rs:2: `unsafe` in"],
     );
 }
 
 #[test]
 fn complains_about_imports() {
-    const RANKS: &[(&str, u32, &str)] = &[
-        ("low/", 0, ""),
-        ("mid/a.rs", 1, "pair"),
-        ("mid/b.rs", 1, "pair"),
-        ("mid/c.rs", 2, ""),
-        ("lib.rs", 9, ""),
-    ];
+    const RANKS: &[(&str, u32, &str)] =
+        &[("low/", 0, ""), ("mid/a.rs", 1, "pair"), ("mid/b.rs", 1, "pair"), ("mid/c.rs", 2, ""), ("lib.rs", 9, "")];
     let with = |file: &str, text: &str| {
         let mut files = tree(&[
-            (
-                "src/lib.rs",
-                "//! .\nmod low; mod mid;\npub use mid::Cee;\npub use crate::low::x::X;",
-            ),
+            ("src/lib.rs", "//! .\nmod low; mod mid;\npub use mid::Cee;\npub use crate::low::x::X;"),
             ("src/low/mod.rs", "//! .\npub mod x; pub mod y;"),
             ("src/low/x.rs", "//! .\n"),
             ("src/low/y.rs", "//! .\n"),
-            (
-                "src/mid/mod.rs",
-                "//! .\npub use self::a::Ay;\npub(crate) use c::{Cee as Sea, Cee};",
-            ),
-            (
-                "src/mid/a.rs",
-                "//! use crate::mid::c;\n#[cfg(test)]\nmod tests { use crate::mid::c; use super::*; }",
-            ),
+            ("src/mid/mod.rs", "//! .\npub use self::a::Ay;\npub(crate) use c::{Cee as Sea, Cee};"),
+            ("src/mid/a.rs", "//! use crate::mid::c;\n#[cfg(test)]\nmod tests { use crate::mid::c; use super::*; }"),
             ("src/mid/b.rs", "//! .\n"),
             ("src/mid/c.rs", "//! .\n"),
         ]);
@@ -862,75 +716,33 @@ fn complains_about_imports() {
         check_imports(&files, RANKS)
     };
     // Allowed: down, the same unit, the own file, through a re-export, out of an inline module, a visibility.
-    assert_none(&with(
-        "mid/c.rs",
-        "use crate::{low::x::X, mid::{a, b}, mid::Ay, mid::Sea}; use super::b::B;",
-    ));
-    assert_none(&with(
-        "mid/a.rs",
-        "use super::b; use crate::mid::a::Own; pub(in crate::mid) fn f() {}",
-    ));
-    assert_none(&with(
-        "low/x.rs",
-        "mod inner { use super::Thing; } fn f() { self::g(); \"crate::mid::c\"; }",
-    ));
+    assert_none(&with("mid/c.rs", "use crate::{low::x::X, mid::{a, b}, mid::Ay, mid::Sea}; use super::b::B;"));
+    assert_none(&with("mid/a.rs", "use super::b; use crate::mid::a::Own; pub(in crate::mid) fn f() {}"));
+    assert_none(&with("low/x.rs", "mod inner { use super::Thing; } fn f() { self::g(); \"crate::mid::c\"; }"));
     // Not allowed.
-    assert_complains(
-        &with("low/x.rs", "use crate::low::y::Y;"),
-        &["low/x.rs:1: rank 0 imports `crate::low::y::Y`"],
-    );
+    assert_complains(&with("low/x.rs", "use crate::low::y::Y;"), &["low/x.rs:1: rank 0 imports `crate::low::y::Y`"]);
     assert_complains(&with("low/x.rs", "use super::y;"), &["from low/y.rs"]);
-    assert_complains(
-        &with("low/x.rs", "mod inner { use super::super::y; }"),
-        &["from low/y.rs"],
-    );
-    assert_complains(
-        &with("low/x.rs", "fn f() {\n let x = crate :: mid::a::g(); }"),
-        &["low/x.rs:2: rank 0"],
-    );
-    assert_complains(
-        &with("mid/a.rs", "use crate::{low::x, mid::c::C};"),
-        &["from mid/c.rs, rank 2"],
-    );
-    assert_complains(
-        &with("mid/a.rs", "use crate::mid::{Ay, Sea};"),
-        &["from mid/c.rs, rank 2"],
-    );
-    assert_complains(
-        &with("mid/a.rs", "use crate::Cee;"),
-        &["from mid/c.rs, rank 2"],
-    );
-    assert_complains(
-        &with("mid/a.rs", "crate::in_lib_itself();"),
-        &["from lib.rs, rank 9"],
-    );
-    assert_complains(
-        &with("low/mod.rs", "//! .\nuse crate::mid::a::f;"),
-        &["low/mod.rs:2: rank 0"],
-    );
+    assert_complains(&with("low/x.rs", "mod inner { use super::super::y; }"), &["from low/y.rs"]);
+    assert_complains(&with("low/x.rs", "fn f() {\n let x = crate :: mid::a::g(); }"), &["low/x.rs:2: rank 0"]);
+    assert_complains(&with("mid/a.rs", "use crate::{low::x, mid::c::C};"), &["from mid/c.rs, rank 2"]);
+    assert_complains(&with("mid/a.rs", "use crate::mid::{Ay, Sea};"), &["from mid/c.rs, rank 2"]);
+    assert_complains(&with("mid/a.rs", "use crate::Cee;"), &["from mid/c.rs, rank 2"]);
+    assert_complains(&with("mid/a.rs", "crate::in_lib_itself();"), &["from lib.rs, rank 9"]);
+    assert_complains(&with("low/mod.rs", "//! .\nuse crate::mid::a::f;"), &["low/mod.rs:2: rank 0"]);
     assert_complains(&with("stray.rs", "//! .\n"), &["stray.rs: has no rank"]);
 }
 
 #[test]
 fn complains_about_fenced_crates() {
-    let bad = tree(&[
-        ("src/sys/a.rs", "use libc::c_int;"),
-        ("src/b.rs", "// libc\nfn f() { libc::getpid(); }"),
-    ]);
-    assert_complains(
-        &check_fenced_crates(&bad, &[("libc", "sys/")]),
-        &["b.rs:2: names `libc`"],
-    );
+    let bad = tree(&[("src/sys/a.rs", "use libc::c_int;"), ("src/b.rs", "// libc\nfn f() { libc::getpid(); }")]);
+    assert_complains(&check_fenced_crates(&bad, &[("libc", "sys/")]), &["b.rs:2: names `libc`"]);
 }
 
 #[test]
 fn complains_about_denied_words() {
     let bad = tree(&[("README.md", "fine\nsee /secret/place\n")]);
     assert_complains(&check_denied_words(&bad, &["/secret/"]), &["README.md:2"]);
-    assert_complains(
-        &check_denied_words(&tree(&[("a", concat!("/ro", "ot/x"))]), DENIED),
-        &["a:1"],
-    );
+    assert_complains(&check_denied_words(&tree(&[("a", concat!("/ro", "ot/x"))]), DENIED), &["a:1"]);
 }
 
 #[test]
@@ -939,31 +751,17 @@ fn complains_about_leftovers() {
         "src/a.rs",
         "// TODO: more\n/// XXX\nlet a = 1; // let b = 2;\n    // fn f() {\n// let us see;  a sentence\n/// let doc = 1;\n// TODOs",
     )]);
-    assert_complains(
-        &check_leftovers(&bad),
-        &[
-            "a.rs:1: TODO",
-            "a.rs:2: XXX",
-            "a.rs:3: code",
-            "a.rs:4: code",
-        ],
-    );
+    assert_complains(&check_leftovers(&bad), &["a.rs:1: TODO", "a.rs:2: XXX", "a.rs:3: code", "a.rs:4: code"]);
 }
 
 #[test]
 fn complains_about_the_reading_order() {
     let text = "//! `gone.rs` is free here.\n//! # Reading order\n//! 1. `a.rs`, `b/`\n//! 2. `gone.rs`, `Type`, `no/`\n//! # Next\n//! `x.rs`\n";
     let bad = tree(&[("src/lib.rs", text), ("src/a.rs", ""), ("src/b/mod.rs", "")]);
-    assert_complains(
-        &check_reading_order(&bad),
-        &["lib.rs:4: the reading order names `gone.rs`", "`no/`"],
-    );
+    assert_complains(&check_reading_order(&bad), &["lib.rs:4: the reading order names `gone.rs`", "`no/`"]);
 }
 
 #[test]
 fn complains_about_table_entries() {
-    assert_eq!(
-        check_table_entries(&tree(&[])).len(),
-        RANKS.len() + UNSAFE.len()
-    );
+    assert_eq!(check_table_entries(&tree(&[])).len(), RANKS.len() + UNSAFE.len());
 }

@@ -28,6 +28,7 @@ use crate::runtime::hub::hub;
 use crate::runtime::mail::{Letter, Mail};
 use crate::runtime::park::{NEVER, park};
 use crate::switch::fiber::Reason;
+use crate::switch::root::Parcel;
 
 /// Lookups at once. They wait for servers rather than for the CPU.
 const MOST: usize = 16;
@@ -46,7 +47,7 @@ struct Job {
     /// The way to the waiter's hub.
     mail: Arc<Mail>,
     /// Who waits, for its own OS thread.
-    waiter: (usize, u64),
+    waiter: Parcel,
 }
 
 /// Shared by the green thread and the OS thread; holds the result from the moment it is there.
@@ -88,7 +89,7 @@ pub(super) fn lookup(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
         port,
         answer: Arc::clone(&answer),
         mail: Arc::clone(hub.mail()),
-        waiter: me.to_ref().to_parts(),
+        waiter: root.pack(me),
     })?;
     loop {
         // The letter follows the answer, so a wake-up between this look and the park finds the park.

@@ -21,7 +21,6 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::mail::{Letter, Mail};
 use super::reactor::Reactor;
@@ -41,9 +40,6 @@ const FIRE_BATCH: usize = 1024;
 
 /// Bytes of the scratch buffer.
 const SCRATCH: usize = 64 * 1024;
-
-/// Numbers given to hubs so far.
-static NUMBERS: AtomicU32 = AtomicU32::new(1);
 
 /// One OS thread's hub.
 pub(crate) struct Hub {
@@ -65,8 +61,6 @@ pub(crate) struct Hub {
     generation: u32,
     /// The buffer lent to whoever reads without one of its own; made on first use, away while it is lent.
     scratch: Cell<Option<Box<[u8]>>>,
-    /// Unique in the process: half of each thread id.
-    pub(crate) number: u32,
     /// See [`HubState`].
     state: Cell<HubState>,
     /// The signal stack of an OS thread that had none.
@@ -129,8 +123,6 @@ fn create(root: &'static Root) -> io::Result<&'static Hub> {
         jobs: Cell::new(0),
         generation: fork::fork_generation(),
         scratch: Cell::new(None),
-        // Relaxed: the number only has to be unique.
-        number: NUMBERS.fetch_add(1, Ordering::Relaxed),
         state: Cell::new(HubState::Open),
         _alt_stack: alt_stack,
     };
@@ -233,14 +225,14 @@ impl Hub {
     fn read_mail(&self, root: &'static Root) {
         while let Some(letter) = self.mail.take() {
             match letter {
-                Letter::Unpark(parts) => {
-                    if let Some(fiber) = root.resolve_parts(parts) {
+                Letter::Unpark(parcel) => {
+                    if let Some(fiber) = root.open(parcel) {
                         super::park::give_permit(root, fiber);
                     }
                 }
-                Letter::Wake(parts) => {
+                Letter::Wake(parcel) => {
                     // Whose wait was unwound meanwhile waits for something else now, and must not be disturbed.
-                    if let Some(fiber) = root.resolve_parts(parts)
+                    if let Some(fiber) = root.open(parcel)
                         && matches!(fiber.reason.get(), Reason::Job(_))
                     {
                         root.wake(fiber);

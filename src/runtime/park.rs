@@ -39,7 +39,7 @@ pub(crate) enum Wake {
 ///
 /// # Panics
 /// Unwinds with a kill or an expired `timeout` scope; panics inside `no_switch`, and in main on a deadlock.
-#[inline]
+#[inline(always)]
 pub(crate) fn park(root: &Root, hub: &Hub, me: Fiber, reason: Reason, deadline: u64) -> Result<Wake, Obstacle> {
     if let Some(obstacle) = cancel::obstacle() {
         return Err(obstacle);
@@ -113,6 +113,7 @@ pub(crate) fn park_uninterrupted(root: &Root, hub: &Hub, me: Fiber, reason: Reas
 ///
 /// # Errors
 /// When the thread's hub cannot be used.
+#[inline(always)]
 pub(crate) fn take_permit(root: &'static Root, deadline: u64) -> io::Result<bool> {
     let hub = hub_of(root)?;
     let me = root.current();

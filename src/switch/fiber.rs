@@ -540,14 +540,17 @@ impl FiberRef {
         (id == self.id.get()).then_some(Fiber(self.block, PhantomData))
     }
 
-    /// The id, valid or not.
-    pub(crate) fn id(self) -> u64 {
-        self.id.get()
+    /// The number of the fiber, and the address of its block as an integer that other OS threads may carry.
+    pub(crate) fn to_parts(self) -> (u64, usize) {
+        (self.id.get(), self.block.as_ptr().expose_provenance())
     }
 
-    /// The parts, to be carried by another OS thread that does nothing with them.
-    pub(crate) fn to_parts(self) -> (usize, u64) {
-        (self.block.as_ptr() as usize, self.id.get())
+    /// The reference that `to_parts` took apart.
+    ///
+    /// # Safety
+    /// The parts come from `to_parts` on this OS thread.
+    pub(crate) unsafe fn from_parts((id, block): (u64, usize)) -> Option<FiberRef> {
+        Some(FiberRef { block: NonNull::new(ptr::with_exposed_provenance_mut(block))?, id: NonZeroU64::new(id)? })
     }
 }
 

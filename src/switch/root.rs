@@ -30,6 +30,7 @@ use std::io;
 use std::panic::Location;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::fiber::{self, ControlBlock, Fiber, FiberRef, Launch, Progress, State, attention};
 use super::stack::Slot;
@@ -115,6 +116,8 @@ pub(crate) struct Root {
     main: Fiber,
     /// Main's control block, freed with the root.
     main_block: NonNull<ControlBlock>,
+    /// Unique in the process.
+    number: u64,
     /// The last id given out.
     last_id: Cell<u64>,
     /// Stacks.
@@ -214,6 +217,8 @@ fn try_root_slow() -> Option<&'static Root> {
         budget: Cell::new(BUDGET),
         main,
         main_block,
+        // Relaxed: the number only has to be unique.
+        number: NUMBERS.fetch_add(1, Ordering::Relaxed),
         last_id: Cell::new(1),
         pool: RefCell::new(StackPool::new()),
         live: Cell::new(0),
@@ -538,17 +543,44 @@ impl Root {
         handle.get()
     }
 
-    /// The live fiber that the parts of a reference mean, which another OS thread carried here.
-    ///
-    /// Parts that were not made by this thread's fibers mean nobody: the address is compared, not trusted.
-    pub(crate) fn resolve_parts(&self, (block, id): (usize, u64)) -> Option<Fiber> {
-        if block == self.main_block.addr().get() {
-            return (id == self.main.id.get()).then_some(self.main);
+    /// A reference to `fiber` that other OS threads may carry.
+    pub(crate) fn pack(&self, fiber: Fiber) -> Parcel {
+        Parcel { home: self.number, parts: fiber.to_ref().to_parts() }
+    }
+
+    /// The live fiber that a parcel means; nobody, if it was packed by another root.
+    #[inline]
+    pub(crate) fn open(&self, parcel: Parcel) -> Option<Fiber> {
+        if parcel.home != self.number {
+            return None;
         }
-        let slot = self.pool.borrow().slot_of(block)?;
-        // SAFETY: the slot is one of this pool's.
-        let fiber = unsafe { Fiber::in_slot(slot) }?;
-        (fiber.to_ref().to_parts() == (block, id)).then_some(fiber)
+        // SAFETY: the number says that this root packed it, on this OS thread, since numbers are never reused.
+        let fiber = unsafe { FiberRef::from_parts(parcel.parts) }?;
+        self.resolve(fiber)
+    }
+
+    /// Unique in the process.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+}
+
+/// Numbers given to roots so far.
+static NUMBERS: AtomicU64 = AtomicU64::new(1);
+
+/// A reference to a fiber on its way through other OS threads: no pointer any more, until its own root opens it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Parcel {
+    /// The number of the root that packed it.
+    home: u64,
+    /// See `FiberRef::to_parts`.
+    parts: (u64, usize),
+}
+
+impl Parcel {
+    /// The number of its root, and the id of its fiber: unique in the process together.
+    pub(crate) fn identity(self) -> (u64, u64) {
+        (self.home, self.parts.0)
     }
 }
 

@@ -8,13 +8,13 @@ use crate::runtime::hub::{Hub, hub_of};
 use crate::runtime::mail::{Letter, Mail};
 use crate::runtime::park::give_permit;
 use crate::switch::fiber::Fiber;
-use crate::switch::root::existing_root;
+use crate::switch::root::{Parcel, Root, existing_root};
 
 /// A green thread's identity: unique in the process, never reused.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ThreadId {
     /// Its hub.
-    hub: u32,
+    hub: u64,
     /// Its number there.
     number: u64,
 }
@@ -34,24 +34,23 @@ pub struct Thread {
     /// The way to its hub.
     mail: Arc<Mail>,
     /// Which fiber, for its own OS thread.
-    parts: (usize, u64),
-    /// Which hub.
-    hub: u32,
+    fiber: Parcel,
     /// Its name.
     name: Option<Arc<str>>,
 }
 
 impl Thread {
     /// The handle of `fiber`, which is one of `hub`'s.
-    pub(super) fn of(fiber: Fiber, hub: &Hub) -> Thread {
-        Thread { mail: Arc::clone(hub.mail()), parts: fiber.to_ref().to_parts(), hub: hub.number, name: fiber.name() }
+    pub(super) fn of(root: &Root, fiber: Fiber, hub: &Hub) -> Thread {
+        Thread { mail: Arc::clone(hub.mail()), fiber: root.pack(fiber), name: fiber.name() }
     }
 
     /// Its identity.
     ///
     /// May switch: no.
     pub fn id(&self) -> ThreadId {
-        ThreadId { hub: self.hub, number: self.parts.1 }
+        let (hub, number) = self.fiber.identity();
+        ThreadId { hub, number }
     }
 
     /// Its name, if it has one.
@@ -72,12 +71,12 @@ impl Thread {
             && let Ok(hub) = hub_of(root)
             && Arc::ptr_eq(hub.mail(), &self.mail)
         {
-            if let Some(fiber) = root.resolve_parts(self.parts) {
+            if let Some(fiber) = root.open(self.fiber) {
                 give_permit(root, fiber);
             }
             return;
         }
-        self.mail.send(Letter::Unpark(self.parts));
+        self.mail.send(Letter::Unpark(self.fiber));
     }
 }
 

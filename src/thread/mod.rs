@@ -51,7 +51,7 @@ use crate::switch::root::{Root, root, try_root};
 /// May switch: no.
 pub fn current() -> Thread {
     match hub() {
-        Ok((root, hub)) => Thread::of(root.current(), hub),
+        Ok((root, hub)) => Thread::of(root, root.current(), hub),
         Err(error) => panic!("{error}"),
     }
 }
@@ -99,6 +99,7 @@ fn yield_slow(root: &Root, me: Fiber) {
 /// Unwinds with a kill or an expired [`timeout`](crate::timeout); panics inside [`no_switch`](crate::no_switch).
 ///
 /// May switch: yes.
+#[inline]
 pub fn sleep(duration: Duration) {
     if duration.is_zero() {
         return yield_now();
@@ -136,6 +137,7 @@ pub fn sleep_until(deadline: Instant) {
 /// main when nobody is left who could unpark it, and when the OS thread is ending.
 ///
 /// May switch: yes.
+#[inline(always)]
 pub fn park() {
     if let Err(error) = take_permit(root(), NEVER) {
         panic!("{error}");

@@ -255,6 +255,7 @@ where
 }
 
 /// Waits for the end of the thread of `packet` and takes its outcome.
+#[inline(always)]
 pub(super) fn join<T>(packet: &Packet<Outcome<T>>) -> Outcome<T> {
     let root = match try_root() {
         Some(root) => root,
@@ -285,7 +286,7 @@ pub(super) fn join<T>(packet: &Packet<Outcome<T>>) -> Outcome<T> {
 /// The handle of the thread of `packet`.
 pub(super) fn thread_of<'a, T>(packet: &Packet<T>, cell: &'a OnceCell<Thread>) -> &'a Thread {
     cell.get_or_init(|| match (hub(), packet.fiber()) {
-        (Ok((_, hub)), Some(fiber)) => Thread::of(fiber, hub),
+        (Ok((root, hub)), Some(fiber)) => Thread::of(root, fiber, hub),
         _ => panic!("{}", ending()),
     })
 }
@@ -310,7 +311,7 @@ impl<T> JoinHandle<T> {
     /// panics inside [`no_switch`](crate::no_switch), or in main on a deadlock.
     ///
     /// May switch: yes, unless the thread has ended.
-    #[inline]
+    #[inline(always)]
     pub fn join(self) -> Result<T, JoinError> {
         join(&self.packet)
     }
