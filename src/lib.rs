@@ -55,10 +55,12 @@
 //! |---|---|---|---|
 //! | 0 | `pure/` | data structures without kernel, clock or stacks | `crossbeam-queue`, nothing of the crate |
 //! | 0 | `sys/` | the kernel seam | `libc`, nothing of the crate |
-//! | 1 | `switch/` | stacks, fibers, the root loop, greenlets | `corosensei` |
-//! | 2 | `runtime/` | hub, reactor, park, mail, reports | ranks 0 and 1 |
-//! | 3 | `interrupt.rs`, `hub.rs`, `thread/` | the public face | ranks 1 and 2 |
-//! | 4 | `net/` | sockets with std's methods | `sys/`, ranks 1 and 2 |
+//! | 1 to 6 | `switch/` | stacks, fibers, the root loop, greenlets | `corosensei` |
+//! | 7 to 9 | `runtime/` | reactor, mail, reports; hub and park; source | |
+//! | 10 | `hub.rs`, `interrupt.rs`, `thread/` | what programs call | |
+//! | 11 | `net/` | sockets with std's methods | |
+//!
+//! `tests/tidy.rs` has the rank of each file, and checks the imports.
 //!
 //! Four inversions keep this free of cycles: the reactor wakes and schedules nobody, the inbox *answers* whether the bell
 //! must be rung, the timer wheel is *told* the time, and the root loop asks a trait object who can run, so that greenlets
