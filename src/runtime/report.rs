@@ -30,7 +30,6 @@ fn label(fiber: Fiber) -> String {
 fn words(reason: Reason, names: &HashMap<u64, String>) -> String {
     let name = |id: u64| names.get(&id).cloned().unwrap_or_else(|| format!("#{id}, which has ended"));
     match reason {
-        Reason::None => String::from("does not wait"),
         Reason::Park => String::from("is parked, waiting for an unpark"),
         Reason::Sleep => String::from("sleeps"),
         Reason::Join(id) => format!("waits for the end of {}", name(id)),

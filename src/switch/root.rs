@@ -36,7 +36,6 @@ use super::fiber::{self, ControlBlock, Fiber, FiberRef, Launch, Progress, State,
 use super::stack::Slot;
 use super::stack_pool::{StackPool, StackStats};
 use crate::pure::run_queue::RunQueue;
-use crate::sys::prefetch::prefetch_read;
 
 /// Resumptions between two looks at the scheduler's clock. Go and tokio also chose 61: a prime, so that no
 /// program's own rhythm locks on to it.
@@ -45,8 +44,11 @@ const BUDGET: u32 = 61;
 /// The run queue is prefetched when it is longer than this; shorter ones stay in the cache by themselves.
 const PREFETCH_FROM: usize = 128;
 
-/// How many fibers ahead of the running one the loop prefetches.
-const PREFETCH_AHEAD: usize = 4;
+/// How many fibers behind the running one the loop prefetches control blocks.
+const PREFETCH_BLOCK: usize = 24;
+
+/// How many fibers behind the running one the loop prefetches frames.
+const PREFETCH_FRAMES: usize = 12;
 
 /// How often teardown kills a fiber that swallowed the kill before it gives its stack up.
 const KILL_ROUNDS: u32 = 64;
@@ -106,8 +108,8 @@ impl Scheduler for NoScheduler {
 pub(crate) struct Root {
     /// Who runs now; main while the loop itself runs is possible and harmless.
     current: Cell<Fiber>,
-    /// Who must run next, before the queue: the target of an explicit switch.
-    next: Cell<Option<Fiber>>,
+    /// Who runs when the fiber that is about to end has ended: a dead greenlet's receiver.
+    heir: Cell<Option<Fiber>>,
     /// Runnable fibers, in the order they became so.
     ready: UnsafeCell<RunQueue<Fiber>>,
     /// Resumptions left until the next look.
@@ -212,7 +214,7 @@ fn try_root_slow() -> Option<&'static Root> {
     let main = unsafe { Fiber::of_main(main_block) };
     let root = Box::leak(Box::new(Root {
         current: Cell::new(main),
-        next: Cell::new(None),
+        heir: Cell::new(None),
         ready: UnsafeCell::new(RunQueue::new()),
         budget: Cell::new(BUDGET),
         main,
@@ -266,11 +268,7 @@ impl Root {
     fn dequeue(&self) -> Option<Fiber> {
         // SAFETY: as in `enqueue`.
         let ready = unsafe { &mut *self.ready.get() };
-        if ready.len() > PREFETCH_FROM
-            && let Some(later) = ready.peek(PREFETCH_AHEAD)
-        {
-            later.prefetch();
-        }
+        prefetch(ready);
         ready.pop()
     }
 
@@ -299,40 +297,59 @@ impl Root {
     }
 
     /// Lets everybody else who is runnable go first. The fast path of `yield_now`: no kill, deadline or shield.
+    ///
+    /// The yielding fiber itself takes the first of the queue and puts itself at the end, which is less work than
+    /// leaving both to the loop. If nobody else is runnable it goes on at once, until it is time for a look.
     #[inline(always)]
     pub(crate) fn requeue_current(&self, me: Fiber) {
-        self.enqueue(me);
+        let budget = self.budget.get();
+        if budget == 0 {
+            self.enqueue(me);
+        } else {
+            self.budget.set(budget - 1);
+            // SAFETY: as in `enqueue`.
+            let ready = unsafe { &mut *self.ready.get() };
+            prefetch(ready);
+            match ready.rotate(me) {
+                Some(next) => self.switch_to(me, Some(next)),
+                None => return,
+            }
+            return;
+        }
         self.switch_out(me);
     }
 
-    /// Gives the CPU to `target` at once, ahead of the queue.
+    /// Gives the CPU to `target` at once, ahead of the queue. It is RUNNING already: it has a message, or is new.
     #[inline(always)]
     pub(crate) fn transfer(&self, me: Fiber, target: Fiber) {
-        target.state.set(State::Running);
-        self.next.set(Some(target));
-        self.switch_out(me);
+        self.switch_to(me, Some(target));
     }
 
     /// Leaves word whom the loop resumes next; for a fiber that is about to end.
-    pub(crate) fn set_next(&self, target: Fiber) {
-        target.state.set(State::Running);
-        self.next.set(Some(target));
+    pub(crate) fn set_heir(&self, target: Fiber) {
+        self.heir.set(Some(target));
     }
 
-    /// Leaves the CPU. The caller is `me`, and has said before who will bring it back.
+    /// Leaves the CPU to the first of the queue. The caller is `me`, and has said before who will bring it back.
     #[inline(always)]
     pub(crate) fn switch_out(&self, me: Fiber) {
+        self.switch_to(me, None);
+    }
+
+    /// Leaves the CPU to `next`, or to the first of the queue.
+    #[inline(always)]
+    fn switch_to(&self, me: Fiber, next: Option<Fiber>) {
         if me.on_root_stack() {
-            self.drive();
+            self.drive(next);
         } else {
-            me.suspend();
+            me.suspend(next);
         }
     }
 
-    /// The loop: resumes fibers until it is main's turn.
-    fn drive(&self) {
+    /// The loop: resumes `next`, or else the first of the queue, and so on until it is main's turn.
+    fn drive(&self, mut next: Option<Fiber>) {
         loop {
-            let fiber = match self.next.take() {
+            let fiber = match next {
                 Some(fiber) => fiber,
                 None => match self.pick() {
                     Some(fiber) => fiber,
@@ -344,9 +361,10 @@ impl Root {
             if fiber == self.main {
                 return;
             }
-            if fiber.resume() == Progress::Finished {
-                self.reap(fiber);
-            }
+            next = match fiber.resume() {
+                Progress::Suspended(next) => next,
+                Progress::Finished => self.reap(fiber),
+            };
         }
     }
 
@@ -376,9 +394,9 @@ impl Root {
         }
     }
 
-    /// A fiber's function returned: frees the slot, unless a packet still owns the result.
+    /// A fiber's function returned: frees the slot, unless a packet still owns the result. Says who runs next.
     #[inline]
-    fn reap(&self, fiber: Fiber) {
+    fn reap(&self, fiber: Fiber) -> Option<Fiber> {
         fiber.state.set(State::Finished);
         self.live.set(self.live.get() - 1);
         if fiber.timer.get().is_some() {
@@ -387,6 +405,7 @@ impl Root {
         if !fiber.owned.get() {
             self.release(fiber);
         }
+        self.heir.take()
     }
 
     /// Ends the use of a FINISHED fiber whose result is not wanted any more. The result's destructor runs here.
@@ -501,7 +520,7 @@ impl Root {
                 fiber.shields.set(0);
                 self.kill(fiber);
             });
-            self.drive();
+            self.drive(None);
         }
         self.closing.set(false);
         self.current.set(self.main);
@@ -584,6 +603,19 @@ impl Parcel {
     }
 }
 
+/// Brings what later turns will touch into the cache, if the queue is so long that it cannot be there already: the
+/// control block of a fiber far behind, and the frames of one nearer, whose control block came in before.
+#[inline(always)]
+fn prefetch(ready: &RunQueue<Fiber>) {
+    if ready.len() > PREFETCH_FROM
+        && let Some(far) = ready.peek(PREFETCH_BLOCK)
+        && let Some(near) = ready.peek(PREFETCH_FRAMES)
+    {
+        far.prefetch_block();
+        near.prefetch_frames();
+    }
+}
+
 /// What a fiber is launched with.
 #[derive(Debug)]
 pub(crate) struct Spec {
@@ -610,18 +642,6 @@ impl Drop for Dismantle {
     fn drop(&mut self) {
         // SAFETY: finished, and after teardown its packet finds no root and does not look at it again.
         unsafe { self.0.dismantle() };
-    }
-}
-
-impl Fiber {
-    /// Brings the lines that a resume will touch into the cache.
-    #[inline(always)]
-    fn prefetch(self) {
-        let block: *const ControlBlock = &*self;
-        prefetch_read(block.cast());
-        // The frames of a suspended fiber lie just below its control block.
-        prefetch_read(block.cast::<u8>().wrapping_sub(64));
-        prefetch_read(block.cast::<u8>().wrapping_sub(128));
     }
 }
 

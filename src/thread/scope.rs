@@ -22,7 +22,7 @@ use super::spawn::{Builder, JoinError, Outcome, is_program_panic, join, kill, li
 use crate::runtime::hub::{Hub, ending, hub_of};
 use crate::runtime::park::{NEVER, park_uninterrupted};
 use crate::switch::cancel::{self, ScopeExpired};
-use crate::switch::fiber::{Fiber, FiberRef, Reason};
+use crate::switch::fiber::{Fiber, FiberRef, Reason, State};
 use crate::switch::packet::{self, Packet};
 use crate::switch::root::{Root, root, try_root};
 
@@ -176,6 +176,7 @@ impl Drop for Member {
         self.0.running.set(running);
         if running == 0
             && let Some(root) = try_root()
+            && self.0.owner.state.get() == State::Parked
             && self.0.owner.reason.get() == Reason::Scope
         {
             root.wake(self.0.owner);
