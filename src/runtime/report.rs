@@ -51,9 +51,12 @@ pub(crate) fn deadlock(root: &Root) -> String {
         "deadlock: nothing is runnable, no timer is set, no descriptor is waited for, and so main would wait for ever",
     );
     for fiber in fibers.iter().take(MOST) {
-        let waited = now.saturating_sub(fiber.since.get()) as f64 / 1e9;
         let _ = write!(text, "\n  {} {}", label(*fiber), words(fiber.reason.get(), &names));
-        let _ = write!(text, ", for {waited:.1} s");
+        // An explicit switch is so cheap that noting its time would show; everything that parks notes it.
+        if fiber.state.get() == State::Parked {
+            let waited = now.saturating_sub(fiber.since.get()) as f64 / 1e9;
+            let _ = write!(text, ", for {waited:.1} s");
+        }
         if !fiber.is_main() {
             let _ = write!(text, ", spawned at {}", fiber.spawned_at);
         }

@@ -139,7 +139,7 @@ pub(crate) struct ControlBlock {
     coroutine: UnsafeCell<MaybeUninit<Coro>>,
     /// Where `suspend` finds its coroutine (invariant F3); null for main.
     yielder: Cell<*const Suspender>,
-    /// Where its frames ended when it last suspended, give or take a few words; for the prefetcher and for gauges.
+    /// Where its frames ended when it last yielded or parked, give or take a few words; for the prefetcher.
     frames_end: Cell<usize>,
     /// Bits of [`attention`].
     pub(crate) attention: Cell<u8>,
@@ -164,7 +164,7 @@ pub(crate) struct ControlBlock {
     pub(crate) wait_prev: Cell<Option<Fiber>>,
     /// What it waits for; meaningful while it is PARKED or SWITCHED.
     pub(crate) reason: Cell<Reason>,
-    /// When the wait began: the root's clock, in monotonic nanoseconds.
+    /// When it was parked: the root's clock, in monotonic nanoseconds.
     pub(crate) since: Cell<u64>,
     /// The deadline of the current wait, `u64::MAX` for none. The wheel entry may be earlier (lazy).
     pub(crate) deadline: Cell<u64>,
@@ -434,6 +434,13 @@ impl ControlBlock {
         self.slot
     }
 
+    /// Notes where the frames of the running fiber end, for `prefetch_frames`. Called by what goes through the queue.
+    #[inline(always)]
+    pub(crate) fn note_frames(&self) {
+        let frame = MaybeUninit::<u8>::uninit();
+        self.frames_end.set((&raw const frame).addr());
+    }
+
     /// Brings the lines that asking for the frames will touch into the cache.
     #[inline(always)]
     pub(crate) fn prefetch_block(&self) {
@@ -497,8 +504,6 @@ impl Fiber {
     /// The caller is this fiber, and is not main.
     #[inline(always)]
     pub(crate) fn suspend(self, next: Option<Fiber>) {
-        let frame = 0_u8;
-        self.frames_end.set((&raw const frame).addr());
         // SAFETY: invariant F3: the caller runs on this fiber's stack, inside `body`, so the link is there.
         let yielder = unsafe { &*self.yielder.get() };
         yielder.suspend(next);

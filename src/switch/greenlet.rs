@@ -442,7 +442,7 @@ impl<M: 'static> Greenlet<M> {
             && let Some(target) = self.inner.fiber.get()
             && let Some(target) = root.resolve(target)
         {
-            return match exchange(root, me, target, value, self.inner.id) {
+            return match exchange(root, me, target, value) {
                 Ok(Some(Message::Value(value))) if !root.tracing.get() => Ok(value),
                 Ok(message) => Ok(arrived(root, me, message, false)),
                 Err(value) => self.switch_slow(value),

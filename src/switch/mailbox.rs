@@ -91,7 +91,6 @@ pub(crate) fn receive<M: 'static>(root: &Root, me: Fiber, target: Option<Fiber>,
     me.mailbox.set(ptr::from_ref(&slot).cast());
     me.mailbox_type.set(Some(type_of::<M>));
     me.reason.set(Reason::Switch(to));
-    me.since.set(root.clock.get());
     me.state.set(State::Switched);
     match target {
         Some(target) => root.transfer(me, target),
@@ -103,18 +102,13 @@ pub(crate) fn receive<M: 'static>(root: &Root, me: Fiber, target: Option<Fiber>,
 /// Passes `value` to `target` and waits for what comes back, if the target surely waits in `receive::<M>`: "surely"
 /// by one comparison, which may say no for the same type in another codegen unit. Otherwise the value comes back.
 #[inline(always)]
-pub(crate) fn exchange<M: 'static>(
-    root: &Root,
-    me: Fiber,
-    target: Fiber,
-    value: M,
-    to: u64,
-) -> Result<Option<Message<M>>, M> {
+pub(crate) fn exchange<M: 'static>(root: &Root, me: Fiber, target: Fiber, value: M) -> Result<Option<Message<M>>, M> {
     let same = |theirs| ptr::fn_addr_eq(theirs, type_of::<M> as fn() -> TypeId);
     if target.state.get() != State::Switched || !target.mailbox_type.get().is_some_and(same) {
         return Err(value);
     }
     // SAFETY: it is SWITCHED and its mailbox is of this type, as just seen; nobody put anything, or it were RUNNING.
     unsafe { put(target, Message::Value(value)) };
-    Ok(receive(root, me, Some(target), to))
+    // A greenlet's fiber has the greenlet's id.
+    Ok(receive(root, me, Some(target), target.id.get()))
 }

@@ -310,6 +310,7 @@ impl Root {
             // SAFETY: as in `enqueue`.
             let ready = unsafe { &mut *self.ready.get() };
             prefetch(ready);
+            me.note_frames();
             match ready.rotate(me) {
                 Some(next) => self.switch_to(me, Some(next)),
                 None => return,
