@@ -29,7 +29,7 @@ use std::rc::{Rc, Weak};
 use super::cancel::{self, GreenletExit, Killed};
 use super::fiber::{Fiber, FiberRef, State, drop_quietly};
 use super::mailbox::{Message, Refusal, deliver, exchange, receive};
-use super::root::{Root, Spec, existing_root, root, try_root};
+use super::root::{Root, existing_root, root, try_root};
 use super::stack::Slot;
 
 /// A greenlet of the family that exchanges messages of type `M`. A cheap handle: clones mean the same greenlet.
@@ -357,7 +357,7 @@ impl<M: 'static> Greenlet<M> {
             orphan: Cell::new(false),
             handles: Cell::new(0),
             shift: 0,
-            made_at: fiber.spawned_at,
+            made_at: fiber.spawned_at(),
         }))
     }
 
@@ -610,17 +610,10 @@ impl<M: 'static> Greenlet<M> {
     /// Gives an unstarted greenlet its fiber; it runs when it is resumed. On error nothing changed (C27).
     fn start(&self, root: &Root, first: M) -> Result<Fiber, (io::Error, M)> {
         let inner = Rc::clone(&self.inner);
-        let spec = Spec {
-            shift: inner.shift,
-            id: inner.id,
-            owned: false,
-            green_thread: false,
-            borrows: false,
-            spawned_at: inner.made_at,
-            name: None,
-        };
         self.inner.first.set(Some(first));
-        match super::packet::launch_unowned(root, spec, move |fiber| run(inner, fiber)) {
+        match super::packet::launch_unowned(root, self.inner.shift, self.inner.id, self.inner.made_at, move |fiber| {
+            run(inner, fiber)
+        }) {
             Ok(fiber) => {
                 self.inner.status.set(Status::Started);
                 self.inner.fiber.set(Some(fiber.to_ref()));

@@ -32,7 +32,7 @@ use std::ptr::{self, NonNull};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::fiber::{self, ControlBlock, Fiber, FiberRef, Launch, Progress, State, attention};
+use super::fiber::{self, ControlBlock, Fiber, FiberRef, Progress, Role, State, attention};
 use super::stack::Slot;
 use super::stack_pool::{StackPool, StackStats};
 use crate::pure::run_queue::RunQueue;
@@ -292,7 +292,7 @@ impl Root {
                 self.enqueue(fiber);
                 true
             }
-            State::Free | State::Ready | State::Running | State::Finished => false,
+            State::Unused | State::Pooled | State::Ready | State::Running | State::Finished => false,
         }
     }
 
@@ -400,7 +400,7 @@ impl Root {
     fn reap(&self, fiber: Fiber) -> Option<Fiber> {
         fiber.state.set(State::Finished);
         self.live.set(self.live.get() - 1);
-        if fiber.timer.get().is_some() {
+        if fiber.in_wheel.get() {
             self.scheduler().forget(fiber);
         }
         if !fiber.owned.get() {
@@ -425,24 +425,22 @@ impl Root {
     ///
     /// # Errors
     /// No memory or address space for the stack; `f` is dropped.
-    #[inline]
-    pub(crate) unsafe fn launch<F, T>(&self, spec: Spec, f: F) -> io::Result<Fiber>
+    #[inline(always)]
+    pub(crate) unsafe fn launch<F, T>(
+        &self,
+        shift: u8,
+        id: u64,
+        role: Role,
+        spawned_at: &'static Location<'static>,
+        f: F,
+    ) -> io::Result<Fiber>
     where
         F: FnOnce(Fiber) -> T,
     {
-        let slot = self.pool.borrow_mut().acquire(spec.shift)?;
-        let launch = Launch {
-            slot,
-            id: spec.id,
-            owned: spec.owned,
-            green_thread: spec.green_thread,
-            borrows: spec.borrows,
-            spawned_at: spec.spawned_at,
-            name: spec.name,
-        };
+        let slot = self.pool.borrow_mut().acquire(shift)?;
         self.live.set(self.live.get() + 1);
         // SAFETY: the slot is fresh from the pool; the rest is the caller's promise.
-        Ok(unsafe { fiber::launch(launch, f) })
+        Ok(unsafe { fiber::launch(slot, id, role, spawned_at, f) })
     }
 
     /// Puts a scheduler in charge, for the rest of the thread's life; the first one stays.
@@ -615,25 +613,6 @@ fn prefetch(ready: &RunQueue<Fiber>) {
         far.prefetch_block();
         near.prefetch_frames();
     }
-}
-
-/// What a fiber is launched with.
-#[derive(Debug)]
-pub(crate) struct Spec {
-    /// Slot size as a power of two.
-    pub(crate) shift: u8,
-    /// From [`Root::fresh_id`].
-    pub(crate) id: u64,
-    /// Whether a packet owns the result.
-    pub(crate) owned: bool,
-    /// Whether it is a green thread.
-    pub(crate) green_thread: bool,
-    /// Whether closure or result borrow from a scope.
-    pub(crate) borrows: bool,
-    /// Where the program asked for it.
-    pub(crate) spawned_at: &'static Location<'static>,
-    /// Its name.
-    pub(crate) name: Option<Arc<str>>,
 }
 
 /// Dismantles a FINISHED fiber when dropped; only teardown makes one.

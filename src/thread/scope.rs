@@ -240,7 +240,7 @@ impl Builder {
         T: 'scope,
     {
         let root = try_root().ok_or_else(ending)?;
-        let spec = self.spec(root, Location::caller(), true)?;
+        let shift = self.shift(root)?;
         let shared = &scope.shared;
         shared.running.set(shared.running.get() + 1);
         let member = Member(Rc::clone(shared));
@@ -260,7 +260,10 @@ impl Builder {
         };
         // SAFETY: what `f` and its result borrow lives for 'scope. By invariant C1 the fiber has ended before the
         // scope returns, and by C2 its result is not dropped later; `live` catches every unwinding.
-        let (packet, fiber) = unsafe { packet::launch_unchecked(root, spec, body) }?;
+        let (packet, fiber) = unsafe { packet::launch_borrowing(root, shift, Location::caller(), body) }?;
+        if let Some(name) = self.into_name() {
+            fiber.set_name(name);
+        }
         scope.remember(root, packet.fiber_ref());
         root.enqueue(fiber);
         Ok(ScopedJoinHandle { packet, thread: OnceCell::new(), shared: Rc::clone(shared), scope: PhantomData })
