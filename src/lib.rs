@@ -28,6 +28,7 @@
 //! * [`spawn`], [`sleep`], [`yield_now`] and [`thread`]: green threads, shaped like `std::thread`.
 //! * [`Greenlet`]: explicit switches with values, as in Python's greenlet.
 //! * [`net`]: TCP, shaped like `std::net`.
+//! * [`io`]: `std::io`, with a green `stdin`.
 //! * [`timeout`], [`shield`], [`no_switch`]: limits on waiting.
 //! * [`hub`]: what the OS thread's scheduler is asked and told: stacks, counters, shutdown.
 //!
@@ -58,7 +59,7 @@
 //! | 1 to 6 | `switch/` | stacks, fibers, the root loop, greenlets | `corosensei` |
 //! | 7 to 9 | `runtime/` | reactor, mail, reports; hub and park; source | |
 //! | 10 | `hub.rs`, `interrupt.rs`, `thread/` | what programs call | |
-//! | 11 | `net/` | sockets with std's methods | |
+//! | 11 | `net/`, `io/` | sockets and stdin with std's methods | |
 //!
 //! `tests/tidy.rs` has the rank of each file, and checks the imports.
 //!

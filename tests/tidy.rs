@@ -638,7 +638,6 @@ fn reading_order_names_files_that_exist() {
 }
 
 #[test]
-#[ignore = "the tables name files that are still to come"]
 fn tables_name_files_that_exist() {
     assert_none(&check_table_entries(&real_tree()));
 }
