@@ -579,11 +579,6 @@ impl Root {
         let fiber = unsafe { FiberRef::from_parts(parcel.parts) }?;
         self.resolve(fiber)
     }
-
-    /// Unique in the process.
-    pub(crate) fn number(&self) -> u64 {
-        self.number
-    }
 }
 
 /// Numbers given to roots so far.
