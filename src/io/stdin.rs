@@ -42,9 +42,6 @@ const CHUNK: usize = 8 * 1024;
 /// A buffer that a very long line has made larger than this is given back.
 const KEPT: usize = 64 * 1024;
 
-/// The kernel's "that descriptor is not open".
-const EBADF: i32 = 9;
-
 /// What was read and not yet taken.
 #[derive(Debug, Default)]
 struct Buffer {
@@ -75,7 +72,7 @@ impl Buffer {
     /// Reads once, without waiting.
     fn fill(&mut self, stdin: BorrowedFd<'_>) -> io::Result<usize> {
         if socket::poll_one(stdin, Interest::IN, Some(0))?.is_empty() {
-            return Err(io::Error::from(io::ErrorKind::WouldBlock));
+            return Err(io::Error::from_raw_os_error(socket::EAGAIN));
         }
         self.bytes.drain(..self.taken);
         self.taken = 0;
@@ -85,7 +82,7 @@ impl Buffer {
         self.bytes.truncate(before + *result.as_ref().unwrap_or(&0));
         match result {
             // As std: a process without standard input reads nothing.
-            Err(error) if error.raw_os_error() == Some(EBADF) => Ok(0),
+            Err(error) if error.raw_os_error() == Some(socket::EBADF) => Ok(0),
             result => result,
         }
     }

@@ -191,6 +191,7 @@ impl Hub {
             timers.cancel(old);
         }
         fiber.timer.set(Some(timers.insert(at, fiber)));
+        fiber.in_wheel.set(true);
         fiber.timer_at.set(at);
     }
 
@@ -200,6 +201,7 @@ impl Hub {
         self.timers.borrow_mut().advance(now, FIRE_BATCH, &mut |fiber, _| due.push(fiber));
         for fiber in due.drain(..) {
             fiber.timer.set(None);
+            fiber.in_wheel.set(false);
             fiber.timer_at.set(u64::MAX);
             let deadline = fiber.deadline.get();
             if deadline == u64::MAX {
@@ -310,6 +312,8 @@ impl Scheduler for Hub {
         if let Some(key) = fiber.timer.take() {
             self.timers.borrow_mut().cancel(key);
         }
+        fiber.in_wheel.set(false);
+        fiber.timer_at.set(u64::MAX);
     }
 
     fn close(&self) {

@@ -19,13 +19,15 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::hub::{Hub, hub_of};
+use super::hub::hub_of;
 use super::park::{NEVER, Wake, park};
 use super::reactor::{Direction, Registration};
 use crate::switch::cancel;
 use crate::switch::fiber::{Fiber, Reason, attention};
 use crate::switch::root::{Root, existing_root, try_root};
+use crate::switch::wait_list::Waiting;
 use crate::sys::clock::monotonic_ns;
+use crate::sys::socket::EAGAIN;
 
 /// IO calls that may succeed at once, one after the other, before the fiber goes to the back of the run queue.
 const IO_CREDIT: u8 = 128;
@@ -158,12 +160,13 @@ impl<F: AsFd> Source<F> {
         op: &mut impl FnMut(&F) -> io::Result<R>,
     ) -> io::Result<R> {
         spend_credit();
+        let mut turn = Turn { registration: &self.registration, direction, place: None };
         let mut deadline = None;
         loop {
             if self.registration.is_closed() {
                 return Err(closed());
             }
-            if self.registration.worth_trying(direction) || timeout == Some(Duration::ZERO) {
+            if turn.has_come() && self.registration.worth_trying(direction) || timeout == Some(Duration::ZERO) {
                 match op(self.get()) {
                     Ok(done) => return Ok(done),
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -173,7 +176,7 @@ impl<F: AsFd> Source<F> {
                     Err(error) => return Err(error),
                 }
             }
-            self.wait(direction, timeout, &mut deadline)?;
+            self.wait(&mut turn, timeout, &mut deadline)?;
         }
     }
 
@@ -182,21 +185,27 @@ impl<F: AsFd> Source<F> {
     /// # Errors
     /// As [`read`](Self::read).
     pub(crate) fn ready(&self, direction: Direction, timeout: Option<Duration>) -> io::Result<()> {
+        let mut turn = Turn { registration: &self.registration, direction, place: None };
         let mut deadline = None;
         while !(self.registration.is_registered() && self.registration.worth_trying(direction)) {
             if self.registration.is_closed() {
                 return Err(closed());
             }
-            self.wait(direction, timeout, &mut deadline)?;
+            self.wait(&mut turn, timeout, &mut deadline)?;
         }
         Ok(())
     }
 
     /// One wait: registers if needed, queues up, parks. `deadline` is set at the first one of a call.
     #[inline]
-    fn wait(&self, direction: Direction, timeout: Option<Duration>, deadline: &mut Option<u64>) -> io::Result<()> {
+    fn wait<'a>(
+        &'a self,
+        turn: &mut Turn<'a>,
+        timeout: Option<Duration>,
+        deadline: &mut Option<u64>,
+    ) -> io::Result<()> {
         if timeout == Some(Duration::ZERO) {
-            return Err(io::Error::from(io::ErrorKind::WouldBlock));
+            return Err(io::Error::from_raw_os_error(EAGAIN));
         }
         let root = try_root().ok_or_else(super::hub::ending)?;
         let hub = hub_of(root)?;
@@ -212,30 +221,52 @@ impl<F: AsFd> Source<F> {
                 at
             }
         };
-        self.park(root, hub, direction, until)
-    }
-
-    /// Queues up and parks.
-    #[inline]
-    fn park(&self, root: &'static Root, hub: &'static Hub, direction: Direction, until: u64) -> io::Result<()> {
         let me = root.current();
         let fd = self.get().as_fd().as_raw_fd();
-        let reason = match direction {
+        let reason = match turn.direction {
             Direction::Read => Reason::Read(fd),
             Direction::Write => Reason::Write(fd),
         };
+        turn.place.get_or_insert_with(|| self.registration.waiters(turn.direction).join(me));
         let waiting = &hub.reactor().waiting;
         waiting.set(waiting.get() + 1);
         let _counted = Counted(waiting);
-        let place = self.registration.waiters(direction).join(me);
         let woken = park(root, hub, me, reason, until);
-        drop(place);
         me.io_credit.set(IO_CREDIT);
         match woken {
             Ok(Wake::Woken) => Ok(()),
             // What std says of a socket whose SO_RCVTIMEO expired.
-            Ok(Wake::TimedOut) => Err(io::Error::from(io::ErrorKind::WouldBlock)),
+            Ok(Wake::TimedOut) => Err(io::Error::from_raw_os_error(EAGAIN)),
             Err(obstacle) => Err(io::Error::other(obstacle.to_string())),
+        }
+    }
+}
+
+/// A call's place in the line of one direction: kept from its first wait to its end, so that who came first is served
+/// first. However the call ends, also by a kill, the next one's turn comes.
+struct Turn<'a> {
+    /// Whose line.
+    registration: &'a Registration,
+    /// Which line.
+    direction: Direction,
+    /// The place, once the call had to wait.
+    place: Option<Waiting<'a>>,
+}
+
+impl Turn<'_> {
+    /// Whether the call may try: nobody waits, or it was woken from its place (only who is first is woken).
+    #[inline]
+    fn has_come(&self) -> bool {
+        self.place.is_some() || self.registration.waiters(self.direction).is_empty()
+    }
+}
+
+impl Drop for Turn<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(place) = self.place.take() {
+            drop(place);
+            self.registration.pass_on(self.direction);
         }
     }
 }
@@ -300,5 +331,47 @@ fn give_way(root: &Root, me: Fiber) {
     root.requeue_current(me);
     if me.attention.get() != 0 {
         cancel::after_suspension(root, me, me.scope_deadline.get().at <= root.clock.get());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn a_kind_of_file_that_epoll_refuses_is_an_error_and_leaves_nothing_behind() {
+        let source = Source::new(File::open("/proc/self/exe").unwrap(), false, false);
+        let error = source.ready(Direction::Read, None).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+        assert!(!source.registration.is_registered());
+        assert!(source.registration.waiters(Direction::Read).is_empty());
+        let (_, hub) = super::super::hub::hub().unwrap();
+        assert!(hub.reactor().is_empty());
+        assert_eq!(hub.reactor().waiting.get(), 0);
+    }
+
+    #[test]
+    fn an_operation_that_does_not_block_never_meets_epoll() {
+        let source = Source::new(File::open("/proc/self/exe").unwrap(), false, false);
+        let read = source.read(None, 4, |mut file| io::Read::read(&mut file, &mut [0; 4]));
+        assert_eq!(read.unwrap(), 4);
+        assert!(!source.registration.is_registered());
+    }
+
+    #[test]
+    fn what_was_taken_back_is_out_of_the_epoll_set() {
+        let (near, _far) = UnixStream::pair().unwrap();
+        near.set_nonblocking(true).unwrap();
+        let source = Source::new(near, true, false);
+        let waited = source.ready(Direction::Read, Some(Duration::from_micros(1)));
+        // The first event says that it can be written, and wakes nobody who wants to read.
+        assert_eq!(waited.unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        let (_, hub) = super::super::hub::hub().unwrap();
+        assert!(!hub.reactor().is_empty());
+        let number = source.get().as_raw_fd();
+        assert_eq!(source.into_inner().as_raw_fd(), number, "moved, not duplicated");
+        assert!(hub.reactor().is_empty());
     }
 }

@@ -26,8 +26,18 @@ pub(crate) struct ScopeExpired(pub(crate) u64);
 /// What a killed greenlet unwinds with: [`Greenlet::kill`](crate::Greenlet::kill), or the drop of its last handle.
 ///
 /// It cannot be made by hand. Catch it with `catch_unwind` only to clean up, and pass it on with `resume_unwind`.
+///
+/// ```compile_fail
+/// let exit = greenling::GreenletExit(0);
+/// ```
 #[derive(Debug)]
-pub struct GreenletExit(pub(crate) ());
+pub struct GreenletExit(
+    /// Which kill it came from, and so which value goes with it; [`NO_VALUE`] for none.
+    pub(crate) u64,
+);
+
+/// The number of a [`GreenletExit`] that carries no value.
+pub(crate) const NO_VALUE: u64 = 0;
 
 impl fmt::Display for GreenletExit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -82,7 +92,7 @@ pub(crate) fn after_suspension(root: &Root, me: Fiber, scope_due: bool) {
 fn raise_kill(me: Fiber) {
     if me.attention.get() & attention::KILL != 0 {
         let payload: Box<dyn Any + Send> =
-            if me.green_thread.get() { Box::new(Killed) } else { Box::new(GreenletExit(())) };
+            if me.green_thread.get() { Box::new(Killed) } else { Box::new(GreenletExit(NO_VALUE)) };
         resume_unwind(payload);
     }
 }

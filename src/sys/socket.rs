@@ -23,6 +23,12 @@ use super::epoll::{Interest, Ready};
 use super::sockaddr::{RawAddr, family};
 use super::{cvt, cvt_len};
 
+/// What a call says that would have to wait.
+pub(crate) const EAGAIN: i32 = libc::EAGAIN;
+
+/// What a call says of a descriptor that is not open.
+pub(crate) const EBADF: i32 = libc::EBADF;
+
 /// Makes a TCP socket of the family of `addr`, non-blocking and closed on exec.
 ///
 /// # Errors

@@ -22,7 +22,7 @@ use super::spawn::{Builder, JoinError, Outcome, is_program_panic, join, kill, li
 use crate::runtime::hub::{Hub, ending, hub_of};
 use crate::runtime::park::{NEVER, park_uninterrupted};
 use crate::switch::cancel::{self, ScopeExpired};
-use crate::switch::fiber::{Fiber, FiberRef, Reason};
+use crate::switch::fiber::{Fiber, FiberRef, Reason, State};
 use crate::switch::packet::{self, Packet};
 use crate::switch::root::{Root, root, try_root};
 
@@ -176,6 +176,7 @@ impl Drop for Member {
         self.0.running.set(running);
         if running == 0
             && let Some(root) = try_root()
+            && self.0.owner.state.get() == State::Parked
             && self.0.owner.reason.get() == Reason::Scope
         {
             root.wake(self.0.owner);
@@ -239,7 +240,7 @@ impl Builder {
         T: 'scope,
     {
         let root = try_root().ok_or_else(ending)?;
-        let spec = self.spec(root, Location::caller(), true)?;
+        let shift = self.shift(root)?;
         let shared = &scope.shared;
         shared.running.set(shared.running.get() + 1);
         let member = Member(Rc::clone(shared));
@@ -259,7 +260,10 @@ impl Builder {
         };
         // SAFETY: what `f` and its result borrow lives for 'scope. By invariant C1 the fiber has ended before the
         // scope returns, and by C2 its result is not dropped later; `live` catches every unwinding.
-        let (packet, fiber) = unsafe { packet::launch_unchecked(root, spec, body) }?;
+        let (packet, fiber) = unsafe { packet::launch_borrowing(root, shift, Location::caller(), body) }?;
+        if let Some(name) = self.into_name() {
+            fiber.set_name(name);
+        }
         scope.remember(root, packet.fiber_ref());
         root.enqueue(fiber);
         Ok(ScopedJoinHandle { packet, thread: OnceCell::new(), shared: Rc::clone(shared), scope: PhantomData })
