@@ -98,6 +98,8 @@ pub(crate) mod attention {
     pub(crate) const NO_SWITCH: u8 = 4;
     /// Main only: nothing can ever wake it; the report is in the root.
     pub(crate) const DEADLOCK: u8 = 8;
+    /// In the child of a fork: nothing may switch any more. Set in the fiber that forked and in main.
+    pub(crate) const FORKED: u8 = 16;
 }
 
 /// The deadline of the innermost `timeout` scope that expires first, and whose it is.
@@ -148,6 +150,8 @@ pub(crate) struct ControlBlock {
     pub(crate) permit: Cell<bool>,
     /// A kill was asked for; sticky until the fiber ends.
     pub(crate) killed: Cell<bool>,
+    /// A kill was raised in it. If another one is, the program swallowed the first.
+    pub(crate) kill_raised: Cell<bool>,
     /// Open shields.
     pub(crate) shields: Cell<u16>,
 
@@ -361,6 +365,7 @@ impl ControlBlock {
             timed_out: Cell::new(false),
             permit: Cell::new(false),
             killed: Cell::new(false),
+            kill_raised: Cell::new(false),
             shields: Cell::new(0),
             id: Cell::new(id),
             wait_next: Cell::new(None),
@@ -515,11 +520,12 @@ impl Fiber {
     /// # Safety
     /// The fiber is FINISHED and nobody holds it any more, except as a [`FiberRef`].
     pub(crate) unsafe fn dismantle(self) -> Slot {
+        // First of all: if the result owns the thread's own handle, that handle finds nobody.
+        self.id.set(0);
         if self.payload_state.replace(PayloadState::Empty) == PayloadState::Result && !self.borrows {
             // SAFETY: invariant F5: the payload holds the T that `drop_payload` was made for.
             unsafe { (self.drop_payload.get())(self.payload.get()) };
         }
-        self.id.set(0);
         self.state.set(State::Free);
         // SAFETY: initialised since launch, and not used again: the fiber is finished.
         let coroutine = unsafe { (*self.coroutine.get()).assume_init_read() };

@@ -27,7 +27,7 @@ use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 use std::rc::{Rc, Weak};
 
 use super::cancel::{self, GreenletExit, Killed};
-use super::fiber::{Fiber, FiberRef, Reason, State, drop_quietly};
+use super::fiber::{Fiber, FiberRef, Reason, State, attention, drop_quietly};
 use super::mailbox::{Message, Refusal, deliver, receive};
 use super::root::{Root, Spec, root, try_root};
 use super::stack::Slot;
@@ -748,7 +748,8 @@ impl<M: 'static> Greenlet<M> {
     #[cold]
     fn last_handle_dropped(&self, root: &Root, fiber: Fiber) {
         let me = root.current();
-        if fiber == me {
+        if fiber == me || cfg!(panic = "abort") {
+            // Under `panic = "abort"` nothing can unwind: the stack stays as it is until the OS thread ends.
             return;
         }
         let can_wait = cancel::obstacle().is_none() && me.no_switch.get() == 0 && !root.closing();
@@ -767,7 +768,15 @@ impl<M: 'static> Greenlet<M> {
         me.reason.set(Reason::Switch(self.inner.id));
         let mut target = Some(fiber);
         // A kill or timeout of the dropper must wait: the frame it would unwind is a destructor's.
-        while receive::<Unwound>(root, me, target.take()).is_none() {}
+        while receive::<Unwound>(root, me, target.take()).is_none() {
+            if me.attention.get() & attention::DEADLOCK != 0 {
+                // It caught the exit and blocks, and nobody can wake it. A destructor must not panic.
+                eprintln!("greenling: {}", root.take_deadlock().unwrap_or_default());
+                self.inner.dropper.set(None);
+                self.inner.orphan.set(true);
+                break;
+            }
+        }
         me.reason.set(Reason::None);
         if self.inner.status.get() != Status::Dead {
             eprintln!(

@@ -35,6 +35,7 @@ use super::fiber::{self, ControlBlock, Fiber, FiberRef, Launch, Progress, State,
 use super::stack::Slot;
 use super::stack_pool::{StackPool, StackStats};
 use crate::pure::run_queue::RunQueue;
+use crate::sys::fork::fork_generation;
 use crate::sys::prefetch::prefetch_read;
 
 /// Resumptions between two looks at the scheduler's clock. Go and tokio also chose 61: a prime, so that no
@@ -127,7 +128,9 @@ pub(crate) struct Root {
     pub(crate) clock: Cell<u64>,
     /// The report of a deadlock, on its way to main.
     deadlock: Cell<Option<String>>,
-    /// Set while every fiber is being unwound: waits are refused, kills cannot be shielded.
+    /// The process this root belongs to, as a count of forks.
+    generation: u32,
+    /// Set while every fiber is being unwound: waits are refused, kills cannot be shielded, and nothing new starts.
     closing: Cell<bool>,
     /// Whether a trace function wants to see explicit switches.
     pub(crate) tracing: Cell<bool>,
@@ -156,6 +159,9 @@ impl Drop for Guard {
 
 /// What `ROOT` holds once the thread's root was freed.
 const GONE: *const Root = ptr::without_provenance(1);
+
+/// The id of each OS thread's main.
+pub(crate) const MAIN_ID: u64 = 1;
 
 /// 256 KiB of address space for each thread that asks for nothing else; only touched pages cost memory.
 const DEFAULT_SHIFT: u8 = 18;
@@ -204,7 +210,7 @@ fn try_root_slow() -> Option<&'static Root> {
         return None;
     }
     let name = std::thread::current().name().map(Arc::from);
-    let main_block = NonNull::from(Box::leak(Box::new(ControlBlock::main(1, name))));
+    let main_block = NonNull::from(Box::leak(Box::new(ControlBlock::main(MAIN_ID, name))));
     // SAFETY: the block is on the heap and freed by `teardown` as its last act.
     let main = unsafe { Fiber::of_main(main_block) };
     let root = Box::leak(Box::new(Root {
@@ -214,12 +220,13 @@ fn try_root_slow() -> Option<&'static Root> {
         budget: Cell::new(BUDGET),
         main,
         main_block,
-        last_id: Cell::new(1),
+        last_id: Cell::new(MAIN_ID),
         pool: RefCell::new(StackPool::new()),
         live: Cell::new(0),
         scheduler: OnceCell::new(),
         clock: Cell::new(crate::sys::clock::monotonic_ns()),
         deadlock: Cell::new(None),
+        generation: fork_generation(),
         closing: Cell::new(false),
         tracing: Cell::new(false),
         origin: Cell::new((0, false)),
@@ -417,7 +424,12 @@ impl Root {
         };
         self.live.set(self.live.get() + 1);
         // SAFETY: the slot is fresh from the pool; the rest is the caller's promise.
-        Ok(unsafe { fiber::launch(launch, f) })
+        let fiber = unsafe { fiber::launch(launch, f) };
+        if self.closing.get() {
+            // A destructor spawned it while everything is being unwound: it never runs, or this would never end.
+            self.kill(fiber);
+        }
+        Ok(fiber)
     }
 
     /// Puts a scheduler in charge, for the rest of the thread's life; the first one stays.
@@ -502,6 +514,11 @@ impl Root {
         self.current.set(self.main);
         self.main.state.set(State::Running);
         self.live.get()
+    }
+
+    /// Whether this is a copy in the child of a fork.
+    pub(crate) fn is_forked(&self) -> bool {
+        self.generation != fork_generation()
     }
 
     /// Drops the results that nobody joined for: their handles outlive the thread, and get an error.
@@ -593,27 +610,61 @@ impl Fiber {
     }
 }
 
+/// In the child of a fork, before `fork` returns there: the fiber that forked goes on alone. Nobody else runs any
+/// more, and whoever tries to switch gets a panic that says so. Greenlets of a thread without a hub just go on.
+///
+/// Async-signal-safe: it writes a few cells, into memory that is there.
+pub(crate) fn after_fork_in_child() {
+    let Some(root) = existing_root().filter(|root| root.scheduler.get().is_some()) else { return };
+    // SAFETY: invariant R2: fork was called by the program, so nobody borrows the queue.
+    let ready = unsafe { &mut *root.ready.get() };
+    ready.clear();
+    root.next.set(None);
+    let me = root.current();
+    me.attention.set(me.attention.get() | attention::FORKED);
+    if me != root.main && ready.has_room() {
+        root.main.attention.set(root.main.attention.get() | attention::FORKED);
+        root.main.state.set(State::Ready);
+        ready.push(root.main);
+    }
+}
+
 /// Runs when the OS thread ends: unwinds what is suspended, then frees everything.
 ///
 /// 1. Every fiber is killed and runs until it ended; blocking calls are refused or raise the kill at once.
-/// 2. Results whose handles were never joined are dropped.
+/// 2. Results whose handles were never joined are dropped. If a destructor spawned, 1 and 2 again.
 /// 3. The scheduler closes: descriptors, timers.
 /// 4. What could not be unwound is leaked, its memory with it (invariant F2), and counted.
 /// 5. `ROOT` becomes `GONE`; later calls on this thread get an error.
+///
+/// Where nothing may be unwound, everything is left as it is: `process::exit` on a green thread's stack, which promises
+/// to run no destructors of any stack, and the end of a forked child, which has copies of its parent's threads.
 fn teardown() {
     let Some(root) = existing_root() else {
         ROOT.set(GONE);
         return;
     };
-    let stuck = root.unwind_all();
-    root.drop_results();
+    if !root.current().is_main() || root.is_forked() {
+        root.scheduler().close();
+        ROOT.set(GONE);
+        return;
+    }
+    let mut stuck = root.unwind_all();
+    for _ in 0..KILL_ROUNDS {
+        root.drop_results();
+        if root.live() == stuck {
+            break;
+        }
+        stuck = root.unwind_all();
+    }
+    let stuck = root.live();
     root.scheduler().close();
     ROOT.set(GONE);
     let main_block = root.main_block;
     // SAFETY: invariant R1: made by Box::leak, and `ROOT` no longer leads here.
     let root = unsafe { Box::from_raw(ptr::from_ref(root).cast_mut()) };
     if stuck > 0 {
-        root.pool.borrow_mut().abandon();
+        root.pool.borrow_mut().abandon(stuck);
         // The control block of main may still be named by what lives on the leaked stacks.
         return;
     }
