@@ -4,7 +4,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::runtime::hub::{Hub, hub_of};
+use crate::runtime::hub::{Hub, existing_hub_of, number};
 use crate::runtime::mail::{Letter, Mail};
 use crate::runtime::park::give_permit;
 use crate::switch::fiber::Fiber;
@@ -29,10 +29,9 @@ impl fmt::Debug for ThreadId {
 ///
 /// While such a handle exists, a hub whose threads are all parked does not call that a deadlock: the handle's holder
 /// may still unpark one.
-#[derive(Clone)]
 pub struct Thread {
-    /// The way to its hub.
-    mail: Arc<Mail>,
+    /// The way to its hub; none if the hub is gone already.
+    mail: Option<Arc<Mail>>,
     /// Which fiber, for its own OS thread.
     parts: (usize, u64),
     /// Which hub.
@@ -44,7 +43,14 @@ pub struct Thread {
 impl Thread {
     /// The handle of `fiber`, which is one of `hub`'s.
     pub(super) fn of(fiber: Fiber, hub: &Hub) -> Thread {
-        Thread { mail: Arc::clone(hub.mail()), parts: fiber.to_ref().to_parts(), hub: hub.number, name: fiber.name() }
+        hub.mail().add_handle();
+        let mail = Some(Arc::clone(hub.mail()));
+        Thread { mail, parts: fiber.to_ref().to_parts(), hub: hub.number, name: fiber.name() }
+    }
+
+    /// The handle of a thread of this OS thread whose hub is gone: there is nobody left to unpark.
+    pub(super) fn of_the_dead(id: u64) -> Thread {
+        Thread { mail: None, parts: (0, id), hub: number(), name: None }
     }
 
     /// Its identity.
@@ -68,16 +74,34 @@ impl Thread {
     ///
     /// May switch: no.
     pub fn unpark(&self) {
+        let Some(mail) = &self.mail else { return };
         if let Some(root) = existing_root()
-            && let Ok(hub) = hub_of(root)
-            && Arc::ptr_eq(hub.mail(), &self.mail)
+            && let Some(hub) = existing_hub_of(root)
+            && Arc::ptr_eq(hub.mail(), mail)
         {
             if let Some(fiber) = root.resolve_parts(self.parts) {
                 give_permit(root, fiber);
             }
             return;
         }
-        self.mail.send(Letter::Unpark(self.parts));
+        mail.send(Letter::Unpark(self.parts));
+    }
+}
+
+impl Clone for Thread {
+    fn clone(&self) -> Thread {
+        if let Some(mail) = &self.mail {
+            mail.add_handle();
+        }
+        Thread { mail: self.mail.clone(), parts: self.parts, hub: self.hub, name: self.name.clone() }
+    }
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        if let Some(mail) = &self.mail {
+            mail.drop_handle();
+        }
     }
 }
 
