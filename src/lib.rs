@@ -5,6 +5,8 @@ compile_error!("greenling runs on Linux on x86-64 and aarch64 only: it needs epo
 
 pub mod hub;
 mod interrupt;
+pub mod io;
+pub mod net;
 mod pure;
 mod runtime;
 mod switch;

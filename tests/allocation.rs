@@ -3,9 +3,9 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use greenling::thread::{park, scope, spawn, yield_now};
+use greenling::thread::{park, scope, sleep_until, spawn, yield_now};
 use greenling::{Greenlet, sleep, timeout};
 
 thread_local! {
@@ -105,6 +105,14 @@ fn park_and_unpark_allocate_nothing() {
 fn sleep_allocates_nothing() {
     let one = in_steady_state(|| (0..200).for_each(|_| sleep(Duration::from_micros(10))));
     assert_eq!(one, 0, "alone");
+    // The most that can happen: all end in one tick of the wheel, in the wrong order, before anybody looks.
+    let until = Instant::now() + Duration::from_millis(20);
+    let crowd: Vec<_> = (0..200).map(|n| spawn(move || sleep_until(until - Duration::from_nanos(n)))).collect();
+    yield_now();
+    while Instant::now() < until {
+        std::hint::spin_loop();
+    }
+    crowd.into_iter().for_each(|thread| thread.join().unwrap());
     let threads: Vec<_> =
         (0..100).map(|n| spawn(move || (0..40).for_each(|_| sleep(Duration::from_micros(500 + n))))).collect();
     let crowd = in_steady_state(|| (0..8).for_each(|_| sleep(Duration::from_millis(1))));

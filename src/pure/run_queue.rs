@@ -69,6 +69,19 @@ impl<T: Copy> RunQueue<T> {
         Some(item)
     }
 
+    /// `pop` and `push` in one: the item that waited longest, while `item` goes to the end. `None`, and nothing changes,
+    /// if nobody waits. Never grows the ring, since a place becomes free.
+    #[inline]
+    pub(crate) fn rotate(&mut self, item: T) -> Option<T> {
+        let first = self.pop()?;
+        let place = self.place(self.tail);
+        if let Some(free) = self.ring.get_mut(place) {
+            *free = item;
+        }
+        self.tail = self.tail.wrapping_add(1);
+        Some(first)
+    }
+
     /// The item that the `k`-th pop from now would return, if nothing changes: `peek(0)` is what the next `pop` returns.
     #[inline]
     pub(crate) fn peek(&self, k: usize) -> Option<T> {
@@ -128,6 +141,21 @@ mod tests {
     use super::*;
     use crate::pure::test_random::Random;
     use std::collections::VecDeque;
+
+    #[test]
+    fn a_rotation_is_a_pop_and_a_push() {
+        let mut queue = RunQueue::new();
+        assert_eq!(queue.rotate(9), None);
+        assert!(queue.is_empty());
+        // A full ring as well: the place that the pop frees takes the push.
+        for item in 0..FIRST_SIZE {
+            queue.push(item);
+        }
+        for item in 0..3 * FIRST_SIZE {
+            assert_eq!(queue.rotate(FIRST_SIZE + item), Some(item));
+        }
+        assert_eq!(queue.len(), FIRST_SIZE);
+    }
 
     #[test]
     fn a_new_queue_owns_no_memory() {

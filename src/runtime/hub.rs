@@ -21,14 +21,13 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::mail::{Letter, Mail};
 use super::reactor::Reactor;
 use super::report;
 use crate::pure::timer_wheel::TimerWheel;
 use crate::switch::cancel::FORKED;
-use crate::switch::fiber::{Fiber, State};
+use crate::switch::fiber::{Fiber, Reason, State};
 use crate::switch::root::{Root, Scheduler, try_root};
 use crate::sys::clock::monotonic_ns;
 use crate::sys::fork;
@@ -40,22 +39,8 @@ const POLL_INTERVAL: u64 = 50_000;
 /// Timers fired at one look; the rest fires at the next, after the fibers just woken have run.
 const FIRE_BATCH: usize = 1024;
 
-/// Numbers given to hubs so far.
-static NUMBERS: AtomicU32 = AtomicU32::new(1);
-
-thread_local! {
-    /// The number of this OS thread's hub, 0 as long as nobody asked. No destructor, so it is always there.
-    static NUMBER: Cell<u32> = const { Cell::new(0) };
-}
-
-/// The number of this OS thread's hub, whether it is not made yet, open or gone.
-pub(crate) fn number() -> u32 {
-    if NUMBER.get() == 0 {
-        // Relaxed: the number only has to be unique.
-        NUMBER.set(NUMBERS.fetch_add(1, Ordering::Relaxed));
-    }
-    NUMBER.get()
-}
+/// Bytes of the scratch buffer.
+const SCRATCH: usize = 64 * 1024;
 
 /// One OS thread's hub.
 pub(crate) struct Hub {
@@ -75,8 +60,8 @@ pub(crate) struct Hub {
     pub(crate) jobs: Cell<usize>,
     /// The process this hub belongs to, as a count of forks: a child's copy must not be used.
     generation: u32,
-    /// Unique in the process: half of each thread id.
-    pub(crate) number: u32,
+    /// The buffer lent to whoever reads without one of its own; made on first use, away while it is lent.
+    scratch: Cell<Option<Box<[u8]>>>,
     /// See [`HubState`].
     state: Cell<HubState>,
     /// The signal stack of an OS thread that had none.
@@ -144,7 +129,7 @@ fn create(root: &'static Root) -> io::Result<&'static Hub> {
         parked: Cell::new(0),
         jobs: Cell::new(0),
         generation: fork::fork_generation(),
-        number: number(),
+        scratch: Cell::new(None),
         state: Cell::new(HubState::Open),
         _alt_stack: alt_stack,
     };
@@ -182,6 +167,18 @@ impl Hub {
         &self.mail
     }
 
+    /// Takes the scratch buffer out of its place, or makes one: while it is lent, the next caller gets another.
+    #[inline]
+    pub(crate) fn take_scratch(&self) -> Box<[u8]> {
+        self.scratch.take().unwrap_or_else(|| vec![0; SCRATCH].into_boxed_slice())
+    }
+
+    /// Puts a scratch buffer back. One is kept.
+    #[inline]
+    pub(crate) fn return_scratch(&self, buffer: Box<[u8]>) {
+        self.scratch.set(Some(buffer));
+    }
+
     /// From now on a timer will wake `fiber` at `at` (monotonic nanoseconds) at the latest.
     #[inline]
     pub(crate) fn set_deadline(&self, fiber: Fiber, at: u64) {
@@ -198,6 +195,7 @@ impl Hub {
             timers.cancel(old);
         }
         fiber.timer.set(Some(timers.insert(at, fiber)));
+        fiber.in_wheel.set(true);
         fiber.timer_at.set(at);
     }
 
@@ -210,6 +208,7 @@ impl Hub {
         for &fiber in &due {
             let was = fiber.timer_at.replace(u64::MAX);
             fiber.timer.set(None);
+            fiber.in_wheel.set(false);
             moved += u32::from(fiber.deadline.get() != was);
         }
         // An entry is in order of when it fired; a deadline that has moved and is over as well belongs further back.
@@ -232,17 +231,25 @@ impl Hub {
         self.due.set(due);
     }
 
+    /// Whether `fire` may find somebody: then the poll must not be skipped, or a timeout would beat ready IO.
+    fn timer_is_due(&self, now: u64) -> bool {
+        self.timers.borrow().next_wakeup().is_some_and(|at| at <= now)
+    }
+
     /// Opens the letters.
     fn read_mail(&self, root: &'static Root) {
         while let Some(letter) = self.mail.take() {
             match letter {
-                Letter::Unpark(parts) => {
-                    if let Some(fiber) = root.resolve_parts(parts) {
+                Letter::Unpark(parcel) => {
+                    if let Some(fiber) = root.open(parcel) {
                         super::park::give_permit(root, fiber);
                     }
                 }
-                Letter::Wake(parts) => {
-                    if let Some(fiber) = root.resolve_parts(parts) {
+                Letter::Wake(parcel) => {
+                    // Whose wait was unwound meanwhile waits for something else now, and must not be disturbed.
+                    if let Some(fiber) = root.open(parcel)
+                        && matches!(fiber.reason.get(), Reason::Job(_))
+                    {
                         root.wake(fiber);
                     }
                 }
@@ -281,7 +288,6 @@ impl Hub {
                 return;
             }
             self.forget(fiber);
-            fiber.timer_at.set(u64::MAX);
             if deadline != u64::MAX {
                 self.insert(fiber, deadline);
             }
@@ -315,7 +321,7 @@ impl Scheduler for Hub {
             }
             now = monotonic_ns();
             self.polled.set(now);
-        } else if now - self.polled.get() >= POLL_INTERVAL && !self.reactor.is_empty() {
+        } else if !self.reactor.is_empty() && (now - self.polled.get() >= POLL_INTERVAL || self.timer_is_due(now)) {
             self.reactor.poll(root, Some(0));
             self.polled.set(now);
         }
@@ -345,6 +351,8 @@ impl Scheduler for Hub {
         if let Some(key) = fiber.timer.take() {
             self.timers.borrow_mut().cancel(key);
         }
+        fiber.in_wheel.set(false);
+        fiber.timer_at.set(u64::MAX);
     }
 
     fn close(&self) {

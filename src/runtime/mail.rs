@@ -12,16 +12,17 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::pure::inbox::Inbox;
+use crate::switch::root::Parcel;
 use crate::sys::eventfd::EventFd;
 use crate::sys::fork::fork_generation;
 
-/// One letter. A fiber is named by the parts of its `FiberRef`, which only its own OS thread puts together again.
+/// One letter. A fiber is named by a parcel, which only its own root opens.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Letter {
     /// Give this fiber its permit.
-    Unpark((usize, u64)),
+    Unpark(Parcel),
     /// Wake this fiber: what it waits for is done.
-    Wake((usize, u64)),
+    Wake(Parcel),
 }
 
 /// What a hub shares with the rest of the process.

@@ -39,7 +39,7 @@ pub(crate) enum Wake {
 ///
 /// # Panics
 /// Unwinds with a kill or an expired `timeout` scope; panics inside `no_switch`, and in main on a deadlock.
-#[inline]
+#[inline(always)]
 pub(crate) fn park(root: &Root, hub: &Hub, me: Fiber, reason: Reason, deadline: u64) -> Result<Wake, Obstacle> {
     if let Some(obstacle) = cancel::obstacle() {
         return Err(obstacle);
@@ -60,10 +60,10 @@ fn suspend(root: &Root, hub: &Hub, me: Fiber, reason: Reason, deadline: u64) -> 
     }
     me.reason.set(reason);
     me.since.set(root.clock.get());
+    me.note_frames();
     me.state.set(State::Parked);
     root.switch_out(me);
     me.state.set(State::Running);
-    me.reason.set(Reason::None);
     if until == NEVER {
         if me.attention.get() != 0 {
             cancel::after_suspension(root, me, false);
@@ -97,10 +97,10 @@ pub(crate) fn park_uninterrupted(root: &Root, hub: &Hub, me: Fiber, reason: Reas
     }
     me.reason.set(reason);
     me.since.set(root.clock.get());
+    me.note_frames();
     me.state.set(State::Parked);
     root.switch_out(me);
     me.state.set(State::Running);
-    me.reason.set(Reason::None);
     me.deadline.set(NEVER);
     Interruption {
         kill: me.attention.get() & attention::KILL != 0,
@@ -113,6 +113,7 @@ pub(crate) fn park_uninterrupted(root: &Root, hub: &Hub, me: Fiber, reason: Reas
 ///
 /// # Errors
 /// When the thread's hub cannot be used.
+#[inline(always)]
 pub(crate) fn take_permit(root: &'static Root, deadline: u64) -> io::Result<bool> {
     let hub = hub_of(root)?;
     let me = root.current();
@@ -142,7 +143,7 @@ impl Drop for Parked<'_> {
 /// Gives a fiber its permit, and wakes it if it waits for one.
 pub(crate) fn give_permit(root: &Root, fiber: Fiber) {
     fiber.permit.set(true);
-    if fiber.reason.get() == Reason::Park {
+    if fiber.state.get() == State::Parked && fiber.reason.get() == Reason::Park {
         root.wake(fiber);
     }
 }

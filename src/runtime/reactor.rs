@@ -15,6 +15,10 @@
 //! news away, the end would never be read. RDHUP is not HUP: the peer may still be reading. Only EAGAIN, the
 //! kernel's own word, clears a sticky bit.
 //!
+//! An event wakes one fiber for each direction, who waits longest; it stays in the list until its call is over, and
+//! passes the turn on when it leaves, however it leaves. So turns come in order, and a thousand acceptors do not all
+//! wake up for one connection.
+//!
 //! * Invariant E1: an event reaches the descriptor it was meant for. The epoll token is a slab key with a
 //!   generation, removed before the descriptor is closed; an event for a number that was reused meanwhile finds
 //!   no entry and is ignored.
@@ -27,7 +31,7 @@ use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 
 use crate::pure::slab::{Key, Slab};
-use crate::switch::root::Root;
+use crate::switch::root::{Root, existing_root};
 use crate::switch::wait_list::WaitList;
 use crate::sys::epoll::{Epoll, Events, Interest, Ready};
 use crate::sys::eventfd::EventFd;
@@ -125,11 +129,13 @@ impl Registration {
     }
 
     /// Marks it closed and wakes everybody who waits for it.
-    pub(crate) fn close(&self, root: &Root) {
+    pub(crate) fn close(&self, root: Option<&Root>) {
         self.closed.set(true);
         self.ready.set(u8::MAX);
-        wake_all(root, &self.readers);
-        wake_all(root, &self.writers);
+        if let Some(root) = root {
+            wake_all(root, &self.readers);
+            wake_all(root, &self.writers);
+        }
     }
 
     /// An event came.
@@ -149,18 +155,31 @@ impl Registration {
             bits |= bits::READ_STICKY | bits::WRITE_STICKY;
         }
         self.ready.set(bits);
-        if bits & (bits::READ | bits::READ_STICKY) != 0 {
-            wake_all(root, &self.readers);
+        if bits & (bits::READ | bits::READ_STICKY) != 0
+            && let Some(first) = self.readers.first()
+        {
+            root.wake(first);
         }
-        if bits & (bits::WRITE | bits::WRITE_STICKY) != 0 {
-            wake_all(root, &self.writers);
+        if bits & (bits::WRITE | bits::WRITE_STICKY) != 0
+            && let Some(first) = self.writers.first()
+        {
+            root.wake(first);
+        }
+    }
+
+    /// Somebody left the list of waiters: if there may be more to do, the next one's turn has come.
+    #[inline]
+    pub(crate) fn pass_on(&self, direction: Direction) {
+        if let Some(next) = self.waiters(direction).first()
+            && self.worth_trying(direction)
+            && let Some(root) = existing_root()
+        {
+            root.wake(next);
         }
     }
 }
 
-/// Wakes all fibers of a list, in order. All, not one: each looks again by itself, and those that find nothing
-/// queue up again in the same order.
-#[inline]
+/// Wakes all fibers of a list, in order.
 fn wake_all(root: &Root, list: &WaitList) {
     while let Some(fiber) = list.pop() {
         root.wake(fiber);

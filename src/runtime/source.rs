@@ -19,12 +19,15 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::hub::{Hub, hub_of};
+use super::hub::hub_of;
 use super::park::{NEVER, Wake, park};
 use super::reactor::{Direction, Registration};
-use crate::switch::fiber::Reason;
-use crate::switch::root::{Root, existing_root, root, try_root};
+use crate::switch::cancel;
+use crate::switch::fiber::{Fiber, Reason, attention};
+use crate::switch::root::{Root, existing_root, try_root};
+use crate::switch::wait_list::Waiting;
 use crate::sys::clock::monotonic_ns;
+use crate::sys::socket::EAGAIN;
 
 /// IO calls that may succeed at once, one after the other, before the fiber goes to the back of the run queue.
 const IO_CREDIT: u8 = 128;
@@ -32,8 +35,8 @@ const IO_CREDIT: u8 = 128;
 /// A descriptor and what the hub knows of it.
 #[derive(Debug)]
 pub(crate) struct Source<F: AsFd> {
-    /// The descriptor's owner; non-blocking.
-    fd: F,
+    /// The descriptor's owner; there until `into_inner` takes it.
+    fd: Option<F>,
     /// Shared with the reactor while registered.
     registration: Rc<Registration>,
     /// Whether the short-read rule holds.
@@ -43,15 +46,32 @@ pub(crate) struct Source<F: AsFd> {
 }
 
 impl<F: AsFd> Source<F> {
-    /// Takes a non-blocking descriptor. `stream`: a stream socket. `shared`: it may have been duplicated.
+    /// Takes a descriptor whose operations say EAGAIN instead of blocking. `stream`: a stream socket. `shared`: it may
+    /// have been duplicated.
     pub(crate) fn new(fd: F, stream: bool, shared: bool) -> Source<F> {
-        Source { fd, registration: Rc::default(), stream, shared: Cell::new(shared) }
+        Source { fd: Some(fd), registration: Rc::default(), stream, shared: Cell::new(shared) }
     }
 
     /// The descriptor's owner.
     #[inline]
     pub(crate) fn get(&self) -> &F {
-        &self.fd
+        match &self.fd {
+            Some(fd) => fd,
+            None => unreachable!("only `into_inner` takes the descriptor, and it consumes the source"),
+        }
+    }
+
+    /// The descriptor's owner, unless `close` was called.
+    ///
+    /// # Errors
+    /// If it was.
+    pub(crate) fn open(&self) -> io::Result<&F> {
+        if self.registration.is_closed() { Err(closed()) } else { Ok(self.get()) }
+    }
+
+    /// A source of `fd`, a duplicate of this one's descriptor.
+    pub(crate) fn sibling(&self, fd: F) -> Source<F> {
+        Source::new(fd, self.stream, true)
     }
 
     /// From now on the open file may have another descriptor.
@@ -60,28 +80,30 @@ impl<F: AsFd> Source<F> {
     }
 
     /// Gives the descriptor back; it is no longer in the epoll set.
-    pub(crate) fn into_inner(self) -> F
-    where
-        F: From<std::os::fd::OwnedFd> + Into<std::os::fd::OwnedFd>,
-    {
-        // A duplicate, since a type with a destructor cannot be taken apart without unsafe code.
-        self.shared.set(true);
-        match self.fd.as_fd().try_clone_to_owned() {
-            Ok(fd) => F::from(fd),
-            Err(error) => panic!("greenling: no descriptor left to hand the socket over: {error}"),
+    pub(crate) fn into_inner(mut self) -> F {
+        self.set_shared();
+        self.leave();
+        match self.fd.take() {
+            Some(fd) => fd,
+            None => unreachable!("nobody else takes the descriptor"),
         }
     }
 
     /// Marks it closed: fibers that wait for it get an error, and so does every later call.
     pub(crate) fn close(&self) {
-        if let Some(root) = existing_root() {
-            self.registration.close(root);
-        }
+        self.registration.close(existing_root());
     }
 
-    /// Whether it was closed that way.
-    pub(crate) fn is_closed(&self) -> bool {
-        self.registration.is_closed()
+    /// Leaves the reactor; whoever waits gets an error.
+    fn leave(&mut self) {
+        if self.registration.is_registered()
+            && let Some(root) = existing_root()
+            && let Ok(hub) = hub_of(root)
+            && let Some(fd) = &self.fd
+        {
+            self.registration.close(Some(root));
+            hub.reactor().deregister(fd.as_fd(), &self.registration, self.shared.get());
+        }
     }
 
     /// Runs a reading system call of up to `len` bytes until it does not say EAGAIN; see the file's picture.
@@ -99,10 +121,17 @@ impl<F: AsFd> Source<F> {
         mut op: impl FnMut(&F) -> io::Result<usize>,
     ) -> io::Result<usize> {
         let n = self.run(Direction::Read, timeout, &mut op)?;
+        self.note_read(n, len);
+        Ok(n)
+    }
+
+    /// A read returned `n` of up to `len` bytes: the short-read rule. Call it before anything else runs, since an event
+    /// that comes after the read must not be cleared away.
+    #[inline]
+    pub(crate) fn note_read(&self, n: usize, len: usize) {
         if self.stream && n < len && n > 0 {
             self.registration.clear(Direction::Read);
         }
-        Ok(n)
     }
 
     /// [`read`](Self::read) for writing system calls.
@@ -121,6 +150,8 @@ impl<F: AsFd> Source<F> {
     }
 
     /// Runs a system call until it does not say EAGAIN. The short-read rule is the caller's.
+    ///
+    /// A timeout of zero means: try once, and hand EAGAIN on.
     #[inline]
     pub(crate) fn run<R>(
         &self,
@@ -128,17 +159,16 @@ impl<F: AsFd> Source<F> {
         timeout: Option<Duration>,
         op: &mut impl FnMut(&F) -> io::Result<R>,
     ) -> io::Result<R> {
+        spend_credit();
+        let mut turn = Turn { registration: &self.registration, direction, place: None };
         let mut deadline = None;
         loop {
             if self.registration.is_closed() {
                 return Err(closed());
             }
-            if self.registration.worth_trying(direction) {
-                match op(&self.fd) {
-                    Ok(done) => {
-                        spend_credit();
-                        return Ok(done);
-                    }
+            if turn.has_come() && self.registration.worth_trying(direction) || timeout == Some(Duration::ZERO) {
+                match op(self.get()) {
+                    Ok(done) => return Ok(done),
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                         self.registration.clear_all(direction);
                     }
@@ -146,7 +176,7 @@ impl<F: AsFd> Source<F> {
                     Err(error) => return Err(error),
                 }
             }
-            self.wait(direction, timeout, &mut deadline)?;
+            self.wait(&mut turn, timeout, &mut deadline)?;
         }
     }
 
@@ -155,23 +185,32 @@ impl<F: AsFd> Source<F> {
     /// # Errors
     /// As [`read`](Self::read).
     pub(crate) fn ready(&self, direction: Direction, timeout: Option<Duration>) -> io::Result<()> {
+        let mut turn = Turn { registration: &self.registration, direction, place: None };
         let mut deadline = None;
         while !(self.registration.is_registered() && self.registration.worth_trying(direction)) {
             if self.registration.is_closed() {
                 return Err(closed());
             }
-            self.wait(direction, timeout, &mut deadline)?;
+            self.wait(&mut turn, timeout, &mut deadline)?;
         }
         Ok(())
     }
 
     /// One wait: registers if needed, queues up, parks. `deadline` is set at the first one of a call.
     #[inline]
-    fn wait(&self, direction: Direction, timeout: Option<Duration>, deadline: &mut Option<u64>) -> io::Result<()> {
+    fn wait<'a>(
+        &'a self,
+        turn: &mut Turn<'a>,
+        timeout: Option<Duration>,
+        deadline: &mut Option<u64>,
+    ) -> io::Result<()> {
+        if timeout == Some(Duration::ZERO) {
+            return Err(io::Error::from_raw_os_error(EAGAIN));
+        }
         let root = try_root().ok_or_else(super::hub::ending)?;
         let hub = hub_of(root)?;
         if !self.registration.is_registered() {
-            hub.reactor().register(self.fd.as_fd(), &self.registration)?;
+            hub.reactor().register(self.get().as_fd(), &self.registration)?;
         }
         let until = match (timeout, *deadline) {
             (None, _) => NEVER,
@@ -182,43 +221,60 @@ impl<F: AsFd> Source<F> {
                 at
             }
         };
-        self.park(root, hub, direction, until)
-    }
-
-    /// Queues up and parks.
-    #[inline]
-    fn park(&self, root: &'static Root, hub: &'static Hub, direction: Direction, until: u64) -> io::Result<()> {
         let me = root.current();
-        let fd = self.fd.as_fd().as_raw_fd();
-        let reason = match direction {
+        let fd = self.get().as_fd().as_raw_fd();
+        let reason = match turn.direction {
             Direction::Read => Reason::Read(fd),
             Direction::Write => Reason::Write(fd),
         };
+        turn.place.get_or_insert_with(|| self.registration.waiters(turn.direction).join(me));
         let waiting = &hub.reactor().waiting;
         waiting.set(waiting.get() + 1);
         let _counted = Counted(waiting);
-        let place = self.registration.waiters(direction).join(me);
         let woken = park(root, hub, me, reason, until);
-        drop(place);
         me.io_credit.set(IO_CREDIT);
         match woken {
             Ok(Wake::Woken) => Ok(()),
             // What std says of a socket whose SO_RCVTIMEO expired.
-            Ok(Wake::TimedOut) => Err(io::Error::from(io::ErrorKind::WouldBlock)),
+            Ok(Wake::TimedOut) => Err(io::Error::from_raw_os_error(EAGAIN)),
             Err(obstacle) => Err(io::Error::other(obstacle.to_string())),
         }
     }
 }
 
-impl<F: AsFd> Drop for Source<F> {
+/// A call's place in the line of one direction: kept from its first wait to its end, so that who came first is served
+/// first. However the call ends, also by a kill, the next one's turn comes.
+struct Turn<'a> {
+    /// Whose line.
+    registration: &'a Registration,
+    /// Which line.
+    direction: Direction,
+    /// The place, once the call had to wait.
+    place: Option<Waiting<'a>>,
+}
+
+impl Turn<'_> {
+    /// Whether the call may try: nobody waits, or it was woken from its place (only who is first is woken).
+    #[inline]
+    fn has_come(&self) -> bool {
+        self.place.is_some() || self.registration.waiters(self.direction).is_empty()
+    }
+}
+
+impl Drop for Turn<'_> {
+    #[inline]
     fn drop(&mut self) {
-        if self.registration.is_registered()
-            && let Some(root) = existing_root()
-            && let Ok(hub) = hub_of(root)
-        {
-            self.registration.close(root);
-            hub.reactor().deregister(self.fd.as_fd(), &self.registration, self.shared.get());
+        if let Some(place) = self.place.take() {
+            drop(place);
+            self.registration.pass_on(self.direction);
         }
+    }
+}
+
+impl<F: AsFd> Drop for Source<F> {
+    #[inline]
+    fn drop(&mut self) {
+        self.leave();
     }
 }
 
@@ -245,25 +301,77 @@ fn closed() -> io::Error {
     io::Error::new(io::ErrorKind::NotConnected, "the socket was closed by another green thread")
 }
 
-/// An operation succeeded at once. A fiber whose IO always does would never let anybody else run.
+/// Counts a call. A fiber whose IO always succeeds at once would never let anybody else run.
+///
+/// It gives way *before* its operation: so a kill or an expired `timeout` scope that came meanwhile is raised while no
+/// data is in its hands, and readiness is never cleared later than the operation that found it gone.
 #[inline]
 fn spend_credit() {
-    let root = root();
-    let me = root.current();
-    match me.io_credit.get() {
-        0 => yield_for_fairness(root),
-        credit => me.io_credit.set(credit.min(IO_CREDIT) - 1),
+    if let Some(root) = try_root() {
+        let me = root.current();
+        match me.io_credit.get() {
+            0 => give_way(root, me),
+            credit => me.io_credit.set(credit.min(IO_CREDIT) - 1),
+        }
     }
 }
 
-/// Goes to the back of the queue, if suspending is possible here.
+/// Goes to the back of the queue, if suspending is possible here. Raises what any blocking call raises.
 #[cold]
 #[inline(never)]
-fn yield_for_fairness(root: &Root) {
-    let me = root.current();
+fn give_way(root: &Root, me: Fiber) {
     me.io_credit.set(IO_CREDIT);
-    // A kill, a scope or no_switch is looked at by the next call that waits; the data just read must not get lost.
-    if me.attention.get() == 0 && crate::switch::cancel::obstacle().is_none() {
-        root.requeue_current(me);
+    if cancel::obstacle().is_some() || me.attention.get() & attention::NO_SWITCH != 0 {
+        // The call may well succeed without waiting, which is allowed here.
+        return;
+    }
+    if me.attention.get() != 0 {
+        cancel::before_suspension(root, me);
+    }
+    root.requeue_current(me);
+    if me.attention.get() != 0 {
+        cancel::after_suspension(root, me, me.scope_deadline.get().at <= root.clock.get());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn a_kind_of_file_that_epoll_refuses_is_an_error_and_leaves_nothing_behind() {
+        let source = Source::new(File::open("/proc/self/exe").unwrap(), false, false);
+        let error = source.ready(Direction::Read, None).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+        assert!(!source.registration.is_registered());
+        assert!(source.registration.waiters(Direction::Read).is_empty());
+        let (_, hub) = super::super::hub::hub().unwrap();
+        assert!(hub.reactor().is_empty());
+        assert_eq!(hub.reactor().waiting.get(), 0);
+    }
+
+    #[test]
+    fn an_operation_that_does_not_block_never_meets_epoll() {
+        let source = Source::new(File::open("/proc/self/exe").unwrap(), false, false);
+        let read = source.read(None, 4, |mut file| io::Read::read(&mut file, &mut [0; 4]));
+        assert_eq!(read.unwrap(), 4);
+        assert!(!source.registration.is_registered());
+    }
+
+    #[test]
+    fn what_was_taken_back_is_out_of_the_epoll_set() {
+        let (near, _far) = UnixStream::pair().unwrap();
+        near.set_nonblocking(true).unwrap();
+        let source = Source::new(near, true, false);
+        let waited = source.ready(Direction::Read, Some(Duration::from_micros(1)));
+        // The first event says that it can be written, and wakes nobody who wants to read.
+        assert_eq!(waited.unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        let (_, hub) = super::super::hub::hub().unwrap();
+        assert!(!hub.reactor().is_empty());
+        let number = source.get().as_raw_fd();
+        assert_eq!(source.into_inner().as_raw_fd(), number, "moved, not duplicated");
+        assert!(hub.reactor().is_empty());
     }
 }

@@ -64,7 +64,7 @@ pub(crate) fn before_suspension(root: &Root, me: Fiber) {
         panic!("greenling: a call inside `no_switch` would have to wait and let other green threads run");
     }
     raise_fork(me);
-    if me.attention.get() & attention::KILL != 0 && me.kill_raised.get() {
+    if me.attention.get() & (attention::KILL | attention::RAISED) == attention::KILL | attention::RAISED {
         step_aside(root, me);
     }
     raise_kill(me);
@@ -105,7 +105,7 @@ fn raise_kill(me: Fiber) {
 
 /// What a kill unwinds `me` with. Call it only to raise it.
 pub(crate) fn kill_payload(me: Fiber) -> Box<dyn Any + Send> {
-    me.kill_raised.set(true);
+    me.attention.set(me.attention.get() | attention::RAISED);
     if me.green_thread.get() { Box::new(Killed) } else { Box::new(GreenletExit(())) }
 }
 

@@ -31,11 +31,12 @@
 use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
 use std::marker::PhantomData;
-use std::mem::{MaybeUninit, align_of, size_of};
+use std::mem::{MaybeUninit, align_of, offset_of, size_of};
 use std::num::NonZeroU64;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::ptr::{self, NonNull};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use corosensei::{Coroutine, CoroutineResult, Yielder};
 
@@ -43,16 +44,23 @@ use crate::pure::timer_wheel::TimerKey;
 
 use super::stack::{FiberStack, Slot};
 use super::wait_list::WaitList;
+use crate::sys::prefetch::prefetch_read;
 
-/// The coroutine of every fiber: values pass outside of it, since only `()` travels in a register both ways.
-type Coro = Coroutine<(), (), (), FiberStack>;
+/// The coroutine of every fiber. Values pass outside of it; a suspension says who runs next, and that one word
+/// travels in a register: through memory it would cost a store and a dependent load on the way of every switch.
+type Coro = Coroutine<(), Option<Fiber>, (), FiberStack>;
+
+/// The other end of a [`Coro`].
+type Suspender = Yielder<(), Option<Fiber>>;
 
 /// Where a fiber is in the life shown in the file's picture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum State {
-    /// The slot is in the pool. Zero, since an unused page reads as zero.
-    Free = 0,
+    /// The slot was never used, or its pages went back to the kernel. Zero, since such a page reads as zero.
+    Unused = 0,
+    /// The slot is in the pool, with a block whose fields are neutral.
+    Pooled,
     /// In the run queue, or about to be resumed.
     Ready,
     /// On the CPU, or main while the root loop runs on its behalf.
@@ -68,8 +76,6 @@ pub(crate) enum State {
 /// What a fiber waits for; printed by reports. Each has one place in the runtime that sets it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reason {
-    /// It does not wait.
-    None,
     /// `thread::park`.
     Park,
     /// `sleep`.
@@ -84,6 +90,8 @@ pub(crate) enum Reason {
     Read(i32),
     /// Writability of a file descriptor.
     Write(i32),
+    /// A lock, by what it protects.
+    Lock(&'static str),
     /// A job on an OS thread, by what it does.
     Job(&'static str),
 }
@@ -100,6 +108,8 @@ pub(crate) mod attention {
     pub(crate) const DEADLOCK: u8 = 8;
     /// In the child of a fork: nothing may switch any more. Set in the fiber that forked and in main.
     pub(crate) const FORKED: u8 = 16;
+    /// A kill was raised in it. If another one is due, the program swallowed that one.
+    pub(crate) const RAISED: u8 = 32;
 }
 
 /// The deadline of the innermost `timeout` scope that expires first, and whose it is.
@@ -130,80 +140,94 @@ enum PayloadState {
 
 /// All that the runtime knows of one fiber.
 ///
-/// The first line is what every switch touches; the second what parking and waking touch; the rest is cold.
-/// All fields are `Cell`s because only one OS thread ever sees them.
+/// ```text
+/// line 0   what every switch touches: coroutine, suspender, id, state and its flags
+/// line 1   what spawning, running to the end and joining touch besides
+/// line 2.. what waiting touches, then what is rare
+/// ```
+///
+/// A spawn writes lines 0 and 1 only. The rest is *neutral* whenever the slot is in the pool (no timer, no scope, no
+/// greenlet, no name, in no list): whoever sets one of those fields takes it back before the fiber ends. All fields are
+/// `Cell`s because only one OS thread ever sees them.
 #[repr(C, align(64))]
 pub(crate) struct ControlBlock {
     /// The coroutine; initialised from launch to release, never for main.
     coroutine: UnsafeCell<MaybeUninit<Coro>>,
     /// Where `suspend` finds its coroutine (invariant F3); null for main.
-    yielder: Cell<*const Yielder<(), ()>>,
+    yielder: Cell<*const Suspender>,
+    /// Unique on this OS thread, never reused, never 0 while live: what makes a stale handle harmless.
+    pub(crate) id: Cell<u64>,
     /// Bits of [`attention`].
     pub(crate) attention: Cell<u8>,
     /// See [`State`].
     pub(crate) state: Cell<State>,
-    /// IO calls that may still succeed at once before the fiber must yield.
-    pub(crate) io_credit: Cell<u8>,
+    /// Whether it is in the timer wheel.
+    pub(crate) in_wheel: Cell<bool>,
     /// Set by a timer that woke this fiber; read and cleared by the wait that armed it.
     pub(crate) timed_out: Cell<bool>,
     /// The one permit of `thread::park`.
     pub(crate) permit: Cell<bool>,
     /// A kill was asked for; sticky until the fiber ends.
     pub(crate) killed: Cell<bool>,
-    /// A kill was raised in it. If another one is, the program swallowed the first.
-    pub(crate) kill_raised: Cell<bool>,
+    /// Whether a `Packet` exists, that is: whether the slot must wait for it.
+    pub(crate) owned: Cell<bool>,
+    /// What the payload holds.
+    payload_state: Cell<PayloadState>,
+
+    /// Where the closure, then the result lies; null for main.
+    payload: Cell<*mut u8>,
+    /// Drops what the payload holds, closure or result.
+    drop_payload: Cell<unsafe fn(*mut u8)>,
+    /// Where it was spawned.
+    spawned_at: Cell<&'static Location<'static>>,
+    /// Where its frames ended when it last yielded or parked, give or take a few words; for the prefetcher.
+    frames_end: Cell<usize>,
+    /// Fibers that wait for the end of this one.
+    pub(crate) joiners: WaitList,
     /// Open shields.
     pub(crate) shields: Cell<u16>,
+    /// Open `no_switch` sections.
+    pub(crate) no_switch: Cell<u16>,
+    /// Whether this fiber was spawned (a green thread) or made by a greenlet.
+    pub(crate) green_thread: Cell<bool>,
+    /// Closure and result may borrow from a scope: nobody drops them after the scope has ended.
+    borrows: Cell<bool>,
+    /// Whether it is in a wait list.
+    pub(crate) linked: Cell<bool>,
+    /// Whether `name` is set.
+    named: Cell<bool>,
+    /// The slot's size as a power of two.
+    shift: u8,
+    /// The slot's colour.
+    colour: u8,
+    /// IO calls that may still succeed at once before the fiber must yield.
+    pub(crate) io_credit: Cell<u8>,
 
-    /// Unique on this OS thread, never reused, never 0: what makes a stale handle harmless.
-    pub(crate) id: Cell<u64>,
+    /// What it waits for; meaningful while it is PARKED or SWITCHED.
+    pub(crate) reason: Cell<Reason>,
+    /// When it was parked: the root's clock, in monotonic nanoseconds.
+    pub(crate) since: Cell<u64>,
     /// Next in the wait list this fiber is in.
     pub(crate) wait_next: Cell<Option<Fiber>>,
     /// Previous in the wait list this fiber is in.
     pub(crate) wait_prev: Cell<Option<Fiber>>,
-    /// What it waits for.
-    pub(crate) reason: Cell<Reason>,
-    /// When the wait began: the root's clock, in monotonic nanoseconds.
-    pub(crate) since: Cell<u64>,
     /// The deadline of the current wait, `u64::MAX` for none. The wheel entry may be earlier (lazy).
     pub(crate) deadline: Cell<u64>,
+    /// When the wheel entry fires, `u64::MAX` if there is none.
+    pub(crate) timer_at: Cell<u64>,
+
     /// The wheel entry, if there is one; see `hub`.
     pub(crate) timer: Cell<Option<TimerKey>>,
-    /// When the wheel entry fires.
-    pub(crate) timer_at: Cell<u64>,
     /// The `timeout` scope that expires first.
     pub(crate) scope_deadline: Cell<ScopeDeadline>,
-    /// Whether it is in a wait list.
-    pub(crate) linked: Cell<bool>,
-    /// Fibers that wait for the end of this one.
-    pub(crate) joiners: WaitList,
-
     /// While SWITCHED: where the value goes; see `mailbox`.
     pub(crate) mailbox: Cell<*const ()>,
     /// While SWITCHED: the type of message the mailbox takes.
     pub(crate) mailbox_type: Cell<Option<fn() -> std::any::TypeId>>,
     /// The greenlet whose body this fiber runs, as `greenlet` keeps it; none for green threads and main.
     pub(crate) greenlet: Cell<Option<Rc<dyn Any>>>,
-    /// Open `no_switch` sections.
-    pub(crate) no_switch: Cell<u16>,
-    /// What the payload holds.
-    payload_state: Cell<PayloadState>,
-    /// Whether a `Packet` exists, that is: whether the slot must wait for it.
-    pub(crate) owned: Cell<bool>,
-    /// Whether this fiber was spawned (a green thread) or made by a greenlet.
-    pub(crate) green_thread: Cell<bool>,
-    /// Where the closure, then the result lies.
-    payload: Cell<*mut u8>,
-    /// Drops what the payload holds, closure or result.
-    drop_payload: Cell<unsafe fn(*mut u8)>,
-    /// Closure and result may borrow from a scope: nobody drops them after the scope has ended.
-    borrows: bool,
-    /// The slot all of this lies in; meaningless for main.
-    slot: Slot,
-    /// Where it was spawned.
-    pub(crate) spawned_at: &'static Location<'static>,
     /// Its name, if it was given one. Shared with the `Thread` handles.
-    pub(crate) name: UnsafeCell<Option<std::sync::Arc<str>>>,
+    name: UnsafeCell<Option<Arc<str>>>,
 }
 
 /// A live fiber, or main. `Copy`, one word; see invariant F1 for who may hold one.
@@ -228,8 +252,8 @@ impl std::fmt::Debug for Fiber {
 /// What one resumption ended with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Progress {
-    /// The fiber suspended.
-    Suspended,
+    /// The fiber suspended, and says who runs next: a fiber, or the first of the queue.
+    Suspended(Option<Fiber>),
     /// Its function returned; it must not be resumed again.
     Finished,
 }
@@ -243,23 +267,15 @@ pub(crate) struct FiberRef {
     id: NonZeroU64,
 }
 
-/// What to launch a fiber with.
-#[derive(Debug)]
-pub(crate) struct Launch {
-    /// The slot; its guard is in place.
-    pub(crate) slot: Slot,
-    /// The fiber's id.
-    pub(crate) id: u64,
+/// What kind of fiber is launched.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Role {
     /// Whether a `Packet` will own the result.
     pub(crate) owned: bool,
     /// See [`ControlBlock::green_thread`].
     pub(crate) green_thread: bool,
     /// See [`ControlBlock::borrows`].
     pub(crate) borrows: bool,
-    /// See [`ControlBlock::spawned_at`].
-    pub(crate) spawned_at: &'static Location<'static>,
-    /// See [`ControlBlock::name`].
-    pub(crate) name: Option<std::sync::Arc<str>>,
 }
 
 /// Closures up to this many bytes lie in the slot; larger ones belong in a `Box` (see `thread::spawn`).
@@ -276,43 +292,55 @@ pub(crate) fn fits<F, T>(shift: u8) -> bool {
 /// # Safety
 /// The slot is free and its guard is in place; `fits::<F, T>` holds; `f` does not unwind; whatever `F` and `T`
 /// borrow outlives the fiber's end and the taking of its result.
-pub(crate) unsafe fn launch<F, T>(launch: Launch, f: F) -> Fiber
+#[inline(always)]
+pub(crate) unsafe fn launch<F, T>(
+    slot: Slot,
+    id: u64,
+    role: Role,
+    spawned_at: &'static Location<'static>,
+    f: F,
+) -> Fiber
 where
     F: FnOnce(Fiber) -> T,
 {
-    let slot = launch.slot;
-    let block = (slot.top() - size_of::<ControlBlock>()) as *mut ControlBlock;
+    let block = slot.block_at(size_of::<ControlBlock>());
+    // SAFETY: invariant A1: the state of a slot is readable, and zero pages read as Unused.
+    let state = unsafe { block.byte_add(offset_of!(ControlBlock, state)).cast::<State>().read() };
+    if state == State::Unused {
+        // SAFETY: the block lies in the slot (S2), is aligned, and holds nothing that would need dropping.
+        unsafe { block.cast().write(ControlBlock::blank(slot.shift, slot.colour(), spawned_at)) };
+    }
+    let fiber = Fiber(block.cast(), PhantomData);
     let align = align_of::<F>().max(align_of::<T>()).max(16);
-    let payload = ((block as usize - size_of::<F>().max(size_of::<T>())) & !(align - 1)) as *mut u8;
-    let fiber = Fiber(
-        // SAFETY: the block lies inside a slot, and no slot starts at address 0 (S2).
-        unsafe { NonNull::new_unchecked(block) },
-        PhantomData,
-    );
+    let payload =
+        block.as_ptr().cast::<u8>().map_addr(|block| (block - size_of::<F>().max(size_of::<T>())) & !(align - 1));
     // SAFETY: the payload area is inside the slot by `fits`, aligned for F, and nobody else's (the slot is free).
     unsafe { payload.cast::<F>().write(f) };
-    let coroutine = Coro::with_stack(FiberStack::new(slot, payload as usize), move |yielder, ()| {
+    let coroutine = Coro::with_stack(FiberStack::new(slot, payload.addr()), move |yielder, ()| {
         body::<F, T>(fiber, yielder);
     });
-    let control = ControlBlock {
-        coroutine: UnsafeCell::new(MaybeUninit::new(coroutine)),
-        payload_state: Cell::new(PayloadState::Closure),
-        payload: Cell::new(payload),
-        drop_payload: Cell::new(drop_in_place::<F>),
-        borrows: launch.borrows,
-        owned: Cell::new(launch.owned),
-        green_thread: Cell::new(launch.green_thread),
-        name: UnsafeCell::new(launch.name),
-        ..ControlBlock::blank(slot, launch.id, launch.spawned_at)
-    };
-    // SAFETY: the block lies in the slot, is aligned (tops are multiples of 64) and the slot is free, so that no
-    // value is overwritten that would need dropping.
-    unsafe { block.write(control) };
+    // SAFETY: nobody else refers to the coroutine of a free slot.
+    unsafe { &mut *fiber.coroutine.get() }.write(coroutine);
+    fiber.id.set(id);
+    fiber.attention.set(0);
+    fiber.state.set(State::Ready);
+    fiber.timed_out.set(false);
+    fiber.permit.set(false);
+    fiber.killed.set(false);
+    fiber.owned.set(role.owned);
+    fiber.payload_state.set(PayloadState::Closure);
+    fiber.payload.set(payload);
+    fiber.drop_payload.set(drop_in_place::<F>);
+    fiber.spawned_at.set(spawned_at);
+    fiber.shields.set(0);
+    fiber.no_switch.set(0);
+    fiber.green_thread.set(role.green_thread);
+    fiber.borrows.set(role.borrows);
     fiber
 }
 
 /// The first function on every fiber's stack.
-fn body<F, T>(fiber: Fiber, yielder: &Yielder<(), ()>)
+fn body<F, T>(fiber: Fiber, yielder: &Suspender)
 where
     F: FnOnce(Fiber) -> T,
 {
@@ -354,53 +382,69 @@ unsafe fn drop_in_place<T>(at: *mut u8) {
 }
 
 impl ControlBlock {
-    /// A block with nothing in it.
-    fn blank(slot: Slot, id: u64, spawned_at: &'static Location<'static>) -> ControlBlock {
+    /// A block with nothing in it, for a slot that has none yet.
+    #[cold]
+    fn blank(shift: u8, colour: u8, spawned_at: &'static Location<'static>) -> ControlBlock {
         ControlBlock {
             coroutine: UnsafeCell::new(MaybeUninit::uninit()),
             yielder: Cell::new(ptr::null()),
+            id: Cell::new(0),
             attention: Cell::new(0),
-            state: Cell::new(State::Ready),
-            io_credit: Cell::new(u8::MAX),
+            state: Cell::new(State::Pooled),
+            in_wheel: Cell::new(false),
             timed_out: Cell::new(false),
             permit: Cell::new(false),
             killed: Cell::new(false),
-            kill_raised: Cell::new(false),
+            owned: Cell::new(false),
+            payload_state: Cell::new(PayloadState::Empty),
+            payload: Cell::new(ptr::null_mut()),
+            drop_payload: Cell::new(drop_in_place::<()>),
+            spawned_at: Cell::new(spawned_at),
+            frames_end: Cell::new(0),
+            joiners: WaitList::new(),
             shields: Cell::new(0),
-            id: Cell::new(id),
+            no_switch: Cell::new(0),
+            green_thread: Cell::new(false),
+            borrows: Cell::new(false),
+            linked: Cell::new(false),
+            named: Cell::new(false),
+            shift,
+            colour,
+            io_credit: Cell::new(u8::MAX),
+            reason: Cell::new(Reason::Park),
+            since: Cell::new(0),
             wait_next: Cell::new(None),
             wait_prev: Cell::new(None),
-            reason: Cell::new(Reason::None),
-            since: Cell::new(0),
             deadline: Cell::new(u64::MAX),
-            timer: Cell::new(None),
             timer_at: Cell::new(u64::MAX),
+            timer: Cell::new(None),
             scope_deadline: Cell::new(ScopeDeadline::NONE),
-            linked: Cell::new(false),
-            joiners: WaitList::new(),
             mailbox: Cell::new(ptr::null()),
             mailbox_type: Cell::new(None),
             greenlet: Cell::new(None),
-            no_switch: Cell::new(0),
-            payload_state: Cell::new(PayloadState::Empty),
-            owned: Cell::new(false),
-            green_thread: Cell::new(false),
-            payload: Cell::new(ptr::null_mut()),
-            drop_payload: Cell::new(drop_in_place::<()>),
-            borrows: false,
-            slot,
-            spawned_at,
             name: UnsafeCell::new(None),
         }
     }
 
     /// The control block of main, for `root`, which keeps it at one address until the thread ends.
-    pub(crate) fn main(id: u64, name: Option<std::sync::Arc<str>>) -> ControlBlock {
-        ControlBlock {
-            state: Cell::new(State::Running),
-            name: UnsafeCell::new(name),
-            ..ControlBlock::blank(Slot::new(0, 0, super::stack::MIN_SHIFT), id, Location::caller())
-        }
+    pub(crate) fn main(id: u64, name: Option<Arc<str>>) -> ControlBlock {
+        let block = ControlBlock::blank(super::stack::MIN_SHIFT, 0, Location::caller());
+        block.id.set(id);
+        block.state.set(State::Running);
+        block.named.set(name.is_some());
+        ControlBlock { name: UnsafeCell::new(name), ..block }
+    }
+
+    /// Gives a fiber its name; once, before it runs.
+    pub(crate) fn set_name(&self, name: Arc<str>) {
+        self.named.set(true);
+        // SAFETY: nobody holds a reference into the cell: every function here that makes one ends with it.
+        unsafe { *self.name.get() = Some(name) };
+    }
+
+    /// Where it was spawned.
+    pub(crate) fn spawned_at(&self) -> &'static Location<'static> {
+        self.spawned_at.get()
     }
 
     /// Whether this is main's block.
@@ -415,7 +459,10 @@ impl ControlBlock {
     }
 
     /// The name, if it has one.
-    pub(crate) fn name(&self) -> Option<std::sync::Arc<str>> {
+    pub(crate) fn name(&self) -> Option<Arc<str>> {
+        if !self.named.get() {
+            return None;
+        }
         // SAFETY: the name is written at launch only, and its clone runs no foreign code.
         let name = unsafe { &*self.name.get() };
         name.clone()
@@ -430,7 +477,30 @@ impl ControlBlock {
 
     /// The slot; not for main.
     pub(crate) fn slot(&self) -> Slot {
-        self.slot
+        Slot::around(ptr::from_ref(self).addr(), self.shift, self.colour)
+    }
+
+    /// Notes where the frames of the running fiber end, for `prefetch_frames`. Called by what goes through the queue.
+    #[inline(always)]
+    pub(crate) fn note_frames(&self) {
+        let frame = MaybeUninit::<u8>::uninit();
+        self.frames_end.set((&raw const frame).addr());
+    }
+
+    /// Brings the lines that asking for the frames will touch into the cache.
+    #[inline(always)]
+    pub(crate) fn prefetch_block(&self) {
+        prefetch_read(ptr::from_ref(self).cast());
+    }
+
+    /// Brings the lines that a resume will touch into the cache: the newest frames, and the parent link at the base.
+    #[inline(always)]
+    pub(crate) fn prefetch_frames(&self) {
+        let newest = ptr::without_provenance::<u8>(self.frames_end.get());
+        prefetch_read(newest);
+        prefetch_read(newest.wrapping_sub(64));
+        prefetch_read(newest.wrapping_add(64));
+        prefetch_read(self.payload.get().wrapping_sub(16));
     }
 
     /// Where the frames of a fiber begin, as an address: everything below is its stack.
@@ -453,12 +523,12 @@ impl Fiber {
     /// # Safety
     /// The slot was handed out by a pool that still exists.
     pub(crate) unsafe fn in_slot(slot: Slot) -> Option<Fiber> {
-        let block = (slot.top() - size_of::<ControlBlock>()) as *const ControlBlock;
-        // SAFETY: invariant A1: the state is readable, and zero pages read as Free.
-        let state = unsafe { ptr::addr_of!((*block).state).cast::<State>().read() };
+        let block = slot.block_at(size_of::<ControlBlock>());
+        // SAFETY: invariant A1: the state is readable, and zero pages read as Unused.
+        let state = unsafe { block.byte_add(offset_of!(ControlBlock, state)).cast::<State>().read() };
         match state {
-            State::Free => None,
-            _ => NonNull::new(block.cast_mut()).map(|block| Fiber(block, PhantomData)),
+            State::Unused | State::Pooled => None,
+            _ => Some(Fiber(block.cast(), PhantomData)),
         }
     }
 
@@ -469,19 +539,20 @@ impl Fiber {
         // the fiber itself, which runs meanwhile, never touches this field.
         let coroutine = unsafe { (*self.coroutine.get()).assume_init_mut() };
         match coroutine.resume(()) {
-            CoroutineResult::Yield(()) => Progress::Suspended,
+            CoroutineResult::Yield(next) => Progress::Suspended(next),
             CoroutineResult::Return(()) => Progress::Finished,
         }
     }
 
-    /// Leaves the CPU: control goes to the root loop, and comes back when it resumes this fiber.
+    /// Leaves the CPU: control goes to the root loop, which runs `next`, or the first of the queue; it comes back when
+    /// the loop resumes this fiber.
     ///
     /// The caller is this fiber, and is not main.
     #[inline(always)]
-    pub(crate) fn suspend(self) {
+    pub(crate) fn suspend(self, next: Option<Fiber>) {
         // SAFETY: invariant F3: the caller runs on this fiber's stack, inside `body`, so the link is there.
         let yielder = unsafe { &*self.yielder.get() };
-        yielder.suspend(());
+        yielder.suspend(next);
     }
 
     /// What a handle keeps.
@@ -522,17 +593,19 @@ impl Fiber {
     pub(crate) unsafe fn dismantle(self) -> Slot {
         // First of all: if the result owns the thread's own handle, that handle finds nobody.
         self.id.set(0);
-        if self.payload_state.replace(PayloadState::Empty) == PayloadState::Result && !self.borrows {
+        if self.payload_state.replace(PayloadState::Empty) == PayloadState::Result && !self.borrows.get() {
             // SAFETY: invariant F5: the payload holds the T that `drop_payload` was made for.
             unsafe { (self.drop_payload.get())(self.payload.get()) };
         }
-        self.state.set(State::Free);
+        self.state.set(State::Pooled);
         // SAFETY: initialised since launch, and not used again: the fiber is finished.
         let coroutine = unsafe { (*self.coroutine.get()).assume_init_read() };
         drop(coroutine.into_stack());
-        // SAFETY: nobody else looks at the name of a free slot.
-        drop(unsafe { (*self.name.get()).take() });
-        self.slot
+        if self.named.take() {
+            // SAFETY: nobody holds a reference into the cell: every function here that makes one ends with it.
+            drop(unsafe { (*self.name.get()).take() });
+        }
+        self.slot()
     }
 }
 
@@ -546,14 +619,22 @@ impl FiberRef {
         (id == self.id.get()).then_some(Fiber(self.block, PhantomData))
     }
 
-    /// The id, valid or not.
+    /// The id, also of a fiber that has ended.
     pub(crate) fn id(self) -> u64 {
         self.id.get()
     }
 
-    /// The parts, to be carried by another OS thread that does nothing with them.
-    pub(crate) fn to_parts(self) -> (usize, u64) {
-        (self.block.as_ptr() as usize, self.id.get())
+    /// The number of the fiber, and the address of its block as an integer that other OS threads may carry.
+    pub(crate) fn to_parts(self) -> (u64, usize) {
+        (self.id.get(), self.block.as_ptr().expose_provenance())
+    }
+
+    /// The reference that `to_parts` took apart.
+    ///
+    /// # Safety
+    /// The parts come from `to_parts` on this OS thread.
+    pub(crate) unsafe fn from_parts((id, block): (u64, usize)) -> Option<FiberRef> {
+        Some(FiberRef { block: NonNull::new(ptr::with_exposed_provenance_mut(block))?, id: NonZeroU64::new(id)? })
     }
 }
 
@@ -563,10 +644,10 @@ mod tests {
 
     #[test]
     fn the_fields_of_a_switch_share_the_first_cache_line() {
-        use std::mem::offset_of;
         if cfg!(not(feature = "sanitizer")) {
-            assert!(offset_of!(ControlBlock, state) < 64);
-            assert!(offset_of!(ControlBlock, yielder) + 8 <= 64);
+            assert!(offset_of!(ControlBlock, payload) == 64);
+            assert!(offset_of!(ControlBlock, reason) == 128);
+            assert!(offset_of!(ControlBlock, timer) <= 192);
         }
         assert!(size_of::<ControlBlock>() <= 384, "{}", size_of::<ControlBlock>());
     }

@@ -27,9 +27,9 @@ use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 use std::rc::{Rc, Weak};
 
 use super::cancel::{self, GreenletExit, Killed};
-use super::fiber::{Fiber, FiberRef, Reason, State, attention, drop_quietly};
-use super::mailbox::{Message, Refusal, deliver, receive};
-use super::root::{Root, Spec, root, try_root};
+use super::fiber::{Fiber, FiberRef, State, attention, drop_quietly};
+use super::mailbox::{Message, Refusal, deliver, exchange, receive};
+use super::root::{Root, existing_root, root, try_root};
 use super::stack::Slot;
 
 /// A greenlet of the family that exchanges messages of type `M`. A cheap handle: clones mean the same greenlet.
@@ -357,7 +357,7 @@ impl<M: 'static> Greenlet<M> {
             orphan: Cell::new(false),
             handles: Cell::new(0),
             shift: 0,
-            made_at: fiber.spawned_at,
+            made_at: fiber.spawned_at(),
         }))
     }
 
@@ -412,7 +412,7 @@ impl<M: 'static> Greenlet<M> {
     /// process, since a destructor must not panic then. Inside [`no_switch`](crate::no_switch).
     ///
     /// May switch: yes.
-    #[inline]
+    #[inline(always)]
     #[track_caller]
     pub fn switch(&self, value: M) -> M {
         match self.try_switch(value) {
@@ -430,24 +430,38 @@ impl<M: 'static> Greenlet<M> {
     /// With what is thrown to the caller, as `switch` does.
     ///
     /// May switch: yes.
-    #[inline]
+    #[inline(always)]
     pub fn try_switch(&self, value: M) -> Result<M, SwitchError<M>> {
-        let Some(root) = try_root() else { return Err(SwitchError { value, kind: SwitchErrorKind::ThreadEnding }) };
+        let Some(root) = existing_root() else { return self.switch_slow(value) };
         let me = root.current();
+        // The common case, in a few comparisons: nobody unwinds, is to be killed, timed or traced, and the target
+        // waits in a switch of this family; then it is neither the caller nor dead.
+        if cancel::obstacle().is_none()
+            && me.attention.get() == 0
+            && !root.tracing.get()
+            && let Some(target) = self.inner.fiber.get()
+            && let Some(target) = root.resolve(target)
+        {
+            return match exchange(root, me, target, value) {
+                Ok(Some(Message::Value(value))) if !root.tracing.get() => Ok(value),
+                Ok(message) => Ok(arrived(root, me, message, false)),
+                Err(value) => self.switch_slow(value),
+            };
+        }
+        self.switch_slow(value)
+    }
+
+    /// `try_switch` in every other case.
+    #[inline(never)]
+    fn switch_slow(&self, value: M) -> Result<M, SwitchError<M>> {
+        let Some(root) = try_root() else { return Err(SwitchError { value, kind: SwitchErrorKind::ThreadEnding }) };
         if cancel::obstacle().is_some() {
             return Err(SwitchError { value, kind: SwitchErrorKind::Unwinding });
         }
-        if me.attention.get() != 0 {
-            cancel::before_suspension(root, me);
-        }
-        if root.tracing.get() {
-            root.origin.set((me.id.get(), false));
-        }
-        match self.settle(root, me, Message::Value(value)) {
-            Settled::At(target) => Ok(self.wait(root, me, target)),
-            Settled::Here(message) => Ok(open(message)),
-            Settled::Nowhere(kind, Message::Value(value)) => Err(SwitchError { value, kind }),
-            Settled::Nowhere(kind, Message::Throw(_)) => fail(&kind),
+        match self.send_from(root, Message::Value(value)) {
+            Ok(value) => Ok(value),
+            Err((kind, Message::Value(value))) => Err(SwitchError { value, kind }),
+            Err((kind, Message::Throw(_))) => fail(&kind),
         }
     }
 
@@ -506,11 +520,18 @@ impl<M: 'static> Greenlet<M> {
     /// The common part of `throw` and `kill`.
     #[track_caller]
     fn send(&self, message: Message<M>) -> M {
-        let root = root();
-        let me = root.current();
         if cancel::obstacle().is_some() {
             fail(&SwitchErrorKind::Unwinding);
         }
+        match self.send_from(root(), message) {
+            Ok(value) => value,
+            Err((kind, _)) => fail(&kind),
+        }
+    }
+
+    /// Sends a message to whoever takes it, and waits until something arrives for the caller.
+    fn send_from(&self, root: &Root, message: Message<M>) -> Result<M, (SwitchErrorKind, Message<M>)> {
+        let me = root.current();
         if me.attention.get() != 0 {
             cancel::before_suspension(root, me);
         }
@@ -518,53 +539,25 @@ impl<M: 'static> Greenlet<M> {
             root.origin.set((me.id.get(), matches!(message, Message::Throw(_))));
         }
         match self.settle(root, me, message) {
-            Settled::At(target) => self.wait(root, me, target),
-            Settled::Here(message) => open(message),
-            Settled::Nowhere(kind, _) => fail(&kind),
+            Settled::At(target) => Ok(self.wait(root, me, target)),
+            Settled::Here(message) => Ok(open(message)),
+            Settled::Nowhere(kind, message) => Err((kind, message)),
         }
     }
 
     /// Suspends the caller until something arrives for it.
-    #[inline(always)]
     fn wait(&self, root: &Root, me: Fiber, target: Fiber) -> M {
         let armed = me.attention.get() != 0;
-        me.reason.set(Reason::Switch(self.inner.id));
-        me.since.set(root.clock.get());
         if armed {
             root.scheduler().arm(root, me);
         }
-        let message = receive::<M>(root, me, Some(target));
-        me.reason.set(Reason::None);
+        let message = receive::<M>(root, me, Some(target), self.inner.id);
         let scope_due = armed && root.scheduler().disarm(root, me);
-        match message {
-            Some(message) => {
-                if root.tracing.get() {
-                    trace(root, me);
-                }
-                open(message)
-            }
-            None => interrupted(root, me, scope_due),
-        }
+        arrived(root, me, message, scope_due)
     }
 
     /// Finds who takes `message` when it is sent to this greenlet, and puts it there: C2, C3, C5, C9, C10, C12.
-    #[inline]
-    fn settle(&self, root: &Root, me: Fiber, message: Message<M>) -> Settled<M> {
-        if self.inner.status.get() == Status::Started
-            && let Some(fiber) = self.fiber(root)
-            && fiber != me
-        {
-            return match deliver(fiber, message) {
-                Ok(()) => Settled::At(fiber),
-                Err((refusal, message)) => Settled::Nowhere(kind_of(refusal), message),
-            };
-        }
-        self.settle_slow(root, me, message)
-    }
-
-    /// `settle` for everybody who is not simply suspended.
-    #[inline(never)]
-    fn settle_slow(&self, root: &Root, me: Fiber, mut message: Message<M>) -> Settled<M> {
+    fn settle(&self, root: &Root, me: Fiber, mut message: Message<M>) -> Settled<M> {
         let mut at = self.clone();
         loop {
             match at.inner.status.get() {
@@ -617,21 +610,15 @@ impl<M: 'static> Greenlet<M> {
     /// Gives an unstarted greenlet its fiber; it runs when it is resumed. On error nothing changed (C27).
     fn start(&self, root: &Root, first: M) -> Result<Fiber, (io::Error, M)> {
         let inner = Rc::clone(&self.inner);
-        let spec = Spec {
-            shift: inner.shift,
-            id: inner.id,
-            owned: false,
-            green_thread: false,
-            borrows: false,
-            spawned_at: inner.made_at,
-            name: None,
-        };
         self.inner.first.set(Some(first));
-        match super::packet::launch_unowned(root, spec, move |fiber| run(inner, fiber)) {
+        match super::packet::launch_unowned(root, self.inner.shift, self.inner.id, self.inner.made_at, move |fiber| {
+            run(inner, fiber)
+        }) {
             Ok(fiber) => {
                 self.inner.status.set(Status::Started);
                 self.inner.fiber.set(Some(fiber.to_ref()));
                 fiber.greenlet.set(Some(Rc::clone(&self.inner) as Rc<dyn Any>));
+                fiber.state.set(State::Running);
                 Ok(fiber)
             }
             Err(error) => {
@@ -642,7 +629,7 @@ impl<M: 'static> Greenlet<M> {
     }
 
     /// The fiber, if this greenlet has one that lives.
-    #[inline]
+    #[inline(always)]
     fn fiber(&self, root: &Root) -> Option<Fiber> {
         let fiber = root.resolve(self.inner.fiber.get()?)?;
         (fiber.state.get() != State::Finished).then_some(fiber)
@@ -765,10 +752,9 @@ impl<M: 'static> Greenlet<M> {
         if deliver::<M>(fiber, Message::Throw(Box::new(GreenletExit(())))).is_err() {
             unreachable!("a suspended greenlet of this family takes its messages");
         }
-        me.reason.set(Reason::Switch(self.inner.id));
         let mut target = Some(fiber);
         // A kill or timeout of the dropper must wait: the frame it would unwind is a destructor's.
-        while receive::<Unwound>(root, me, target.take()).is_none() {
+        while receive::<Unwound>(root, me, target.take(), self.inner.id).is_none() {
             if me.attention.get() & attention::DEADLOCK != 0 {
                 // It caught the exit and blocks, and nobody can wake it. A destructor must not panic.
                 eprintln!("greenling: {}", root.take_deadlock().unwrap_or_default());
@@ -777,7 +763,6 @@ impl<M: 'static> Greenlet<M> {
                 break;
             }
         }
-        me.reason.set(Reason::None);
         if self.inner.status.get() != Status::Dead {
             eprintln!(
                 "greenling: a greenlet made at {} survived the drop of its last handle by catching GreenletExit; \
@@ -826,12 +811,23 @@ fn open<M>(message: Message<M>) -> M {
     }
 }
 
-/// A suspended switch was woken by a kill, a timeout or a deadlock report instead of a message.
+/// A suspended switch goes on: with a message, or because a kill, a timeout or a deadlock report woke it.
 #[cold]
 #[inline(never)]
-fn interrupted(root: &Root, me: Fiber, scope_due: bool) -> ! {
-    cancel::after_suspension(root, me, scope_due);
-    unreachable!("a switch ends with a message or an interruption")
+fn arrived<M>(root: &Root, me: Fiber, message: Option<Message<M>>, scope_due: bool) -> M {
+    match message {
+        Some(message) => {
+            if root.tracing.get() {
+                trace(root, me);
+            }
+            open(message)
+        }
+        None => {
+            me.state.set(State::Running);
+            cancel::after_suspension(root, me, scope_due);
+            unreachable!("a switch ends with a message or an interruption")
+        }
+    }
 }
 
 /// A greenlet's life, on its own stack.
@@ -886,7 +882,7 @@ fn finish<M: 'static>(root: &Root, inner: Rc<Inner<M>>, fiber: Fiber, result: Re
     // Its destructors (the parent handle, an exit value nobody wanted) are foreign code, and still run here.
     drop_quietly(inner);
     if let Some(next) = next {
-        root.set_next(next);
+        root.set_heir(next);
     }
 }
 
@@ -894,7 +890,7 @@ fn finish<M: 'static>(root: &Root, inner: Rc<Inner<M>>, fiber: Fiber, result: Re
 fn pass_up<M: 'static>(root: &Root, inner: &Rc<Inner<M>>, me: Fiber, mut message: Message<M>) -> Option<Fiber> {
     let mut at = inner.parent.borrow().clone();
     while let Some(ancestor) = at {
-        message = match ancestor.settle_slow(root, me, message) {
+        message = match ancestor.settle(root, me, message) {
             Settled::At(fiber) => return Some(fiber),
             Settled::Here(_) => unreachable!("a dead greenlet is nobody's live ancestor"),
             // C9: an error while starting an ancestor goes to the next one.

@@ -30,13 +30,13 @@ use std::io;
 use std::panic::Location;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::fiber::{self, ControlBlock, Fiber, FiberRef, Launch, Progress, State, attention};
+use super::fiber::{self, ControlBlock, Fiber, FiberRef, Progress, Role, State, attention};
 use super::stack::Slot;
 use super::stack_pool::{StackPool, StackStats};
 use crate::pure::run_queue::RunQueue;
 use crate::sys::fork::fork_generation;
-use crate::sys::prefetch::prefetch_read;
 
 /// Resumptions between two looks at the scheduler's clock. Go and tokio also chose 61: a prime, so that no
 /// program's own rhythm locks on to it.
@@ -45,8 +45,11 @@ const BUDGET: u32 = 61;
 /// The run queue is prefetched when it is longer than this; shorter ones stay in the cache by themselves.
 const PREFETCH_FROM: usize = 128;
 
-/// How many fibers ahead of the running one the loop prefetches.
-const PREFETCH_AHEAD: usize = 4;
+/// How many fibers behind the running one the loop prefetches control blocks.
+const PREFETCH_BLOCK: usize = 24;
+
+/// How many fibers behind the running one the loop prefetches frames.
+const PREFETCH_FRAMES: usize = 12;
 
 /// How often teardown kills a fiber that swallowed the kill before it gives its stack up.
 const KILL_ROUNDS: u32 = 64;
@@ -106,8 +109,8 @@ impl Scheduler for NoScheduler {
 pub(crate) struct Root {
     /// Who runs now; main while the loop itself runs is possible and harmless.
     current: Cell<Fiber>,
-    /// Who must run next, before the queue: the target of an explicit switch.
-    next: Cell<Option<Fiber>>,
+    /// Who runs when the fiber that is about to end has ended: a dead greenlet's receiver.
+    heir: Cell<Option<Fiber>>,
     /// Runnable fibers, in the order they became so.
     ready: UnsafeCell<RunQueue<Fiber>>,
     /// Resumptions left until the next look.
@@ -116,6 +119,8 @@ pub(crate) struct Root {
     main: Fiber,
     /// Main's control block, freed with the root.
     main_block: NonNull<ControlBlock>,
+    /// Unique in the process.
+    number: u64,
     /// The last id given out.
     last_id: Cell<u64>,
     /// Stacks.
@@ -143,6 +148,8 @@ pub(crate) struct Root {
 thread_local! {
     /// This thread's root; null before the first use, `GONE` after the end. No destructor, so it is always there.
     static ROOT: Cell<*const Root> = const { Cell::new(ptr::null()) };
+    /// The number of this OS thread's root, 0 as long as nobody asked. No destructor either.
+    static NUMBER: Cell<u64> = const { Cell::new(0) };
     /// Runs `teardown` when the OS thread ends.
     static GUARD: Guard = const { Guard };
 }
@@ -215,11 +222,12 @@ fn try_root_slow() -> Option<&'static Root> {
     let main = unsafe { Fiber::of_main(main_block) };
     let root = Box::leak(Box::new(Root {
         current: Cell::new(main),
-        next: Cell::new(None),
+        heir: Cell::new(None),
         ready: UnsafeCell::new(RunQueue::new()),
         budget: Cell::new(BUDGET),
         main,
         main_block,
+        number: number(),
         last_id: Cell::new(MAIN_ID),
         pool: RefCell::new(StackPool::new()),
         live: Cell::new(0),
@@ -268,11 +276,7 @@ impl Root {
     fn dequeue(&self) -> Option<Fiber> {
         // SAFETY: as in `enqueue`.
         let ready = unsafe { &mut *self.ready.get() };
-        if ready.len() > PREFETCH_FROM
-            && let Some(later) = ready.peek(PREFETCH_AHEAD)
-        {
-            later.prefetch();
-        }
+        prefetch(ready);
         ready.pop()
     }
 
@@ -296,45 +300,65 @@ impl Root {
                 self.enqueue(fiber);
                 true
             }
-            State::Free | State::Ready | State::Running | State::Finished => false,
+            State::Unused | State::Pooled | State::Ready | State::Running | State::Finished => false,
         }
     }
 
     /// Lets everybody else who is runnable go first. The fast path of `yield_now`: no kill, deadline or shield.
+    ///
+    /// The yielding fiber itself takes the first of the queue and puts itself at the end, which is less work than
+    /// leaving both to the loop. If nobody else is runnable it goes on at once, until it is time for a look.
     #[inline(always)]
     pub(crate) fn requeue_current(&self, me: Fiber) {
-        self.enqueue(me);
+        let budget = self.budget.get();
+        if budget == 0 {
+            self.enqueue(me);
+        } else {
+            self.budget.set(budget - 1);
+            // SAFETY: as in `enqueue`.
+            let ready = unsafe { &mut *self.ready.get() };
+            prefetch(ready);
+            me.note_frames();
+            match ready.rotate(me) {
+                Some(next) => self.switch_to(me, Some(next)),
+                None => return,
+            }
+            return;
+        }
         self.switch_out(me);
     }
 
-    /// Gives the CPU to `target` at once, ahead of the queue.
+    /// Gives the CPU to `target` at once, ahead of the queue. It is RUNNING already: it has a message, or is new.
     #[inline(always)]
     pub(crate) fn transfer(&self, me: Fiber, target: Fiber) {
-        target.state.set(State::Running);
-        self.next.set(Some(target));
-        self.switch_out(me);
+        self.switch_to(me, Some(target));
     }
 
     /// Leaves word whom the loop resumes next; for a fiber that is about to end.
-    pub(crate) fn set_next(&self, target: Fiber) {
-        target.state.set(State::Running);
-        self.next.set(Some(target));
+    pub(crate) fn set_heir(&self, target: Fiber) {
+        self.heir.set(Some(target));
     }
 
-    /// Leaves the CPU. The caller is `me`, and has said before who will bring it back.
+    /// Leaves the CPU to the first of the queue. The caller is `me`, and has said before who will bring it back.
     #[inline(always)]
     pub(crate) fn switch_out(&self, me: Fiber) {
+        self.switch_to(me, None);
+    }
+
+    /// Leaves the CPU to `next`, or to the first of the queue.
+    #[inline(always)]
+    fn switch_to(&self, me: Fiber, next: Option<Fiber>) {
         if me.on_root_stack() {
-            self.drive();
+            self.drive(next);
         } else {
-            me.suspend();
+            me.suspend(next);
         }
     }
 
-    /// The loop: resumes fibers until it is main's turn.
-    fn drive(&self) {
+    /// The loop: resumes `next`, or else the first of the queue, and so on until it is main's turn.
+    fn drive(&self, mut next: Option<Fiber>) {
         loop {
-            let fiber = match self.next.take() {
+            let fiber = match next {
                 Some(fiber) => fiber,
                 None => match self.pick() {
                     Some(fiber) => fiber,
@@ -346,9 +370,10 @@ impl Root {
             if fiber == self.main {
                 return;
             }
-            if fiber.resume() == Progress::Finished {
-                self.reap(fiber);
-            }
+            next = match fiber.resume() {
+                Progress::Suspended(next) => next,
+                Progress::Finished => self.reap(fiber),
+            };
         }
     }
 
@@ -378,17 +403,18 @@ impl Root {
         }
     }
 
-    /// A fiber's function returned: frees the slot, unless a packet still owns the result.
+    /// A fiber's function returned: frees the slot, unless a packet still owns the result. Says who runs next.
     #[inline]
-    fn reap(&self, fiber: Fiber) {
+    fn reap(&self, fiber: Fiber) -> Option<Fiber> {
         fiber.state.set(State::Finished);
         self.live.set(self.live.get() - 1);
-        if fiber.timer.get().is_some() {
+        if fiber.in_wheel.get() {
             self.scheduler().forget(fiber);
         }
         if !fiber.owned.get() {
             self.release(fiber);
         }
+        self.heir.take()
     }
 
     /// Ends the use of a FINISHED fiber whose result is not wanted any more. The result's destructor runs here.
@@ -407,24 +433,22 @@ impl Root {
     ///
     /// # Errors
     /// No memory or address space for the stack; `f` is dropped.
-    #[inline]
-    pub(crate) unsafe fn launch<F, T>(&self, spec: Spec, f: F) -> io::Result<Fiber>
+    #[inline(always)]
+    pub(crate) unsafe fn launch<F, T>(
+        &self,
+        shift: u8,
+        id: u64,
+        role: Role,
+        spawned_at: &'static Location<'static>,
+        f: F,
+    ) -> io::Result<Fiber>
     where
         F: FnOnce(Fiber) -> T,
     {
-        let slot = self.pool.borrow_mut().acquire(spec.shift)?;
-        let launch = Launch {
-            slot,
-            id: spec.id,
-            owned: spec.owned,
-            green_thread: spec.green_thread,
-            borrows: spec.borrows,
-            spawned_at: spec.spawned_at,
-            name: spec.name,
-        };
+        let slot = self.pool.borrow_mut().acquire(shift)?;
         self.live.set(self.live.get() + 1);
         // SAFETY: the slot is fresh from the pool; the rest is the caller's promise.
-        let fiber = unsafe { fiber::launch(launch, f) };
+        let fiber = unsafe { fiber::launch(slot, id, role, spawned_at, f) };
         if self.closing.get() {
             // A destructor spawned it while everything is being unwound: it never runs, or this would never end.
             self.kill(fiber);
@@ -508,7 +532,7 @@ impl Root {
                 fiber.shields.set(0);
                 self.kill(fiber);
             });
-            self.drive();
+            self.drive(None);
         }
         self.closing.set(false);
         self.current.set(self.main);
@@ -555,37 +579,72 @@ impl Root {
         handle.get()
     }
 
-    /// The live fiber that the parts of a reference mean, which another OS thread carried here.
-    ///
-    /// Parts that were not made by this thread's fibers mean nobody: the address is compared, not trusted.
-    pub(crate) fn resolve_parts(&self, (block, id): (usize, u64)) -> Option<Fiber> {
-        if block == self.main_block.addr().get() {
-            return (id == self.main.id.get()).then_some(self.main);
+    /// A reference to `fiber` that other OS threads may carry.
+    pub(crate) fn pack(&self, fiber: Fiber) -> Parcel {
+        Parcel { home: self.number, parts: fiber.to_ref().to_parts() }
+    }
+
+    /// The live fiber that a parcel means; nobody, if it was packed by another root.
+    #[inline]
+    pub(crate) fn open(&self, parcel: Parcel) -> Option<Fiber> {
+        if parcel.home != self.number {
+            return None;
         }
-        let slot = self.pool.borrow().slot_of(block)?;
-        // SAFETY: the slot is one of this pool's.
-        let fiber = unsafe { Fiber::in_slot(slot) }?;
-        (fiber.to_ref().to_parts() == (block, id)).then_some(fiber)
+        // SAFETY: the number says that this root packed it, on this OS thread, since numbers are never reused.
+        let fiber = unsafe { FiberRef::from_parts(parcel.parts) }?;
+        self.resolve(fiber)
+    }
+
+    /// Unique in the process.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
     }
 }
 
-/// What a fiber is launched with.
-#[derive(Debug)]
-pub(crate) struct Spec {
-    /// Slot size as a power of two.
-    pub(crate) shift: u8,
-    /// From [`Root::fresh_id`].
-    pub(crate) id: u64,
-    /// Whether a packet owns the result.
-    pub(crate) owned: bool,
-    /// Whether it is a green thread.
-    pub(crate) green_thread: bool,
-    /// Whether closure or result borrow from a scope.
-    pub(crate) borrows: bool,
-    /// Where the program asked for it.
-    pub(crate) spawned_at: &'static Location<'static>,
-    /// Its name.
-    pub(crate) name: Option<Arc<str>>,
+/// Numbers given to roots so far.
+static NUMBERS: AtomicU64 = AtomicU64::new(1);
+
+/// The number of this OS thread's root, whether it is not made yet, in use or gone.
+fn number() -> u64 {
+    if NUMBER.get() == 0 {
+        // Relaxed: the number only has to be unique.
+        NUMBER.set(NUMBERS.fetch_add(1, Ordering::Relaxed));
+    }
+    NUMBER.get()
+}
+
+/// A reference to a fiber on its way through other OS threads: no pointer any more, until its own root opens it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Parcel {
+    /// The number of the root that packed it.
+    home: u64,
+    /// See `FiberRef::to_parts`.
+    parts: (u64, usize),
+}
+
+impl Parcel {
+    /// For a fiber of this OS thread whose root is gone: nobody opens it, but it still has its identity.
+    pub(crate) fn of_the_dead(id: u64) -> Parcel {
+        Parcel { home: number(), parts: (id, 0) }
+    }
+
+    /// The number of its root, and the id of its fiber: unique in the process together.
+    pub(crate) fn identity(self) -> (u64, u64) {
+        (self.home, self.parts.0)
+    }
+}
+
+/// Brings what later turns will touch into the cache, if the queue is so long that it cannot be there already: the
+/// control block of a fiber far behind, and the frames of one nearer, whose control block came in before.
+#[inline(always)]
+fn prefetch(ready: &RunQueue<Fiber>) {
+    if ready.len() > PREFETCH_FROM
+        && let Some(far) = ready.peek(PREFETCH_BLOCK)
+        && let Some(near) = ready.peek(PREFETCH_FRAMES)
+    {
+        far.prefetch_block();
+        near.prefetch_frames();
+    }
 }
 
 /// Dismantles a FINISHED fiber when dropped; only teardown makes one.
@@ -598,18 +657,6 @@ impl Drop for Dismantle {
     }
 }
 
-impl Fiber {
-    /// Brings the lines that a resume will touch into the cache.
-    #[inline(always)]
-    fn prefetch(self) {
-        let block: *const ControlBlock = &*self;
-        prefetch_read(block.cast());
-        // The frames of a suspended fiber lie just below its control block.
-        prefetch_read(block.cast::<u8>().wrapping_sub(64));
-        prefetch_read(block.cast::<u8>().wrapping_sub(128));
-    }
-}
-
 /// In the child of a fork, before `fork` returns there: the fiber that forked goes on alone. Nobody else runs any
 /// more, and whoever tries to switch gets a panic that says so. Greenlets of a thread without a hub just go on.
 ///
@@ -619,7 +666,7 @@ pub(crate) fn after_fork_in_child() {
     // SAFETY: invariant R2: fork was called by the program, so nobody borrows the queue.
     let ready = unsafe { &mut *root.ready.get() };
     ready.clear();
-    root.next.set(None);
+    root.heir.set(None);
     let me = root.current();
     me.attention.set(me.attention.get() | attention::FORKED);
     if me != root.main && ready.has_room() {

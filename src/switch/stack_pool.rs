@@ -143,18 +143,6 @@ impl StackPool {
         })
     }
 
-    /// The slot, ever handed out, that `address` lies in.
-    pub(crate) fn slot_of(&self, address: usize) -> Option<Slot> {
-        self.classes.iter().enumerate().find_map(|(class, slots)| {
-            let shift = class as u8 + MIN_SHIFT;
-            slots.chunks.iter().find_map(|chunk| {
-                let start = chunk.mapping.base().as_ptr() as usize;
-                let index = address.checked_sub(start)? >> shift;
-                (index < chunk.used).then(|| Slot::new(start, index, shift))
-            })
-        })
-    }
-
     /// How deep the stack of `slot` has ever been used since its pages were last returned, in bytes below its top;
     /// whole pages.
     ///

@@ -47,6 +47,12 @@ impl WaitList {
         Waiting { list: self, fiber }
     }
 
+    /// Who waits longest.
+    #[inline]
+    pub(crate) fn first(&self) -> Option<Fiber> {
+        self.head.get()
+    }
+
     /// Takes out who waits longest.
     #[inline]
     pub(crate) fn pop(&self) -> Option<Fiber> {

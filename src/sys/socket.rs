@@ -23,6 +23,12 @@ use super::epoll::{Interest, Ready};
 use super::sockaddr::{RawAddr, family};
 use super::{cvt, cvt_len};
 
+/// What a call says that would have to wait.
+pub(crate) const EAGAIN: i32 = libc::EAGAIN;
+
+/// What a call says of a descriptor that is not open.
+pub(crate) const EBADF: i32 = libc::EBADF;
+
 /// Makes a TCP socket of the family of `addr`, non-blocking and closed on exec.
 ///
 /// # Errors
@@ -112,6 +118,18 @@ pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
     let on = libc::c_int::from(on);
     // SAFETY: the fd is open, and FIONBIO reads one integer, which lives until the call returns (FIONBIO(2const)).
     cvt(unsafe { libc::ioctl(fd.as_raw_fd(), libc::FIONBIO, &raw const on) })?;
+    Ok(())
+}
+
+/// Ends both directions of a socket, for everyone who shares it; a listener stops listening. What `std` has for streams
+/// only.
+///
+/// # Errors
+///
+/// `ENOTCONN`, `ENOTSOCK`.
+pub(crate) fn shutdown(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: the fd is open, and shutdown takes no pointer (shutdown(2)).
+    cvt(unsafe { libc::shutdown(fd.as_raw_fd(), libc::SHUT_RDWR) })?;
     Ok(())
 }
 

@@ -4,17 +4,17 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::runtime::hub::{Hub, existing_hub_of, number};
+use crate::runtime::hub::{Hub, existing_hub_of};
 use crate::runtime::mail::{Letter, Mail};
 use crate::runtime::park::give_permit;
 use crate::switch::fiber::Fiber;
-use crate::switch::root::existing_root;
+use crate::switch::root::{Parcel, Root, existing_root};
 
 /// A green thread's identity: unique in the process, never reused.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ThreadId {
     /// Its hub.
-    hub: u32,
+    hub: u64,
     /// Its number there.
     number: u64,
 }
@@ -33,31 +33,29 @@ pub struct Thread {
     /// The way to its hub; none if the hub is gone already.
     mail: Option<Arc<Mail>>,
     /// Which fiber, for its own OS thread.
-    parts: (usize, u64),
-    /// Which hub.
-    hub: u32,
+    fiber: Parcel,
     /// Its name.
     name: Option<Arc<str>>,
 }
 
 impl Thread {
     /// The handle of `fiber`, which is one of `hub`'s.
-    pub(super) fn of(fiber: Fiber, hub: &Hub) -> Thread {
+    pub(super) fn of(root: &Root, fiber: Fiber, hub: &Hub) -> Thread {
         hub.mail().add_handle();
-        let mail = Some(Arc::clone(hub.mail()));
-        Thread { mail, parts: fiber.to_ref().to_parts(), hub: hub.number, name: fiber.name() }
+        Thread { mail: Some(Arc::clone(hub.mail())), fiber: root.pack(fiber), name: fiber.name() }
     }
 
     /// The handle of a thread of this OS thread whose hub is gone: there is nobody left to unpark.
     pub(super) fn of_the_dead(id: u64) -> Thread {
-        Thread { mail: None, parts: (0, id), hub: number(), name: None }
+        Thread { mail: None, fiber: Parcel::of_the_dead(id), name: None }
     }
 
     /// Its identity.
     ///
     /// May switch: no.
     pub fn id(&self) -> ThreadId {
-        ThreadId { hub: self.hub, number: self.parts.1 }
+        let (hub, number) = self.fiber.identity();
+        ThreadId { hub, number }
     }
 
     /// Its name, if it has one.
@@ -79,12 +77,12 @@ impl Thread {
             && let Some(hub) = existing_hub_of(root)
             && Arc::ptr_eq(hub.mail(), mail)
         {
-            if let Some(fiber) = root.resolve_parts(self.parts) {
+            if let Some(fiber) = root.open(self.fiber) {
                 give_permit(root, fiber);
             }
             return;
         }
-        mail.send(Letter::Unpark(self.parts));
+        mail.send(Letter::Unpark(self.fiber));
     }
 }
 
@@ -93,7 +91,7 @@ impl Clone for Thread {
         if let Some(mail) = &self.mail {
             mail.add_handle();
         }
-        Thread { mail: self.mail.clone(), parts: self.parts, hub: self.hub, name: self.name.clone() }
+        Thread { mail: self.mail.clone(), fiber: self.fiber, name: self.name.clone() }
     }
 }
 

@@ -92,7 +92,7 @@ use crate::switch::root::{MAIN_ID, Root, try_root};
 pub fn current() -> Thread {
     let Some(root) = try_root() else { return Thread::of_the_dead(MAIN_ID) };
     match hub_of(root) {
-        Ok(hub) => Thread::of(root.current(), hub),
+        Ok(hub) => Thread::of(root, root.current(), hub),
         Err(error) => panic!("{error}"),
     }
 }
@@ -106,7 +106,7 @@ pub fn current() -> Thread {
 /// [`no_switch`](crate::no_switch).
 ///
 /// May switch: yes.
-#[inline]
+#[inline(always)]
 pub fn yield_now() {
     let Some(root) = try_root() else { return std::thread::yield_now() };
     if cancel::obstacle().is_some() {
@@ -143,6 +143,7 @@ fn yield_slow(root: &Root, me: Fiber) {
 /// the child of a fork.
 ///
 /// May switch: yes.
+#[inline]
 pub fn sleep(duration: Duration) {
     if duration.is_zero() {
         return yield_now();
@@ -181,6 +182,7 @@ pub fn sleep_until(deadline: Instant) {
 /// main when nobody is left who could unpark it, and in the child of a fork.
 ///
 /// May switch: yes.
+#[inline(always)]
 pub fn park() {
     park_until(NEVER);
 }

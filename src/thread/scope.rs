@@ -23,7 +23,7 @@ use super::spawn::{Builder, JoinError, Outcome, is_program_panic, join, kill, li
 use crate::runtime::hub::{Hub, ending, hub_of};
 use crate::runtime::park::{NEVER, park_uninterrupted};
 use crate::switch::cancel::{self, ScopeExpired};
-use crate::switch::fiber::{Fiber, FiberRef, Reason, drop_quietly};
+use crate::switch::fiber::{Fiber, FiberRef, Reason, State, drop_quietly};
 use crate::switch::packet::{self, Packet};
 use crate::switch::root::{Root, try_root};
 
@@ -209,6 +209,7 @@ impl Drop for Member {
         if running == 0
             && let Some(root) = try_root()
             && let Some(owner) = self.0.owner
+            && owner.state.get() == State::Parked
             && owner.reason.get() == Reason::Scope
         {
             root.wake(owner);
@@ -272,7 +273,7 @@ impl Builder {
         T: 'scope,
     {
         let root = try_root().ok_or_else(ending)?;
-        let spec = self.spec(root, Location::caller(), true)?;
+        let shift = self.shift(root)?;
         let shared = &scope.shared;
         shared.running.set(shared.running.get() + 1);
         let member = Member(Rc::clone(shared));
@@ -292,7 +293,10 @@ impl Builder {
         };
         // SAFETY: what `f` and its result borrow lives for 'scope. By invariant C1 the fiber has ended before the
         // scope returns, and by C2 its result is not dropped later; `live` catches every unwinding.
-        let (packet, fiber) = unsafe { packet::launch_unchecked(root, spec, body) }?;
+        let (packet, fiber) = unsafe { packet::launch_borrowing(root, shift, Location::caller(), body) }?;
+        if let Some(name) = self.into_name() {
+            fiber.set_name(name);
+        }
         scope.remember(root, packet.fiber_ref());
         root.enqueue(fiber);
         if shared.cancelled.get() {

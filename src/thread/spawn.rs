@@ -20,7 +20,7 @@ use crate::runtime::park::{NEVER, park};
 use crate::switch::cancel::{self, GreenletExit, Killed};
 use crate::switch::fiber::{Fiber, Reason, attention, drop_quietly};
 use crate::switch::packet::{self, Packet};
-use crate::switch::root::{Root, Spec, root, try_root};
+use crate::switch::root::{Root, root, try_root};
 use crate::switch::stack::Slot;
 
 /// How a thread ended.
@@ -190,7 +190,7 @@ impl Builder {
     /// stack, an OS thread that is ending, the child of a fork. The closure is dropped.
     ///
     /// May switch: no.
-    #[inline]
+    #[inline(always)]
     #[track_caller]
     pub fn spawn<F, T>(self, f: F) -> io::Result<JoinHandle<T>>
     where
@@ -198,36 +198,35 @@ impl Builder {
         T: 'static,
     {
         let root = try_root().ok_or_else(ending)?;
-        let spec = self.spec(root, Location::caller(), false)?;
-        let (packet, fiber) = packet::launch(root, spec, move |fiber| live(fiber, f))?;
+        let shift = self.shift(root)?;
+        let (packet, fiber) = packet::launch(root, shift, Location::caller(), move |fiber| live(fiber, f))?;
+        if let Some(name) = self.into_name() {
+            fiber.set_name(name);
+        }
         root.enqueue(fiber);
         Ok(JoinHandle { packet, thread: OnceCell::new() })
     }
 
-    /// What `root` needs to know.
-    #[inline]
-    pub(super) fn spec(
-        self,
-        root: &'static Root,
-        spawned_at: &'static Location<'static>,
-        borrows: bool,
-    ) -> io::Result<Spec> {
+    /// The slot size to ask for, as a power of two. Makes the hub if there is none.
+    #[inline(always)]
+    pub(super) fn shift(&self, root: &'static Root) -> io::Result<u8> {
         hub_of(root)?;
-        let shift = match self.stack_size {
-            None => root.default_shift.get(),
-            Some(size) => Slot::shift_for(size)
-                .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "a stack of more than 4 GiB"))?,
-        };
-        Ok(Spec {
-            shift,
-            id: root.fresh_id(),
-            owned: true,
-            green_thread: true,
-            borrows,
-            spawned_at,
-            name: self.name.map(Arc::from),
-        })
+        match self.stack_size {
+            None => Ok(root.default_shift.get()),
+            Some(size) => Slot::shift_for(size).ok_or_else(stack_too_large),
+        }
     }
+
+    /// The name, for a thread that was launched.
+    pub(super) fn into_name(self) -> Option<Arc<str>> {
+        self.name.map(Arc::from)
+    }
+}
+
+/// The error for a stack size above 4 GiB.
+#[cold]
+fn stack_too_large() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "a stack of more than 4 GiB")
 }
 
 /// A green thread's life, on its own stack: runs `f`, turns unwinding into an outcome, wakes who waits.
@@ -255,6 +254,7 @@ where
 }
 
 /// Waits for the end of the thread of `packet` and takes its outcome.
+#[inline(always)]
 pub(super) fn join<T>(packet: &Packet<Outcome<T>>) -> Outcome<T> {
     let root = match try_root() {
         Some(root) => root,
@@ -288,7 +288,7 @@ pub(super) fn join<T>(packet: &Packet<Outcome<T>>) -> Outcome<T> {
 pub(super) fn thread_of<'a, T>(packet: &Packet<T>, cell: &'a OnceCell<Thread>) -> &'a Thread {
     cell.get_or_init(|| match (try_root(), packet.fiber()) {
         (Some(root), Some(fiber)) => match hub_of(root) {
-            Ok(hub) => Thread::of(fiber, hub),
+            Ok(hub) => Thread::of(root, fiber, hub),
             Err(error) => panic!("{error}"),
         },
         _ => Thread::of_the_dead(packet.fiber_ref().id()),
@@ -315,7 +315,7 @@ impl<T> JoinHandle<T> {
     /// panics inside [`no_switch`](crate::no_switch), or in main on a deadlock.
     ///
     /// May switch: yes, unless the thread has ended.
-    #[inline]
+    #[inline(always)]
     pub fn join(self) -> Result<T, JoinError> {
         join(&self.packet)
     }

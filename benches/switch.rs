@@ -1,0 +1,229 @@
+//! What a switch, a yield and a spawn cost, as a ratio to corosensei's raw resume + suspend pair.
+//!
+//! Every row alternates with the raw pair, round by round, in one process on one core; value and ratio are medians, so
+//! a machine that slows down for a while slows both. `cargo bench --bench switch`; rows can be chosen by name:
+//! `cargo bench --bench switch -- yield`. A bar that is missed is printed as MISS; nothing fails.
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use corosensei::Coroutine;
+use greenling::{Greenlet, spawn, thread, timeout, yield_now};
+
+/// Rounds of each row.
+const ROUNDS: usize = 9;
+
+/// One row: its name, what it may cost at most as a multiple of the raw pair, and how to measure nanoseconds a unit.
+struct Row {
+    name: &'static str,
+    bar: Option<f64>,
+    measure: Box<dyn FnMut() -> f64>,
+}
+
+/// Nanoseconds per unit of `f`, which does `units`.
+fn time(units: u64, f: impl FnOnce()) -> f64 {
+    let start = Instant::now();
+    f();
+    start.elapsed().as_nanos() as f64 / units as f64
+}
+
+/// One resume and one suspend of a coroutine that does nothing else.
+fn raw_pair() -> f64 {
+    const N: u64 = 5_000_000;
+    let mut coroutine = Coroutine::new(|yielder: &corosensei::Yielder<(), ()>, ()| {
+        for _ in 0..N {
+            yielder.suspend(());
+        }
+    });
+    time(N, || {
+        for _ in 0..N {
+            coroutine.resume(());
+        }
+        coroutine.resume(());
+    })
+}
+
+/// `threads` green threads that do nothing but yield; nanoseconds per yield.
+fn yields(threads: u64) -> f64 {
+    let rounds = (5_000_000 / threads).max(20);
+    let handles: Vec<_> = (0..threads)
+        .map(|_| {
+            spawn(move || {
+                for _ in 0..rounds {
+                    yield_now();
+                }
+            })
+        })
+        .collect();
+    // The first turn maps the stacks.
+    yield_now();
+    time((rounds - 1) * threads, || {
+        for handle in handles {
+            handle.join().expect("a thread that only yields");
+        }
+    })
+}
+
+/// Two greenlets that pass a number to each other; nanoseconds per switch.
+fn explicit_pair() -> f64 {
+    const N: u64 = 5_000_000;
+    let main = Greenlet::<u64>::main();
+    let echo = Greenlet::new(|mut n: u64| {
+        let partner = Greenlet::<u64>::current().parent().expect("made by its partner");
+        loop {
+            n = partner.switch(n + 1);
+        }
+    });
+    let driver = Greenlet::new(move |first: u64| {
+        // The partner's parent is this greenlet, so that its switches come here.
+        echo.set_parent(&Greenlet::current()).expect("no cycle");
+        let mut n = first;
+        let ns = time(2 * N, || {
+            for _ in 0..N {
+                n = echo.switch(n);
+            }
+        });
+        assert_eq!(n, first + N);
+        ns.to_bits()
+    });
+    let ns = driver.switch(7);
+    drop(main);
+    f64::from_bits(ns)
+}
+
+/// Main and one greenlet; nanoseconds per switch.
+fn explicit_with_main() -> f64 {
+    const N: u64 = 5_000_000;
+    let main = Greenlet::<u64>::main();
+    let echo = Greenlet::new(move |mut n: u64| {
+        loop {
+            n = main.switch(n + 1);
+        }
+    });
+    let mut n = 0;
+    time(2 * N, || {
+        for _ in 0..N {
+            n = echo.switch(n);
+        }
+    })
+}
+
+/// Batches of 1000 threads, spawned, then joined; nanoseconds per thread.
+fn spawn_join_batches() -> f64 {
+    const BATCHES: u64 = 500;
+    time(BATCHES * 1000, || {
+        let mut handles = Vec::with_capacity(1000);
+        for _ in 0..BATCHES {
+            handles.extend((0..1000u64).map(|i| spawn(move || i)));
+            for handle in handles.drain(..) {
+                black_box(handle.join().expect("a thread that returns"));
+            }
+        }
+    })
+}
+
+/// One thread at a time, spawned and joined; nanoseconds per thread.
+fn spawn_join_single() -> f64 {
+    const N: u64 = 500_000;
+    time(N, || {
+        for i in 0..N {
+            black_box(spawn(move || i).join().expect("a thread that returns"));
+        }
+    })
+}
+
+/// Two threads that unpark each other; nanoseconds per round trip.
+fn park_unpark() -> f64 {
+    const N: u64 = 1_000_000;
+    let pong: thread::JoinHandle<()> = spawn(|| {
+        let ping = loop {
+            thread::park();
+            if let Some(ping) = PING.take() {
+                break ping;
+            }
+        };
+        loop {
+            ping.unpark();
+            thread::park();
+        }
+    });
+    let pong_thread = pong.thread().clone();
+    let ping = spawn(move || {
+        PING.set(Some(thread::current()));
+        pong_thread.unpark();
+        thread::park();
+        time(N, || {
+            for _ in 0..N {
+                pong_thread.unpark();
+                thread::park();
+            }
+        })
+    });
+    let ns = ping.join().expect("ping");
+    pong.kill();
+    let _ = pong.join();
+    ns
+}
+
+thread_local! {
+    /// How ping tells pong who it is.
+    static PING: std::cell::Cell<Option<thread::Thread>> = const { std::cell::Cell::new(None) };
+}
+
+/// A `timeout` around a call that does not block; nanoseconds per call.
+fn timeout_unexpired() -> f64 {
+    const N: u64 = 2_000_000;
+    time(N, || {
+        for i in 0..N {
+            black_box(timeout(Duration::from_secs(60), || black_box(i)).expect("in time"));
+        }
+    })
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+fn main() {
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
+    let mut rows: Vec<Row> = Vec::new();
+    let mut row = |name, bar, measure: Box<dyn FnMut() -> f64>| rows.push(Row { name, bar, measure });
+    row("switch/greenlets", Some(2.0), Box::new(explicit_pair));
+    row("switch/with-main", Some(2.0), Box::new(explicit_with_main));
+    row("yield/2", Some(2.5), Box::new(|| yields(2)));
+    row("yield/1000", Some(4.0), Box::new(|| yields(1000)));
+    row("yield/100000", None, Box::new(|| yields(100_000)));
+    row("spawn+join/batch", Some(20.0), Box::new(spawn_join_batches));
+    row("spawn+join/single", None, Box::new(spawn_join_single));
+    row("park+unpark/round-trip", None, Box::new(park_unpark));
+    row("timeout/unexpired", None, Box::new(timeout_unexpired));
+
+    println!("{:<24} {:>9}  unit  {:>12}  bar", "name", "value", "ratio-to-raw");
+    println!(
+        "{:<24} {:>9.2}  ns    {:>12.2}",
+        "raw pair",
+        median(&mut (0..ROUNDS).map(|_| raw_pair()).collect::<Vec<_>>()),
+        1.0
+    );
+    for mut row in rows {
+        if !wanted.is_empty() && !wanted.iter().any(|wanted| row.name.contains(wanted.as_str())) {
+            continue;
+        }
+        let (mut values, mut ratios) = (Vec::new(), Vec::new());
+        for _ in 0..ROUNDS {
+            let before = raw_pair();
+            let value = (row.measure)();
+            let after = raw_pair();
+            values.push(value);
+            ratios.push(value / ((before + after) / 2.0));
+        }
+        let ratio = median(&mut ratios);
+        let verdict = match row.bar {
+            None => String::from("-"),
+            Some(bar) if ratio <= bar => format!("<= {bar:.1}  PASS"),
+            Some(bar) => format!("<= {bar:.1}  MISS"),
+        };
+        println!("{:<24} {:>9.2}  ns    {ratio:>12.2}  {verdict}", row.name, median(&mut values));
+    }
+}

@@ -1,0 +1,78 @@
+//! TCP, shaped like `std::net`: the calls block the green thread, never the OS thread.
+//!
+//! A program that uses blocking sockets is ported by changing `std::net` to `greenling::net` and `std::thread` to
+//! `greenling::thread`:
+//!
+//! ```
+//! use std::io::{Read, Write};
+//! use greenling::net::{TcpListener, TcpStream};
+//! use greenling::thread;
+//!
+//! let listener = TcpListener::bind("127.0.0.1:0")?;
+//! let addr = listener.local_addr()?;
+//! thread::spawn(move || {
+//!     for stream in listener.incoming() {
+//!         let mut stream = stream.unwrap();
+//!         thread::spawn(move || std::io::copy(&mut &stream, &mut &stream).unwrap());
+//!     }
+//! });
+//! let mut client = TcpStream::connect(addr)?;
+//! client.write_all(b"echo")?;
+//! let mut buf = [0; 4];
+//! client.read_exact(&mut buf)?;
+//! assert_eq!(&buf, b"echo");
+//! # Ok::<(), std::io::Error>(())
+//! ```
+//!
+//! # What differs from std
+//!
+//! Of everything that can wait: it lets other green threads run; a kill or an expired [`timeout`](crate::timeout)
+//! unwinds it; a signal does not interrupt it. "same" means same signature, results and kinds of errors; the test
+//! `net_std` runs the same programs against both.
+//!
+//! | std | here | difference |
+//! |---|---|---|
+//! | `TcpStream::connect` | same | names are looked up on another OS thread |
+//! | `TcpStream::connect_timeout` | same | |
+//! | `Read`, `Write` for `TcpStream` and `&TcpStream`, vectored too | same | several green threads that wait in one direction are served in order |
+//! | `peek` | same | |
+//! | – | [`TcpStream::read_with`] | waits without a buffer, then lends the hub's |
+//! | `shutdown` | same | |
+//! | – | [`TcpStream::close`], [`TcpListener::close`] | ends the socket under those who wait for it |
+//! | `try_clone` | same | clones share timeouts and mode |
+//! | `set_read_timeout`, `set_write_timeout`, `read_timeout`, `write_timeout` | same | kept by the stream, not by the kernel: exact, a store each; `WouldBlock` when they pass |
+//! | `set_nonblocking` | same | kept likewise; the kernel's socket is always non-blocking |
+//! | `peer_addr`, `local_addr`, `set_nodelay`, `nodelay`, `set_ttl`, `ttl`, `take_error` | same | |
+//! | `linger`, `set_linger` (unstable) | – | `socket2::SockRef::from(&stream).set_linger(..)` |
+//! | `os::linux::net::TcpStreamExt` (`quickack`, ...) | – | younger than the oldest compiler supported: `socket2::SockRef` |
+//! | `TcpListener::bind` | same | 4096 connections may wait for `accept`, std: 128 |
+//! | `accept`, `incoming`, [`Incoming`] | same | acceptors are served in order |
+//! | `TcpListener::{local_addr, try_clone, set_ttl, ttl, take_error, set_nonblocking}` | same | |
+//! | `TcpListener::{set_only_v6, only_v6}` (deprecated) | – | |
+//! | `into_incoming` (unstable) | – | |
+//! | `From<OwnedFd>`, `Into<OwnedFd>`, `AsFd`, `AsRawFd`, `IntoRawFd` | same | into: blocking again, unless `set_nonblocking(true)` was called |
+//! | `FromRawFd` | – | an unsafe function: `OwnedFd::from_raw_fd(fd).into()` |
+//! | – | `From` std's type and into it | timeouts and data go along |
+//! | `Send`, `Sync` | – | a socket stays on its OS thread; send std's type and convert it there |
+//! | `UnwindSafe`, `RefUnwindSafe` | – | wrap it in `AssertUnwindSafe` for `catch_unwind` |
+//! | `Debug` | same | |
+//! | [`ToSocketAddrs`] and all its implementations | same | a trait of its own, since std's would block on a name |
+//! | `UdpSocket` | – | std's blocks the whole OS thread |
+//!
+//! Two things to know about clones. After [`close`](TcpStream::close) a clone sees the end of the connection. After one
+//! of them was turned into std's type, the kernel's socket is blocking for all of them.
+//!
+//! Urgent (out-of-band) data is not supported: a read stops at its mark and may then wait although there is more.
+#![forbid(unsafe_code)]
+
+mod addr;
+mod options;
+mod resolve;
+mod tcp_listener;
+mod tcp_stream;
+
+pub use std::net::{AddrParseError, IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, SocketAddrV4, SocketAddrV6};
+
+pub use addr::ToSocketAddrs;
+pub use tcp_listener::{Incoming, TcpListener};
+pub use tcp_stream::TcpStream;

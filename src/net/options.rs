@@ -1,0 +1,101 @@
+//! What std keeps in the kernel for each open socket and a green socket must keep itself: timeouts and the mode.
+//!
+//! The socket is non-blocking all the time, so `SO_RCVTIMEO` would mean nothing and `O_NONBLOCK` is taken. In std both
+//! belong to the open socket, not to the descriptor: clones share them. So clones share one `Shared`. Most sockets
+//! never set any of this and have no `Shared` at all.
+#![forbid(unsafe_code)]
+
+use std::cell::{Cell, OnceCell};
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::runtime::reactor::Direction;
+
+/// Options of one handle.
+#[derive(Debug, Default)]
+pub(super) struct Options(OnceCell<Rc<Shared>>);
+
+/// Options of all handles of one open socket.
+#[derive(Debug, Default)]
+struct Shared {
+    /// How long a read may wait.
+    read: Cell<Option<Duration>>,
+    /// How long a write may wait.
+    write: Cell<Option<Duration>>,
+    /// Whether the program asked for `WouldBlock` in place of waiting.
+    nonblocking: Cell<bool>,
+}
+
+impl Shared {
+    /// The timeout of one direction.
+    fn timeout(&self, direction: Direction) -> &Cell<Option<Duration>> {
+        match direction {
+            Direction::Read => &self.read,
+            Direction::Write => &self.write,
+        }
+    }
+}
+
+impl Options {
+    /// The options there are; made now if there are none.
+    fn shared(&self) -> &Rc<Shared> {
+        self.0.get_or_init(Rc::default)
+    }
+
+    /// How long a call may wait, as `Source` takes it: `None` for ever, zero not at all.
+    #[inline]
+    pub(super) fn patience(&self, direction: Direction) -> Option<Duration> {
+        match self.0.get() {
+            None => None,
+            Some(shared) if shared.nonblocking.get() => Some(Duration::ZERO),
+            Some(shared) => shared.timeout(direction).get(),
+        }
+    }
+
+    /// The timeout of one direction.
+    pub(super) fn timeout(&self, direction: Direction) -> Option<Duration> {
+        self.0.get().and_then(|shared| shared.timeout(direction).get())
+    }
+
+    /// Sets the timeout of one direction.
+    ///
+    /// # Errors
+    /// `InvalidInput` for zero, in std's words.
+    pub(super) fn set_timeout(&self, direction: Direction, timeout: Option<Duration>) -> io::Result<()> {
+        refuse_zero(timeout)?;
+        self.shared().timeout(direction).set(timeout);
+        Ok(())
+    }
+
+    /// Whether the program asked for `WouldBlock` in place of waiting.
+    pub(super) fn nonblocking(&self) -> bool {
+        self.0.get().is_some_and(|shared| shared.nonblocking.get())
+    }
+
+    /// Asks for `WouldBlock` in place of waiting, or for waiting.
+    pub(super) fn set_nonblocking(&self, on: bool) {
+        self.shared().nonblocking.set(on);
+    }
+
+    /// Options for a clone of the socket: the same ones.
+    pub(super) fn share(&self) -> Options {
+        Options(OnceCell::from(Rc::clone(self.shared())))
+    }
+
+    /// Whether any option was ever set, here or on a clone, or a clone was made.
+    pub(super) fn were_used(&self) -> bool {
+        self.0.get().is_some()
+    }
+}
+
+/// A timeout of zero would mean "for ever" to the kernel; std refuses it.
+///
+/// # Errors
+/// See above.
+pub(super) fn refuse_zero(timeout: Option<Duration>) -> io::Result<()> {
+    if timeout == Some(Duration::ZERO) {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "cannot set a 0 duration timeout"));
+    }
+    Ok(())
+}

@@ -1,0 +1,121 @@
+//! Host names are looked up without stopping anybody else.
+
+mod net_support;
+
+use std::cell::Cell;
+use std::io::Write;
+use std::rc::Rc;
+
+use greenling::net::{TcpListener, TcpStream, ToSocketAddrs};
+use greenling::{hub, spawn, yield_now};
+use net_support::bounded;
+
+#[test]
+fn a_name_is_connected_to_while_others_run() {
+    bounded(|| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let turns = Rc::new(Cell::new(0));
+        let seen = Rc::clone(&turns);
+        let other = spawn(move || -> () {
+            loop {
+                seen.set(seen.get() + 1);
+                yield_now();
+            }
+        });
+        // localhost may mean ::1 first, where nobody listens: then the second address is tried.
+        let mut stream = TcpStream::connect(("localhost", port)).unwrap();
+        assert!(turns.get() > 0);
+        stream.write_all(b"x").unwrap();
+        listener.accept().unwrap();
+        other.kill();
+        assert!(other.join().is_err());
+        assert_eq!(hub::live_threads(), 0);
+    });
+}
+
+#[test]
+fn a_name_can_be_listened_on() {
+    bounded(|| {
+        let listener = TcpListener::bind("localhost:0").unwrap();
+        assert!(listener.local_addr().unwrap().ip().is_loopback());
+    });
+}
+
+#[test]
+fn main_may_wait_for_a_lookup_with_nobody_else_alive() {
+    bounded(|| assert!("localhost:1".to_socket_addrs().unwrap().count() > 0));
+}
+
+#[test]
+fn a_literal_needs_no_other_thread_and_no_switch() {
+    bounded(|| {
+        greenling::no_switch(|| {
+            for literal in ["127.0.0.1:1", "[::1]:1"] {
+                assert_eq!(literal.to_socket_addrs().unwrap().count(), 1);
+            }
+            assert_eq!(("::1", 1).to_socket_addrs().unwrap().count(), 1);
+        });
+    });
+}
+
+#[test]
+fn many_green_threads_on_several_hubs_look_names_up() {
+    bounded(|| {
+        let hubs: Vec<_> = (0..3)
+            .map(|_| {
+                std::thread::spawn(|| {
+                    let lookups: Vec<_> = (0..40)
+                        .map(|port| spawn(move || ("localhost", port).to_socket_addrs().unwrap().next()))
+                        .collect();
+                    for (port, lookup) in (0..).zip(lookups) {
+                        let addr = lookup.join().unwrap().unwrap();
+                        assert!(addr.ip().is_loopback());
+                        assert_eq!(addr.port(), port);
+                    }
+                })
+            })
+            .collect();
+        for hub in hubs {
+            hub.join().unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_killed_lookup_leaves_the_hub_clean() {
+    bounded(|| {
+        let victims: Vec<_> =
+            (0..20).map(|_| spawn(|| "localhost:1".to_socket_addrs().map(Iterator::count).unwrap())).collect();
+        yield_now();
+        for victim in &victims {
+            victim.kill();
+        }
+        for victim in victims {
+            // A lookup that was done before the kill has its result.
+            assert!(victim.join().map_or_else(|error| error.is_killed(), |found| found > 0));
+        }
+        assert_eq!(hub::live_threads(), 0);
+        assert!("localhost:1".to_socket_addrs().unwrap().count() > 0);
+    });
+}
+
+#[test]
+fn a_lookup_while_unwinding_is_an_error() {
+    struct Looks(Rc<Cell<bool>>);
+    impl Drop for Looks {
+        fn drop(&mut self) {
+            self.0.set("localhost:1".to_socket_addrs().is_err());
+        }
+    }
+    bounded(|| {
+        let refused = Rc::new(Cell::new(false));
+        let looks = Looks(Rc::clone(&refused));
+        let victim = spawn(move || {
+            let _looks = looks;
+            std::panic::resume_unwind(Box::new("on purpose"));
+        });
+        assert!(victim.join().is_err());
+        assert!(refused.get());
+    });
+}

@@ -1,0 +1,140 @@
+//! How often the kernel is entered: two calls and a wait for a request, none while nothing happens.
+
+mod net_support;
+
+use std::env;
+use std::io::{Read, Write};
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use greenling::net::TcpListener;
+use greenling::spawn;
+use net_support::bounded;
+
+/// Set in a child: the file into which it writes the number of its hub's OS thread.
+const ROLE: &str = "GREENLING_SYSCALLS_CHILD";
+
+/// Requests that the child serves.
+const REQUESTS: usize = 500;
+
+/// The kernel's number of the calling OS thread.
+fn thread_number() -> String {
+    let link = std::fs::read_link("/proc/thread-self").unwrap();
+    link.file_name().unwrap().to_str().unwrap().to_owned()
+}
+
+/// Serves one connection on this OS thread's hub, another OS thread is the client.
+fn serve(with_buffer: bool) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    let client = std::thread::spawn(move || {
+        let mut stream = std::net::TcpStream::connect(addr).unwrap();
+        let mut buf = [0; 64];
+        for _ in 0..REQUESTS {
+            stream.write_all(b"request").unwrap();
+            assert_eq!(stream.read(&mut buf).unwrap(), 7);
+        }
+    });
+    let server = spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        if with_buffer {
+            let mut buf = [0; 1024];
+            while let Ok(n @ 1..) = stream.read(&mut buf) {
+                stream.write_all(&buf[..n]).unwrap();
+            }
+        } else {
+            let echo = |bytes: &[u8]| (&stream).write_all(bytes).map(|()| bytes.len());
+            while let Ok(Ok(1..)) = stream.read_with(echo) {}
+        }
+    });
+    server.join().unwrap();
+    client.join().unwrap();
+}
+
+#[test]
+fn a_request_takes_two_system_calls_and_a_wait() {
+    const TEST: &str = "a_request_takes_two_system_calls_and_a_wait";
+    if let Some(file) = env::var_os(ROLE) {
+        bounded(|| {
+            std::fs::write(file, thread_number()).unwrap();
+            serve(true);
+            serve(false);
+        });
+        std::process::exit(0);
+    }
+    let base = env::temp_dir().join(format!("greenling-strace-{}", std::process::id()));
+    let (log, number) = (base.with_extension("log"), base.with_extension("tid"));
+    let traced = Command::new("strace")
+        .args(["-f", "-qq", "-o"])
+        .arg(&log)
+        .arg(env::current_exe().unwrap())
+        .args(["--exact", TEST, "--nocapture"])
+        .env(ROLE, &number)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    if !traced.is_ok_and(|status| status.success()) {
+        println!("skipped: strace is missing or not allowed to trace");
+        return;
+    }
+    let trace = std::fs::read_to_string(&log).unwrap();
+    let thread = std::fs::read_to_string(&number).unwrap();
+    let _ = (std::fs::remove_file(log), std::fs::remove_file(number));
+    let calls: Vec<&str> = trace
+        .lines()
+        .filter_map(|line| line.strip_prefix(&thread)?.trim_start().split_once('(').map(|(name, _)| name))
+        .collect();
+    let count = |names: &[&str]| calls.iter().filter(|name| names.contains(name)).count();
+    let (reads, writes) = (count(&["recvfrom"]), count(&["sendto"]));
+    let waits = count(&["epoll_wait", "epoll_pwait", "epoll_pwait2"]);
+    println!("{} requests: {reads} reads, {writes} writes, {waits} waits", 2 * REQUESTS);
+    assert_eq!(writes, 2 * REQUESTS);
+    // For each of the two connections: one read to find out that it must wait, one for the end.
+    assert!((2 * REQUESTS..=2 * REQUESTS + 4).contains(&reads), "{reads} reads");
+    // One more now and then, while others are runnable.
+    assert!(waits <= 2 * REQUESTS + 20, "{waits} waits");
+    // The listener is accepted from twice, each at most once in vain; streams and listeners register once.
+    assert!(count(&["epoll_ctl"]) <= 6 && count(&["accept4"]) <= 4);
+}
+
+/// Times the OS thread `number` gave the CPU away because it waited.
+fn waits_of(number: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/self/task/{number}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")).unwrap();
+    line.trim().parse().unwrap()
+}
+
+#[test]
+fn an_idle_hub_sleeps_in_one_system_call() {
+    bounded(|| {
+        let (tell, told) = mpsc::channel();
+        let (stop, stopped) = mpsc::channel();
+        let hub = std::thread::spawn(move || {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let addr = listener.local_addr().unwrap();
+            let clients: Vec<_> = (0..10).map(|_| std::net::TcpStream::connect(addr).unwrap()).collect();
+            let readers: Vec<_> = (0..10)
+                .map(|_| {
+                    let mut stream = listener.accept().unwrap().0;
+                    spawn(move || stream.read(&mut [0; 8]).unwrap())
+                })
+                .collect();
+            let acceptor = spawn(move || listener.accept().map(drop).unwrap());
+            tell.send((thread_number(), clients, addr)).unwrap();
+            for reader in readers {
+                assert_eq!(reader.join().unwrap(), 0);
+            }
+            acceptor.join().unwrap();
+            stopped.recv().unwrap();
+        });
+        let (number, clients, addr) = told.recv().unwrap();
+        std::thread::sleep(Duration::from_millis(50));
+        let before = waits_of(&number);
+        std::thread::sleep(Duration::from_millis(300));
+        assert_eq!(waits_of(&number), before, "an idle hub woke up");
+        drop((clients, std::net::TcpStream::connect(addr).unwrap()));
+        stop.send(()).unwrap();
+        hub.join().unwrap();
+    });
+}
