@@ -5,10 +5,12 @@ mod common;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::io::{Read, Write};
 use std::rc::Rc;
 use std::time::Duration;
 
 use common::{Primitive, Subject, Wakes, five_properties};
+use greenling::net::{TcpListener, TcpStream};
 use greenling::thread::{self, JoinHandle, Thread, current, park, park_timeout, scope, sleep, spawn, yield_now};
 use greenling::{Greenlet, GreenletExit};
 
@@ -261,4 +263,38 @@ fn a_killed_switch_leaves_no_greenlet_behind() {
     assert!(unwound.get(), "the greenlet lost its last handle and was unwound");
     assert_eq!(greenling::hub::live_threads(), before);
     let _: fn(GreenletExit) = drop;
+}
+
+/// A connected pair: who waits reads, who wakes writes a byte.
+#[test]
+fn a_read_of_a_tcp_stream_has_the_five_properties() {
+    let _guard = common::guard();
+    five_properties(&Primitive {
+        name: "TcpStream::read",
+        wakes: Wakes::One,
+        make: || {
+            let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+            let ours = TcpStream::connect(listener.local_addr().expect("bound")).expect("connect");
+            let theirs = Rc::new(listener.accept().expect("accept").0);
+            let (a, b) = (Rc::clone(&theirs), theirs);
+            // Its handle of the peer is a blocking one, so that a wake-up does not switch.
+            let ours = std::net::TcpStream::from(ours);
+            let wait = move || {
+                let mut byte = [0];
+                assert_eq!((&*a).read(&mut byte).expect("a byte"), 1);
+            };
+            Subject::new(wait, move || {
+                assert_eq!((&ours).write(&[1]).expect("room"), 1);
+                // So that the next look finds it.
+                std::thread::sleep(Duration::from_millis(1));
+            })
+            .or_for(move |limit| {
+                b.set_read_timeout(Some(limit.max(Duration::from_nanos(1)))).expect("not zero");
+                let mut byte = [0];
+                let read = (&*b).read(&mut byte);
+                b.set_read_timeout(None).expect("none");
+                read.is_ok()
+            })
+        },
+    });
 }

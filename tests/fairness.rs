@@ -10,8 +10,11 @@ use std::time::{Duration, Instant};
 use greenling::thread::{JoinHandle, park, spawn, yield_now};
 use greenling::{sleep, timeout};
 
-/// Threads that yield until they are told to stop, and how often they did.
-fn yielders(number: usize) -> (Vec<JoinHandle<()>>, Rc<Cell<bool>>, Rc<Cell<u64>>) {
+/// Threads that yield until they are told to stop, how to tell them, and how often they did.
+type Yielders = (Vec<JoinHandle<()>>, Rc<Cell<bool>>, Rc<Cell<u64>>);
+
+/// See [`Yielders`].
+fn yielders(number: usize) -> Yielders {
     let (stop, yields) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(0)));
     let threads = (0..number)
         .map(|_| {

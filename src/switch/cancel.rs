@@ -26,8 +26,18 @@ pub(crate) struct ScopeExpired(pub(crate) u64);
 /// What a killed greenlet unwinds with: [`Greenlet::kill`](crate::Greenlet::kill), or the drop of its last handle.
 ///
 /// It cannot be made by hand. Catch it with `catch_unwind` only to clean up, and pass it on with `resume_unwind`.
+///
+/// ```compile_fail
+/// let exit = greenling::GreenletExit(0);
+/// ```
 #[derive(Debug)]
-pub struct GreenletExit(pub(crate) ());
+pub struct GreenletExit(
+    /// Which kill it came from, and so which value goes with it; [`NO_VALUE`] for none.
+    pub(crate) u64,
+);
+
+/// The number of a [`GreenletExit`] that carries no value.
+pub(crate) const NO_VALUE: u64 = 0;
 
 impl fmt::Display for GreenletExit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -106,7 +116,7 @@ fn raise_kill(me: Fiber) {
 /// What a kill unwinds `me` with. Call it only to raise it.
 pub(crate) fn kill_payload(me: Fiber) -> Box<dyn Any + Send> {
     me.attention.set(me.attention.get() | attention::RAISED);
-    if me.green_thread.get() { Box::new(Killed) } else { Box::new(GreenletExit(())) }
+    if me.green_thread.get() { Box::new(Killed) } else { Box::new(GreenletExit(NO_VALUE)) }
 }
 
 /// Panics in the child of a fork, whose copy of the hub and of the other fibers must not be used.

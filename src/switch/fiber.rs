@@ -106,10 +106,12 @@ pub(crate) mod attention {
     pub(crate) const NO_SWITCH: u8 = 4;
     /// Main only: nothing can ever wake it; the report is in the root.
     pub(crate) const DEADLOCK: u8 = 8;
+    /// Greenlets only: its last handle was dropped while it ran. Its next switch is its last; see `greenlet`.
+    pub(crate) const ABANDONED: u8 = 16;
     /// In the child of a fork: nothing may switch any more. Set in the fiber that forked and in main.
-    pub(crate) const FORKED: u8 = 16;
+    pub(crate) const FORKED: u8 = 32;
     /// A kill was raised in it. If another one is due, the program swallowed that one.
-    pub(crate) const RAISED: u8 = 32;
+    pub(crate) const RAISED: u8 = 64;
 }
 
 /// The deadline of the innermost `timeout` scope that expires first, and whose it is.
@@ -500,6 +502,27 @@ impl ControlBlock {
         prefetch_read(newest);
         prefetch_read(newest.wrapping_sub(64));
         prefetch_read(newest.wrapping_add(64));
+        prefetch_read(self.payload.get().wrapping_sub(16));
+    }
+
+    /// `prefetch_block` for a fiber that comes out of a wait: all lines that parking touched.
+    #[inline(always)]
+    pub(crate) fn prefetch_whole_block(&self) {
+        let block = ptr::from_ref(self).cast::<u8>();
+        prefetch_read(block);
+        prefetch_read(block.wrapping_add(64));
+        prefetch_read(block.wrapping_add(128));
+        prefetch_read(block.wrapping_add(192));
+    }
+
+    /// `prefetch_frames` for a fiber that comes out of a wait: it will return through the frames of a blocking call,
+    /// and call the next one.
+    #[inline(always)]
+    pub(crate) fn prefetch_more_frames(&self) {
+        let newest = ptr::without_provenance::<u8>(self.frames_end.get());
+        for line in 0..12 {
+            prefetch_read(newest.wrapping_add(64 * line).wrapping_sub(256));
+        }
         prefetch_read(self.payload.get().wrapping_sub(16));
     }
 

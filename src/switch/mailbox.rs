@@ -47,7 +47,8 @@ fn type_of<M: 'static>() -> TypeId {
     TypeId::of::<M>()
 }
 
-/// Puts a message into the mailbox of `fiber`, which must wait in `receive::<M>`.
+/// Puts a message into the mailbox of `fiber`, which must wait in `receive::<M>`. The caller makes it run next, before
+/// any foreign code.
 #[inline(always)]
 pub(crate) fn deliver<M: 'static>(fiber: Fiber, message: Message<M>) -> Result<(), (Refusal, Message<M>)> {
     if fiber.state.get() != State::Switched {

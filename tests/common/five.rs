@@ -28,7 +28,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use greenling::thread::{JoinHandle, spawn, yield_now};
+use greenling::thread::{JoinHandle, sleep, spawn, yield_now};
 use greenling::{TimeoutError, timeout};
 
 use super::hog_until;
@@ -107,19 +107,26 @@ impl std::fmt::Debug for Subject {
     }
 }
 
-/// Lets everybody who is runnable run, and those whom they make runnable.
+/// Lets everybody who is runnable run, and those whom they make runnable, and the hub look at its descriptors.
 fn settle() {
     for _ in 0..10 {
         yield_now();
     }
+    sleep(Duration::from_micros(100));
+    for _ in 0..10 {
+        yield_now();
+    }
 }
+
+/// One property.
+type Check = fn(&Primitive);
 
 /// Checks all that apply; a message names the primitive and the property.
 ///
 /// # Panics
 /// If one of them does not hold.
 pub fn five_properties(primitive: &Primitive) {
-    let properties: [(&str, fn(&Primitive)); 6] = [
+    let properties: [(&str, Check); 6] = [
         ("1: its own timeout works", own_timeout),
         ("2: an outer timeout passes through", outer_timeout),
         ("3: a kill takes the waiter out", kill),
@@ -306,7 +313,10 @@ fn fifo(primitive: &Primitive) {
             })
         })
         .collect();
-    settle();
+    // Only as long as it takes them to begin to wait: those that wait by yielding go round and round.
+    for _ in 0..10 {
+        yield_now();
+    }
     for _ in &threads {
         (subject.wake)();
     }

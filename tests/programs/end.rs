@@ -1,9 +1,11 @@
 //! A program with a main of its own, built and run by `tests/programs.rs`, once for each way to panic.
 #![forbid(unsafe_code)]
 
+use std::io::{Read, Write};
 use std::rc::Rc;
 use std::time::Duration;
 
+use greenling::net::{TcpListener, TcpStream};
 use greenling::thread::{park, scope, spawn, yield_now};
 use greenling::{Greenlet, TimeoutError, hub, sleep, timeout};
 
@@ -60,6 +62,7 @@ fn without_unwinding() {
     });
     assert_eq!(greenlet.switch(1), 2);
     assert_eq!(greenlet.switch(5), 5);
+    assert_eq!(echo("hello"), "hello");
     let os = std::thread::spawn(|| {
         drop(spawn(park));
         yield_now();
@@ -67,6 +70,23 @@ fn without_unwinding() {
     });
     os.join().unwrap();
     println!("all well");
+}
+
+/// Sends a line to an echo thread and back.
+fn echo(line: &str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        std::io::copy(&mut &stream, &mut &stream).unwrap()
+    });
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.write_all(line.as_bytes()).unwrap();
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut back = String::new();
+    stream.read_to_string(&mut back).unwrap();
+    assert_eq!(server.join().unwrap(), line.len() as u64);
+    back
 }
 
 /// Drops the last handle of a suspended greenlet, which cannot be unwound.
