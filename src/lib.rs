@@ -1,4 +1,71 @@
 //! Green threads for Linux: greenlet-style switches and gevent-style blocking IO on one epoll reactor per OS thread.
+//!
+//! Write plain blocking Rust; calls that would wait let another green thread run. No `async`, no `Send`, no locks: the
+//! green threads of an OS thread take turns on it, each on a stack of its own.
+//!
+//! ```
+//! use greenling::{net::{TcpListener, TcpStream}, spawn};
+//! use std::io::{Read, Write};
+//!
+//! let listener = TcpListener::bind("127.0.0.1:0")?;
+//! let addr = listener.local_addr()?;
+//! let server = spawn(move || {
+//!     let (stream, _) = listener.accept().unwrap(); // waits, so that others run
+//!     std::io::copy(&mut &stream, &mut &stream).unwrap()
+//! });
+//! let mut client = TcpStream::connect(addr)?;
+//! client.write_all(b"echo")?;
+//! client.read_exact(&mut [0; 4])?;
+//! drop(client);
+//! assert_eq!(server.join().unwrap(), 4); // bytes that were copied
+//! # Ok::<(), std::io::Error>(())
+//! ```
+//!
+//! There is no `run` and no `block_on`: a blocking call in `main` runs the hub until it can return.
+//!
+//! # What is where
+//!
+//! * [`spawn`], [`sleep`], [`yield_now`] and [`thread`]: green threads, shaped like `std::thread`.
+//! * [`Greenlet`]: explicit switches with values, as in Python's greenlet.
+//! * [`net`]: TCP, shaped like `std::net`.
+//! * [`io`]: `std::io`, with a green `stdin`.
+//! * [`timeout`], [`shield`], [`no_switch`]: limits on waiting.
+//! * [`hub`]: what the OS thread's scheduler is asked and told: stacks, counters, shutdown.
+//!
+//! The README has the table from `std` to this crate and the limits with their cures.
+//!
+//! # Reading order
+//!
+//! For those who read the code. `DESIGN.md` is the guided tour; its chapter 0 lists every file. The short route:
+//!
+//! 1. `src/switch/stack.rs`: one stack, and what lies where in it.
+//! 2. `src/switch/fiber.rs`: one coroutine, its states, how it is resumed and suspends.
+//! 3. `src/switch/root.rs`: the loop that resumes fibers.
+//! 4. `src/switch/greenlet.rs`: explicit switches on top of that, and nothing else.
+//! 5. `src/runtime/hub.rs`: who can run now? Mail, epoll, timers.
+//! 6. `src/runtime/park.rs`: the only way anything blocks.
+//! 7. `src/runtime/source.rs`: one descriptor: try, wait, try again.
+//! 8. `src/thread/spawn.rs`: a green thread's life.
+//! 9. `src/net/tcp_stream.rs`: std's methods on 7.
+//!
+//! # Layers
+//!
+//! A file imports lower ranks only:
+//!
+//! | rank | folder | is | names |
+//! |---|---|---|---|
+//! | 0 | `pure/` | data structures without kernel, clock or stacks | `crossbeam-queue`, nothing of the crate |
+//! | 0 | `sys/` | the kernel seam | `libc`, nothing of the crate |
+//! | 1 to 6 | `switch/` | stacks, fibers, the root loop, greenlets | `corosensei` |
+//! | 7 to 9 | `runtime/` | reactor, mail, reports; hub and park; source | |
+//! | 10 | `hub.rs`, `interrupt.rs`, `thread/` | what programs call | |
+//! | 11 | `net/`, `io/` | sockets and stdin with std's methods | |
+//!
+//! `tests/tidy.rs` has the rank of each file, and checks the imports.
+//!
+//! Four inversions keep this free of cycles: the reactor wakes and schedules nobody, the inbox *answers* whether the bell
+//! must be rung, the timer wheel is *told* the time, and the root loop asks a trait object who can run, so that greenlets
+//! know no hub.
 
 #[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
 compile_error!("greenling runs on Linux on x86-64 and aarch64 only: it needs epoll, eventfd and madvise guards");
@@ -20,3 +87,13 @@ pub use switch::greenlet::{
     WeakGreenlet, settrace,
 };
 pub use thread::{sleep, spawn, yield_now};
+
+/// DESIGN.md, for its examples.
+#[cfg(doctest)]
+#[doc = include_str!("../DESIGN.md")]
+mod design {}
+
+/// README.md, for its examples.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

@@ -52,6 +52,13 @@ impl<T> Inbox<T> {
         self.bell.must_ring()
     }
 
+    /// Any thread: something else changed that the hub looks at after `prepare_to_sleep`. If it returns true, the caller must
+    /// ring the hub's eventfd.
+    #[must_use = "if this is true the hub sleeps, and will not wake up until the caller rings"]
+    pub(crate) fn must_ring(&self) -> bool {
+        self.bell.must_ring()
+    }
+
     /// Hub: takes the oldest message. On an empty inbox this costs a fence; `has_mail` does not.
     #[inline]
     pub(crate) fn pop(&self) -> Option<T> {

@@ -60,6 +60,7 @@ fn suspend(root: &Root, hub: &Hub, me: Fiber, reason: Reason, deadline: u64) -> 
     }
     me.reason.set(reason);
     me.since.set(root.clock.get());
+    me.note_frames();
     me.state.set(State::Parked);
     root.switch_out(me);
     me.state.set(State::Running);
@@ -96,6 +97,7 @@ pub(crate) fn park_uninterrupted(root: &Root, hub: &Hub, me: Fiber, reason: Reas
     }
     me.reason.set(reason);
     me.since.set(root.clock.get());
+    me.note_frames();
     me.state.set(State::Parked);
     root.switch_out(me);
     me.state.set(State::Running);

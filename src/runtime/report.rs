@@ -52,11 +52,14 @@ pub(crate) fn deadlock(root: &Root) -> String {
         "deadlock: nothing is runnable, no timer is set, no descriptor is waited for, and so main would wait for ever",
     );
     for fiber in fibers.iter().take(MOST) {
-        let waited = now.saturating_sub(fiber.since.get()) as f64 / 1e9;
         let _ = write!(text, "\n  {} {}", label(*fiber), words(fiber.reason.get(), &names));
-        let _ = write!(text, ", for {waited:.1} s");
+        // An explicit switch is so cheap that noting its time would show; everything that parks notes it.
+        if fiber.state.get() == State::Parked {
+            let waited = now.saturating_sub(fiber.since.get()) as f64 / 1e9;
+            let _ = write!(text, ", for {waited:.1} s");
+        }
         if !fiber.is_main() {
-            let _ = write!(text, ", spawned at {}", fiber.spawned_at);
+            let _ = write!(text, ", spawned at {}", fiber.spawned_at());
         }
     }
     if fibers.len() > MOST {
@@ -102,11 +105,11 @@ fn cycle(fibers: &[Fiber], names: &HashMap<u64, String>) -> Option<String> {
 pub(crate) fn classify_fault(address: usize, out: &mut Message) -> bool {
     let Some(root) = existing_root() else { return false };
     let fiber = root.current();
-    if fiber.is_main() || fiber.state.get() == State::Free || !fiber.slot().guards(address) {
+    if fiber.is_main() || fiber.state.get() == State::Unused || !fiber.slot().guards(address) {
         return false;
     }
     let size = Slot::stack_size(fiber.slot().shift);
-    let (id, at) = (fiber.id.get(), fiber.spawned_at);
+    let (id, at) = (fiber.id.get(), fiber.spawned_at());
     let kind = if fiber.green_thread.get() { "green thread" } else { "greenlet" };
     let _ = fiber.with_name(|name| match name {
         Some(name) => {
@@ -139,7 +142,7 @@ pub(crate) fn name_panics() {
             {
                 let fiber = root.current();
                 let kind = if fiber.green_thread.get() { "green thread " } else { "" };
-                eprintln!("{kind}{}, spawned at {}:", label(fiber), fiber.spawned_at);
+                eprintln!("{kind}{}, spawned at {}:", label(fiber), fiber.spawned_at());
             }
             previous(info);
         }));

@@ -31,11 +31,12 @@
 use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
 use std::marker::PhantomData;
-use std::mem::{MaybeUninit, align_of, size_of};
+use std::mem::{MaybeUninit, align_of, offset_of, size_of};
 use std::num::NonZeroU64;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::ptr::{self, NonNull};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use corosensei::{Coroutine, CoroutineResult, Yielder};
 
@@ -56,8 +57,10 @@ type Suspender = Yielder<(), Option<Fiber>>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum State {
-    /// The slot is in the pool. Zero, since an unused page reads as zero.
-    Free = 0,
+    /// The slot was never used, or its pages went back to the kernel. Zero, since such a page reads as zero.
+    Unused = 0,
+    /// The slot is in the pool, with a block whose fields are neutral.
+    Pooled,
     /// In the run queue, or about to be resumed.
     Ready,
     /// On the CPU, or main while the root loop runs on its behalf.
@@ -103,6 +106,12 @@ pub(crate) mod attention {
     pub(crate) const NO_SWITCH: u8 = 4;
     /// Main only: nothing can ever wake it; the report is in the root.
     pub(crate) const DEADLOCK: u8 = 8;
+    /// Greenlets only: its last handle was dropped while it ran. Its next switch is its last; see `greenlet`.
+    pub(crate) const ABANDONED: u8 = 16;
+    /// In the child of a fork: nothing may switch any more. Set in the fiber that forked and in main.
+    pub(crate) const FORKED: u8 = 32;
+    /// A kill was raised in it. If another one is due, the program swallowed that one.
+    pub(crate) const RAISED: u8 = 64;
 }
 
 /// The deadline of the innermost `timeout` scope that expires first, and whose it is.
@@ -133,80 +142,94 @@ enum PayloadState {
 
 /// All that the runtime knows of one fiber.
 ///
-/// The first line is what every switch touches; the second what parking and waking touch; the rest is cold.
-/// All fields are `Cell`s because only one OS thread ever sees them.
+/// ```text
+/// line 0   what every switch touches: coroutine, suspender, id, state and its flags
+/// line 1   what spawning, running to the end and joining touch besides
+/// line 2.. what waiting touches, then what is rare
+/// ```
+///
+/// A spawn writes lines 0 and 1 only. The rest is *neutral* whenever the slot is in the pool (no timer, no scope, no
+/// greenlet, no name, in no list): whoever sets one of those fields takes it back before the fiber ends. All fields are
+/// `Cell`s because only one OS thread ever sees them.
 #[repr(C, align(64))]
 pub(crate) struct ControlBlock {
     /// The coroutine; initialised from launch to release, never for main.
     coroutine: UnsafeCell<MaybeUninit<Coro>>,
     /// Where `suspend` finds its coroutine (invariant F3); null for main.
     yielder: Cell<*const Suspender>,
-    /// Where its frames ended when it last suspended, give or take a few words; for the prefetcher and for gauges.
-    frames_end: Cell<usize>,
+    /// Unique on this OS thread, never reused, never 0 while live: what makes a stale handle harmless.
+    pub(crate) id: Cell<u64>,
     /// Bits of [`attention`].
     pub(crate) attention: Cell<u8>,
     /// See [`State`].
     pub(crate) state: Cell<State>,
-    /// IO calls that may still succeed at once before the fiber must yield.
-    pub(crate) io_credit: Cell<u8>,
+    /// Whether it is in the timer wheel.
+    pub(crate) in_wheel: Cell<bool>,
     /// Set by a timer that woke this fiber; read and cleared by the wait that armed it.
     pub(crate) timed_out: Cell<bool>,
     /// The one permit of `thread::park`.
     pub(crate) permit: Cell<bool>,
     /// A kill was asked for; sticky until the fiber ends.
     pub(crate) killed: Cell<bool>,
+    /// Whether a `Packet` exists, that is: whether the slot must wait for it.
+    pub(crate) owned: Cell<bool>,
+    /// What the payload holds.
+    payload_state: Cell<PayloadState>,
+
+    /// Where the closure, then the result lies; null for main.
+    payload: Cell<*mut u8>,
+    /// Drops what the payload holds, closure or result.
+    drop_payload: Cell<unsafe fn(*mut u8)>,
+    /// Where it was spawned.
+    spawned_at: Cell<&'static Location<'static>>,
+    /// Where its frames ended when it last yielded or parked, give or take a few words; for the prefetcher.
+    frames_end: Cell<usize>,
+    /// Fibers that wait for the end of this one.
+    pub(crate) joiners: WaitList,
     /// Open shields.
     pub(crate) shields: Cell<u16>,
+    /// Open `no_switch` sections.
+    pub(crate) no_switch: Cell<u16>,
+    /// Whether this fiber was spawned (a green thread) or made by a greenlet.
+    pub(crate) green_thread: Cell<bool>,
+    /// Closure and result may borrow from a scope: nobody drops them after the scope has ended.
+    borrows: Cell<bool>,
+    /// Whether it is in a wait list.
+    pub(crate) linked: Cell<bool>,
+    /// Whether `name` is set.
+    named: Cell<bool>,
+    /// The slot's size as a power of two.
+    shift: u8,
+    /// The slot's colour.
+    colour: u8,
+    /// IO calls that may still succeed at once before the fiber must yield.
+    pub(crate) io_credit: Cell<u8>,
 
-    /// Unique on this OS thread, never reused, never 0: what makes a stale handle harmless.
-    pub(crate) id: Cell<u64>,
+    /// What it waits for; meaningful while it is PARKED or SWITCHED.
+    pub(crate) reason: Cell<Reason>,
+    /// When it was parked: the root's clock, in monotonic nanoseconds.
+    pub(crate) since: Cell<u64>,
     /// Next in the wait list this fiber is in.
     pub(crate) wait_next: Cell<Option<Fiber>>,
     /// Previous in the wait list this fiber is in.
     pub(crate) wait_prev: Cell<Option<Fiber>>,
-    /// What it waits for; meaningful while it is PARKED or SWITCHED.
-    pub(crate) reason: Cell<Reason>,
-    /// When the wait began: the root's clock, in monotonic nanoseconds.
-    pub(crate) since: Cell<u64>,
     /// The deadline of the current wait, `u64::MAX` for none. The wheel entry may be earlier (lazy).
     pub(crate) deadline: Cell<u64>,
+    /// When the wheel entry fires, `u64::MAX` if there is none.
+    pub(crate) timer_at: Cell<u64>,
+
     /// The wheel entry, if there is one; see `hub`.
     pub(crate) timer: Cell<Option<TimerKey>>,
-    /// When the wheel entry fires.
-    pub(crate) timer_at: Cell<u64>,
     /// The `timeout` scope that expires first.
     pub(crate) scope_deadline: Cell<ScopeDeadline>,
-    /// Whether it is in a wait list.
-    pub(crate) linked: Cell<bool>,
-    /// Fibers that wait for the end of this one.
-    pub(crate) joiners: WaitList,
-
     /// While SWITCHED: where the value goes; see `mailbox`.
     pub(crate) mailbox: Cell<*const ()>,
     /// While SWITCHED: the type of message the mailbox takes.
     pub(crate) mailbox_type: Cell<Option<fn() -> std::any::TypeId>>,
     /// The greenlet whose body this fiber runs, as `greenlet` keeps it; none for green threads and main.
     pub(crate) greenlet: Cell<Option<Rc<dyn Any>>>,
-    /// Open `no_switch` sections.
-    pub(crate) no_switch: Cell<u16>,
-    /// What the payload holds.
-    payload_state: Cell<PayloadState>,
-    /// Whether a `Packet` exists, that is: whether the slot must wait for it.
-    pub(crate) owned: Cell<bool>,
-    /// Whether this fiber was spawned (a green thread) or made by a greenlet.
-    pub(crate) green_thread: Cell<bool>,
-    /// Where the closure, then the result lies.
-    payload: Cell<*mut u8>,
-    /// Drops what the payload holds, closure or result.
-    drop_payload: Cell<unsafe fn(*mut u8)>,
-    /// Closure and result may borrow from a scope: nobody drops them after the scope has ended.
-    borrows: bool,
-    /// The slot all of this lies in; meaningless for main.
-    slot: Slot,
-    /// Where it was spawned.
-    pub(crate) spawned_at: &'static Location<'static>,
     /// Its name, if it was given one. Shared with the `Thread` handles.
-    pub(crate) name: UnsafeCell<Option<std::sync::Arc<str>>>,
+    name: UnsafeCell<Option<Arc<str>>>,
 }
 
 /// A live fiber, or main. `Copy`, one word; see invariant F1 for who may hold one.
@@ -246,23 +269,15 @@ pub(crate) struct FiberRef {
     id: NonZeroU64,
 }
 
-/// What to launch a fiber with.
-#[derive(Debug)]
-pub(crate) struct Launch {
-    /// The slot; its guard is in place.
-    pub(crate) slot: Slot,
-    /// The fiber's id.
-    pub(crate) id: u64,
+/// What kind of fiber is launched.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Role {
     /// Whether a `Packet` will own the result.
     pub(crate) owned: bool,
     /// See [`ControlBlock::green_thread`].
     pub(crate) green_thread: bool,
     /// See [`ControlBlock::borrows`].
     pub(crate) borrows: bool,
-    /// See [`ControlBlock::spawned_at`].
-    pub(crate) spawned_at: &'static Location<'static>,
-    /// See [`ControlBlock::name`].
-    pub(crate) name: Option<std::sync::Arc<str>>,
 }
 
 /// Closures up to this many bytes lie in the slot; larger ones belong in a `Box` (see `thread::spawn`).
@@ -279,39 +294,61 @@ pub(crate) fn fits<F, T>(shift: u8) -> bool {
 /// # Safety
 /// The slot is free and its guard is in place; `fits::<F, T>` holds; `f` does not unwind; whatever `F` and `T`
 /// borrow outlives the fiber's end and the taking of its result.
-pub(crate) unsafe fn launch<F, T>(launch: Launch, f: F) -> Fiber
+#[inline(always)]
+pub(crate) unsafe fn launch<F, T>(
+    slot: Slot,
+    id: u64,
+    role: Role,
+    spawned_at: &'static Location<'static>,
+    f: F,
+) -> Fiber
 where
     F: FnOnce(Fiber) -> T,
 {
-    let slot = launch.slot;
-    let block = (slot.top() - size_of::<ControlBlock>()) as *mut ControlBlock;
+    let block = slot.block_at(size_of::<ControlBlock>());
+    // SAFETY: the slot is the caller's, fresh from a pool.
+    if unsafe { state_of(block) } == State::Unused {
+        // SAFETY: the block lies in the slot (S2), is aligned, and holds nothing that would need dropping.
+        unsafe { block.cast().write(ControlBlock::blank(slot.shift, slot.colour(), spawned_at)) };
+    }
+    let fiber = Fiber(block.cast(), PhantomData);
     let align = align_of::<F>().max(align_of::<T>()).max(16);
-    let payload = ((block as usize - size_of::<F>().max(size_of::<T>())) & !(align - 1)) as *mut u8;
-    let fiber = Fiber(
-        // SAFETY: the block lies inside a slot, and no slot starts at address 0 (S2).
-        unsafe { NonNull::new_unchecked(block) },
-        PhantomData,
-    );
+    let payload =
+        block.as_ptr().cast::<u8>().map_addr(|block| (block - size_of::<F>().max(size_of::<T>())) & !(align - 1));
     // SAFETY: the payload area is inside the slot by `fits`, aligned for F, and nobody else's (the slot is free).
     unsafe { payload.cast::<F>().write(f) };
-    let coroutine = Coro::with_stack(FiberStack::new(slot, payload as usize), move |yielder, ()| {
+    let coroutine = Coro::with_stack(FiberStack::new(slot, payload.addr()), move |yielder, ()| {
         body::<F, T>(fiber, yielder);
     });
-    let control = ControlBlock {
-        coroutine: UnsafeCell::new(MaybeUninit::new(coroutine)),
-        payload_state: Cell::new(PayloadState::Closure),
-        payload: Cell::new(payload),
-        drop_payload: Cell::new(drop_in_place::<F>),
-        borrows: launch.borrows,
-        owned: Cell::new(launch.owned),
-        green_thread: Cell::new(launch.green_thread),
-        name: UnsafeCell::new(launch.name),
-        ..ControlBlock::blank(slot, launch.id, launch.spawned_at)
-    };
-    // SAFETY: the block lies in the slot, is aligned (tops are multiples of 64) and the slot is free, so that no
-    // value is overwritten that would need dropping.
-    unsafe { block.write(control) };
+    // SAFETY: nobody else refers to the coroutine of a free slot.
+    unsafe { &mut *fiber.coroutine.get() }.write(coroutine);
+    fiber.id.set(id);
+    fiber.attention.set(0);
+    fiber.state.set(State::Ready);
+    fiber.timed_out.set(false);
+    fiber.permit.set(false);
+    fiber.killed.set(false);
+    fiber.owned.set(role.owned);
+    fiber.payload_state.set(PayloadState::Closure);
+    fiber.payload.set(payload);
+    fiber.drop_payload.set(drop_in_place::<F>);
+    fiber.spawned_at.set(spawned_at);
+    fiber.shields.set(0);
+    fiber.no_switch.set(0);
+    fiber.green_thread.set(role.green_thread);
+    fiber.borrows.set(role.borrows);
     fiber
+}
+
+/// The state in the control block at `block`, or `Unused` if none was ever written there (invariant A1).
+///
+/// # Safety
+/// The block is that of a slot whose pool still exists.
+#[inline(always)]
+unsafe fn state_of(block: NonNull<()>) -> State {
+    let state = block.as_ptr().cast::<State>().wrapping_byte_add(offset_of!(ControlBlock, state));
+    // SAFETY: invariant A1: the state is readable, and zero pages read as Unused.
+    unsafe { state.read() }
 }
 
 /// The first function on every fiber's stack.
@@ -357,53 +394,69 @@ unsafe fn drop_in_place<T>(at: *mut u8) {
 }
 
 impl ControlBlock {
-    /// A block with nothing in it.
-    fn blank(slot: Slot, id: u64, spawned_at: &'static Location<'static>) -> ControlBlock {
+    /// A block with nothing in it, for a slot that has none yet.
+    #[cold]
+    fn blank(shift: u8, colour: u8, spawned_at: &'static Location<'static>) -> ControlBlock {
         ControlBlock {
             coroutine: UnsafeCell::new(MaybeUninit::uninit()),
             yielder: Cell::new(ptr::null()),
-            frames_end: Cell::new(0),
+            id: Cell::new(0),
             attention: Cell::new(0),
-            state: Cell::new(State::Ready),
-            io_credit: Cell::new(u8::MAX),
+            state: Cell::new(State::Pooled),
+            in_wheel: Cell::new(false),
             timed_out: Cell::new(false),
             permit: Cell::new(false),
             killed: Cell::new(false),
+            owned: Cell::new(false),
+            payload_state: Cell::new(PayloadState::Empty),
+            payload: Cell::new(ptr::null_mut()),
+            drop_payload: Cell::new(drop_in_place::<()>),
+            spawned_at: Cell::new(spawned_at),
+            frames_end: Cell::new(0),
+            joiners: WaitList::new(),
             shields: Cell::new(0),
-            id: Cell::new(id),
-            wait_next: Cell::new(None),
-            wait_prev: Cell::new(None),
+            no_switch: Cell::new(0),
+            green_thread: Cell::new(false),
+            borrows: Cell::new(false),
+            linked: Cell::new(false),
+            named: Cell::new(false),
+            shift,
+            colour,
+            io_credit: Cell::new(u8::MAX),
             reason: Cell::new(Reason::Park),
             since: Cell::new(0),
+            wait_next: Cell::new(None),
+            wait_prev: Cell::new(None),
             deadline: Cell::new(u64::MAX),
-            timer: Cell::new(None),
             timer_at: Cell::new(u64::MAX),
+            timer: Cell::new(None),
             scope_deadline: Cell::new(ScopeDeadline::NONE),
-            linked: Cell::new(false),
-            joiners: WaitList::new(),
             mailbox: Cell::new(ptr::null()),
             mailbox_type: Cell::new(None),
             greenlet: Cell::new(None),
-            no_switch: Cell::new(0),
-            payload_state: Cell::new(PayloadState::Empty),
-            owned: Cell::new(false),
-            green_thread: Cell::new(false),
-            payload: Cell::new(ptr::null_mut()),
-            drop_payload: Cell::new(drop_in_place::<()>),
-            borrows: false,
-            slot,
-            spawned_at,
             name: UnsafeCell::new(None),
         }
     }
 
     /// The control block of main, for `root`, which keeps it at one address until the thread ends.
-    pub(crate) fn main(id: u64, name: Option<std::sync::Arc<str>>) -> ControlBlock {
-        ControlBlock {
-            state: Cell::new(State::Running),
-            name: UnsafeCell::new(name),
-            ..ControlBlock::blank(Slot::new(0, 0, super::stack::MIN_SHIFT), id, Location::caller())
-        }
+    pub(crate) fn main(id: u64, name: Option<Arc<str>>) -> ControlBlock {
+        let block = ControlBlock::blank(super::stack::MIN_SHIFT, 0, Location::caller());
+        block.id.set(id);
+        block.state.set(State::Running);
+        block.named.set(name.is_some());
+        ControlBlock { name: UnsafeCell::new(name), ..block }
+    }
+
+    /// Gives a fiber its name; once, before it runs.
+    pub(crate) fn set_name(&self, name: Arc<str>) {
+        self.named.set(true);
+        // SAFETY: nobody holds a reference into the cell: every function here that makes one ends with it.
+        unsafe { *self.name.get() = Some(name) };
+    }
+
+    /// Where it was spawned.
+    pub(crate) fn spawned_at(&self) -> &'static Location<'static> {
+        self.spawned_at.get()
     }
 
     /// Whether this is main's block.
@@ -418,7 +471,10 @@ impl ControlBlock {
     }
 
     /// The name, if it has one.
-    pub(crate) fn name(&self) -> Option<std::sync::Arc<str>> {
+    pub(crate) fn name(&self) -> Option<Arc<str>> {
+        if !self.named.get() {
+            return None;
+        }
         // SAFETY: the name is written at launch only, and its clone runs no foreign code.
         let name = unsafe { &*self.name.get() };
         name.clone()
@@ -433,7 +489,14 @@ impl ControlBlock {
 
     /// The slot; not for main.
     pub(crate) fn slot(&self) -> Slot {
-        self.slot
+        Slot::around(ptr::from_ref(self).addr(), self.shift, self.colour)
+    }
+
+    /// Notes where the frames of the running fiber end, for `prefetch_frames`. Called by what goes through the queue.
+    #[inline(always)]
+    pub(crate) fn note_frames(&self) {
+        let frame = MaybeUninit::<u8>::uninit();
+        self.frames_end.set((&raw const frame).addr());
     }
 
     /// Brings the lines that asking for the frames will touch into the cache.
@@ -449,6 +512,27 @@ impl ControlBlock {
         prefetch_read(newest);
         prefetch_read(newest.wrapping_sub(64));
         prefetch_read(newest.wrapping_add(64));
+        prefetch_read(self.payload.get().wrapping_sub(16));
+    }
+
+    /// `prefetch_block` for a fiber that comes out of a wait: all lines that parking touched.
+    #[inline(always)]
+    pub(crate) fn prefetch_whole_block(&self) {
+        let block = ptr::from_ref(self).cast::<u8>();
+        prefetch_read(block);
+        prefetch_read(block.wrapping_add(64));
+        prefetch_read(block.wrapping_add(128));
+        prefetch_read(block.wrapping_add(192));
+    }
+
+    /// `prefetch_frames` for a fiber that comes out of a wait: it will return through the frames of a blocking call,
+    /// and call the next one.
+    #[inline(always)]
+    pub(crate) fn prefetch_more_frames(&self) {
+        let newest = ptr::without_provenance::<u8>(self.frames_end.get());
+        for line in 0..12 {
+            prefetch_read(newest.wrapping_add(64 * line).wrapping_sub(256));
+        }
         prefetch_read(self.payload.get().wrapping_sub(16));
     }
 
@@ -472,21 +556,21 @@ impl Fiber {
     /// # Safety
     /// The slot was handed out by a pool that still exists.
     pub(crate) unsafe fn in_slot(slot: Slot) -> Option<Fiber> {
-        let block = (slot.top() - size_of::<ControlBlock>()) as *const ControlBlock;
-        // SAFETY: invariant A1: the state is readable, and zero pages read as Free.
-        let state = unsafe { ptr::addr_of!((*block).state).cast::<State>().read() };
-        match state {
-            State::Free => None,
-            _ => NonNull::new(block.cast_mut()).map(|block| Fiber(block, PhantomData)),
+        let block = slot.block_at(size_of::<ControlBlock>());
+        // SAFETY: the caller's promise.
+        match unsafe { state_of(block) } {
+            State::Unused | State::Pooled => None,
+            _ => Some(Fiber(block.cast(), PhantomData)),
         }
     }
 
     /// Runs the fiber until it suspends or ends. Only the root loop calls this (invariant F4).
     #[inline(always)]
     pub(crate) fn resume(self) -> Progress {
-        // SAFETY: the coroutine is initialised from launch to release (F1), and the root loop is its only user:
-        // the fiber itself, which runs meanwhile, never touches this field.
-        let coroutine = unsafe { (*self.coroutine.get()).assume_init_mut() };
+        // SAFETY: the root loop is the only user of this field: the fiber itself, which runs meanwhile, never touches it.
+        let coroutine = unsafe { &mut *self.coroutine.get() };
+        // SAFETY: the coroutine is initialised from launch to release (F1).
+        let coroutine = unsafe { coroutine.assume_init_mut() };
         match coroutine.resume(()) {
             CoroutineResult::Yield(next) => Progress::Suspended(next),
             CoroutineResult::Return(()) => Progress::Finished,
@@ -499,8 +583,6 @@ impl Fiber {
     /// The caller is this fiber, and is not main.
     #[inline(always)]
     pub(crate) fn suspend(self, next: Option<Fiber>) {
-        let frame = 0_u8;
-        self.frames_end.set((&raw const frame).addr());
         // SAFETY: invariant F3: the caller runs on this fiber's stack, inside `body`, so the link is there.
         let yielder = unsafe { &*self.yielder.get() };
         yielder.suspend(next);
@@ -542,18 +624,23 @@ impl Fiber {
     /// # Safety
     /// The fiber is FINISHED and nobody holds it any more, except as a [`FiberRef`].
     pub(crate) unsafe fn dismantle(self) -> Slot {
-        if self.payload_state.replace(PayloadState::Empty) == PayloadState::Result && !self.borrows {
+        // First of all: if the result owns the thread's own handle, that handle finds nobody.
+        self.id.set(0);
+        if self.payload_state.replace(PayloadState::Empty) == PayloadState::Result && !self.borrows.get() {
             // SAFETY: invariant F5: the payload holds the T that `drop_payload` was made for.
             unsafe { (self.drop_payload.get())(self.payload.get()) };
         }
-        self.id.set(0);
-        self.state.set(State::Free);
-        // SAFETY: initialised since launch, and not used again: the fiber is finished.
-        let coroutine = unsafe { (*self.coroutine.get()).assume_init_read() };
-        drop(coroutine.into_stack());
-        // SAFETY: nobody else looks at the name of a free slot.
-        drop(unsafe { (*self.name.get()).take() });
-        self.slot
+        self.state.set(State::Pooled);
+        // SAFETY: the fiber is finished, so the root loop does not use the field, and nobody else ever does.
+        let coroutine = unsafe { &*self.coroutine.get() };
+        // SAFETY: initialised since launch, and not used again.
+        let coroutine = unsafe { coroutine.assume_init_read() };
+        let FiberStack { .. } = coroutine.into_stack();
+        if self.named.take() {
+            // SAFETY: nobody holds a reference into the cell: every function here that makes one ends with it.
+            drop(unsafe { (*self.name.get()).take() });
+        }
+        self.slot()
     }
 }
 
@@ -561,10 +648,16 @@ impl FiberRef {
     /// The fiber, if it has not ended (a FINISHED one with an owner has not).
     #[inline]
     pub(crate) fn get(self) -> Option<Fiber> {
+        let id = self.block.as_ptr().cast::<u64>().wrapping_byte_add(offset_of!(ControlBlock, id));
         // SAFETY: invariant A1: as long as this thread's pool exists, which `root::try_root` vouches for, the id
         // of a slot is readable; main's block lives as long.
-        let id = unsafe { ptr::addr_of!((*self.block.as_ptr()).id).cast::<u64>().read() };
+        let id = unsafe { id.read() };
         (id == self.id.get()).then_some(Fiber(self.block, PhantomData))
+    }
+
+    /// The id, also of a fiber that has ended.
+    pub(crate) fn id(self) -> u64 {
+        self.id.get()
     }
 
     /// The number of the fiber, and the address of its block as an integer that other OS threads may carry.
@@ -587,11 +680,10 @@ mod tests {
 
     #[test]
     fn the_fields_of_a_switch_share_the_first_cache_line() {
-        use std::mem::offset_of;
         if cfg!(not(feature = "sanitizer")) {
-            assert!(offset_of!(ControlBlock, attention) < 64);
-            assert!(offset_of!(ControlBlock, state) < 64);
-            assert!(offset_of!(ControlBlock, yielder) + 8 <= 64);
+            assert!(offset_of!(ControlBlock, payload) == 64);
+            assert!(offset_of!(ControlBlock, reason) == 128);
+            assert!(offset_of!(ControlBlock, timer) <= 192);
         }
         assert!(size_of::<ControlBlock>() <= 384, "{}", size_of::<ControlBlock>());
     }

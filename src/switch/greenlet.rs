@@ -17,20 +17,33 @@
 //! * Invariant G1: `status` is STARTED exactly while a fiber exists that runs this greenlet's body; then `fiber`
 //!   names it, and that fiber's `greenlet` field holds the body's own reference. Upheld by `start` and `finish`.
 //! * Invariant G2: `handles` counts the `Greenlet` values a program can see; the body's own reference is not one.
+//! * Invariant G3: between the delivery of a message and the resumption of who gets it no foreign code runs on this
+//!   OS thread: it might switch, and the delivered fiber would never get its turn. Upheld by `deliver`, which makes
+//!   the receiver RUNNING (a second delivery is refused), by `finish`, which runs destructors first, and by `Drop`.
+//!
+//! The end of the last handle has four cases; `Drop` decides:
+//!
+//! | the greenlet then | what happens |
+//! |---|---|
+//! | is suspended, and the dropper may wait | it is unwound at once, the dropper waits (C18) |
+//! | is suspended, and the dropper is itself unwound by a dropper | it is unwound when that one goes on |
+//! | is suspended, and the dropper may not wait; or is blocked in the hub | it is unwound at its next turn |
+//! | runs | it goes on; at its next switch it passes its value on, and is unwound at its next turn |
 #![forbid(unsafe_code)]
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::fmt;
-use std::io;
+use std::io::{self, Write as _};
 use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 use std::rc::{Rc, Weak};
 
-use super::cancel::{self, GreenletExit, Killed};
-use super::fiber::{Fiber, FiberRef, State, drop_quietly};
+use super::cancel::{self, GreenletExit, Killed, NO_VALUE};
+use super::fiber::{Fiber, FiberRef, State, attention, drop_quietly};
 use super::mailbox::{Message, Refusal, deliver, exchange, receive};
-use super::root::{Root, Spec, existing_root, root, try_root};
-use super::stack::Slot;
+use super::root::{Root, existing_root, root, try_root};
+use super::stack::{MIN_SHIFT, Slot};
 
 /// A greenlet of the family that exchanges messages of type `M`. A cheap handle: clones mean the same greenlet.
 ///
@@ -39,7 +52,7 @@ use super::stack::Slot;
 ///
 /// let double = Greenlet::new(|mut n: u32| {
 ///     loop {
-///         n = Greenlet::<u32>::current().parent().unwrap().switch(2 * n);
+///         n = Greenlet::switch_to_parent(2 * n);
 ///     }
 /// });
 /// assert_eq!(double.switch(4), 8);
@@ -48,13 +61,51 @@ use super::stack::Slot;
 ///
 /// A handle never leaves its OS thread:
 ///
-/// ```compile_fail
+/// ```compile_fail,E0277
 /// let g = greenling::Greenlet::new(|n: u32| n);
 /// std::thread::spawn(move || g.switch(1));
 /// ```
 ///
-/// Dropping the last handle of a suspended greenlet unwinds it with [`GreenletExit`] on the spot. A handle stored
-/// in the greenlet's own body is one that is never dropped: such a greenlet ends with its OS thread.
+/// ```
+/// // The passing twin: made and used in the same OS thread.
+/// std::thread::spawn(|| {
+///     let g = greenling::Greenlet::new(|n: u32| n);
+///     assert_eq!(g.switch(1), 1);
+/// })
+/// .join()
+/// .unwrap();
+/// ```
+///
+/// Nor can it be shared, and the body is moved in and runs once:
+///
+/// ```compile_fail,E0277
+/// let g = greenling::Greenlet::new(|n: u32| n);
+/// std::thread::scope(|s| {
+///     s.spawn(|| g.switch(1));
+/// });
+/// ```
+///
+/// ```compile_fail,E0382
+/// let name = String::from("moved in");
+/// let body = move |n: usize| n + name.len();
+/// let (a, b) = (greenling::Greenlet::new(body), greenling::Greenlet::new(body));
+/// ```
+///
+/// ```
+/// let name = String::from("moved in");
+/// let body = move |n: usize| n + name.len();
+/// assert_eq!(greenling::Greenlet::new(body).switch(1), 9);
+/// ```
+///
+/// Dropping the last handle of a suspended greenlet unwinds it with [`GreenletExit`] on the spot, and comes back when
+/// it has unwound. While the dropper itself unwinds or is in [`no_switch`](crate::no_switch), and for a greenlet that
+/// is blocked in the hub, that happens at the greenlet's next turn instead, when somebody waits in the hub. A greenlet
+/// that drops its own last handle goes on until it switches away. A handle stored in the greenlet's own body is one
+/// that is never dropped: such a greenlet ends with its OS thread. Under `panic = "abort"` nothing can unwind, and
+/// what is suspended stays so.
+///
+/// What a greenlet leaves to an ancestor that cannot take it, because it is blocked in the hub or waits in a switch
+/// of another family, goes to the next ancestor; if none can take it, it is dropped.
 pub struct Greenlet<M: 'static> {
     /// What all handles share.
     inner: Rc<Inner<M>>,
@@ -96,8 +147,8 @@ struct Inner<M: 'static> {
     first: Cell<Option<M>>,
     /// Who gets the result; none only for a guest, whose parent is nobody.
     parent: RefCell<Option<Greenlet<M>>>,
-    /// The value of `kill`, which the parent gets if nobody catches the exit.
-    exit_value: Cell<Option<M>>,
+    /// The value of the latest `kill`, which the parent gets if nobody catches the exit of this number.
+    exit_value: Cell<Option<(u64, M)>>,
     /// Who waits for this greenlet to unwind because it dropped the last handle.
     dropper: Cell<Option<FiberRef>>,
     /// The result is nobody's: the last handle was dropped where nobody could wait.
@@ -110,8 +161,15 @@ struct Inner<M: 'static> {
     made_at: &'static Location<'static>,
 }
 
-/// What the dropper of a last handle waits for.
+/// What a greenlet that died raises in who dropped its last handle, who takes it for what it is. Zero-sized: the box
+/// costs no allocation.
 struct Unwound;
+
+/// A greenlet without handles that somebody will unwind, of whatever family.
+trait Doomed {
+    /// Unwinds it, if it is still suspended; the caller is `me`, and waits.
+    fn unwind(self: Rc<Self>, root: &Root, me: Fiber);
+}
 
 /// What a greenlet is doing; [`Greenlet::state`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -246,28 +304,37 @@ type Tracer = Box<dyn FnMut(TraceEvent)>;
 thread_local! {
     /// The function of `settrace`; taken out while it runs.
     static TRACER: RefCell<Option<Tracer>> = const { RefCell::new(None) };
+    /// How often `settrace` was called: a function that was replaced while it ran is not put back.
+    static TRACER_VERSION: Cell<u64> = const { Cell::new(0) };
+    /// The ids of the greenlets that are being unwound while their dropper waits.
+    static BEING_UNWOUND: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
+    /// Suspended greenlets whose last handle was dropped by one of those: the dropper of that one sees to them.
+    static DOOMED: RefCell<VecDeque<Rc<dyn Doomed>>> = const { RefCell::new(VecDeque::new()) };
 }
 
-/// Calls `tracer` at every explicit switch of this OS thread, or stops doing so; returns the previous function.
+/// Calls `tracer` at every explicit switch of this OS thread, or stops doing so; returns the previous function, or
+/// none if that is the one that is running and calls this.
 ///
 /// The function runs in the target of the switch, before it goes on; the first switch into a greenlet and the
 /// switch out of a dead one count. It is disabled while it runs. If it panics it is removed, and the panic goes on
-/// in the target. It may itself switch.
-///
-/// # Panics
-/// When the OS thread is ending.
+/// in the target. It may itself switch. When the OS thread is ending nothing switches any more, and nothing is set.
 ///
 /// May switch: no.
 pub fn settrace(tracer: Option<Box<dyn FnMut(TraceEvent)>>) -> Option<Box<dyn FnMut(TraceEvent)>> {
-    root().tracing.set(tracer.is_some());
-    TRACER.with(|cell| cell.replace(tracer))
+    let root = try_root()?;
+    let tracing = tracer.is_some();
+    let old = TRACER.try_with(|cell| cell.replace(tracer)).ok()?;
+    TRACER_VERSION.set(TRACER_VERSION.get() + 1);
+    root.tracing.set(tracing);
+    old
 }
 
 /// Tells the tracer of the switch that just arrived in `me`.
 #[cold]
 #[inline(never)]
 fn trace(root: &Root, me: Fiber) {
-    let Some(mut tracer) = TRACER.with(RefCell::take) else { return };
+    let Ok(Some(mut tracer)) = TRACER.try_with(RefCell::take) else { return };
+    let version = TRACER_VERSION.get();
     root.tracing.set(false);
     let (origin, thrown) = root.origin.get();
     let event = TraceEvent {
@@ -277,45 +344,38 @@ fn trace(root: &Root, me: Fiber) {
     };
     // If it panics, it stays removed, and the panic is the target's.
     tracer(event);
-    TRACER.with(|cell| {
-        let mut slot = cell.borrow_mut();
-        if slot.is_none() {
-            *slot = Some(tracer);
-        }
-    });
-    root.tracing.set(true);
+    if TRACER_VERSION.get() == version && TRACER.try_with(|cell| cell.replace(Some(tracer))).is_ok() {
+        root.tracing.set(true);
+    }
 }
 
 impl<M: 'static> Greenlet<M> {
     /// A greenlet that will run `body` with the value of the first switch; its parent is the running greenlet (C1).
     ///
-    /// Nothing runs yet, and no stack is taken.
-    ///
-    /// # Panics
-    /// When the OS thread is ending.
+    /// Nothing runs yet, and no stack is taken. When the OS thread is ending it can be made, but not started.
     ///
     /// May switch: no.
     #[track_caller]
     pub fn new(body: impl FnOnce(M) -> M + 'static) -> Greenlet<M> {
-        Self::build(Box::new(body), Self::current(), root().default_shift.get())
+        Self::build(Box::new(body), Self::current(), default_shift())
     }
 
     /// [`new`](Self::new) with another parent than the running greenlet.
     ///
-    /// # Panics
-    /// When the OS thread is ending.
-    ///
     /// May switch: no.
     #[track_caller]
     pub fn with_parent(body: impl FnOnce(M) -> M + 'static, parent: &Greenlet<M>) -> Greenlet<M> {
-        Self::build(Box::new(body), parent.clone(), root().default_shift.get())
+        Self::build(Box::new(body), parent.clone(), default_shift())
     }
 
     /// [`new`](Self::new) with a stack of at least `stack_size` bytes. It is address space: only the pages that
     /// are touched cost memory.
     ///
+    /// Messages lie on the stack. Without optimisation every frame of a switch holds copies of its own, some sixty in
+    /// all: a family that exchanges more than a few hundred bytes should box them, or ask for more stack.
+    ///
     /// # Panics
-    /// If `stack_size` is larger than 4 GiB less the guard, or when the OS thread is ending.
+    /// If `stack_size` is larger than 4 GiB less the guard.
     ///
     /// May switch: no.
     #[track_caller]
@@ -327,38 +387,18 @@ impl<M: 'static> Greenlet<M> {
     /// The common part of the constructors.
     #[track_caller]
     fn build(body: Body<M>, parent: Greenlet<M>, shift: u8) -> Greenlet<M> {
-        Self::from_inner(Rc::new(Inner {
-            id: root().fresh_id(),
-            status: Cell::new(Status::Unstarted),
-            fiber: Cell::new(None),
-            body: Cell::new(Some(body)),
-            first: Cell::new(None),
-            parent: RefCell::new(Some(parent)),
-            exit_value: Cell::new(None),
-            dropper: Cell::new(None),
-            orphan: Cell::new(false),
-            handles: Cell::new(0),
-            shift,
-            made_at: Location::caller(),
-        }))
+        let mut inner = Inner::blank(try_root().map_or(0, Root::fresh_id), Status::Unstarted, Location::caller());
+        inner.body = Cell::new(Some(body));
+        inner.parent = RefCell::new(Some(parent));
+        inner.shift = shift;
+        Self::from_inner(Rc::new(inner))
     }
 
     /// A guest's handle.
     fn guest(fiber: Fiber) -> Greenlet<M> {
-        Self::from_inner(Rc::new(Inner {
-            id: fiber.id.get(),
-            status: Cell::new(Status::Guest),
-            fiber: Cell::new(Some(fiber.to_ref())),
-            body: Cell::new(None),
-            first: Cell::new(None),
-            parent: RefCell::new(None),
-            exit_value: Cell::new(None),
-            dropper: Cell::new(None),
-            orphan: Cell::new(false),
-            handles: Cell::new(0),
-            shift: 0,
-            made_at: fiber.spawned_at,
-        }))
+        let inner = Inner::blank(fiber.id.get(), Status::Guest, fiber.spawned_at());
+        inner.fiber.set(Some(fiber.to_ref()));
+        Self::from_inner(Rc::new(inner))
     }
 
     /// One more visible handle (invariant G2).
@@ -367,29 +407,61 @@ impl<M: 'static> Greenlet<M> {
         Greenlet { inner }
     }
 
-    /// The running greenlet (C22). Main, a green thread and a greenlet of another family are members as well.
-    ///
-    /// # Panics
-    /// When the OS thread is ending.
+    /// The running greenlet (C22). Main, a green thread and a greenlet of another family are members as well. When
+    /// the OS thread is ending everybody is dead.
     ///
     /// May switch: no.
     #[inline]
     pub fn current() -> Greenlet<M> {
-        let me = root().current();
-        match Self::running_in(me) {
-            Some(inner) => Self::from_inner(inner),
-            None => Self::guest(me),
+        match try_root() {
+            Some(root) => Self::member(root.current()),
+            None => Self::gone(),
         }
     }
 
-    /// Main of this OS thread, as a member of this family.
+    /// Passes `value` to the parent of the running greenlet, and returns what somebody passes back: what a generator
+    /// does.
+    ///
+    /// `Greenlet::current().parent().unwrap().switch(value)` does the same, but the handle of itself that it has on its
+    /// stack meanwhile counts: dropping all others would not unwind the greenlet.
     ///
     /// # Panics
-    /// When the OS thread is ending.
+    /// As [`switch`](Self::switch); and in main and in green threads, which have no parent.
+    ///
+    /// May switch: yes.
+    #[inline]
+    #[track_caller]
+    pub fn switch_to_parent(value: M) -> M {
+        let parent = Self::current().parent();
+        match parent {
+            Some(parent) => parent.switch(value),
+            None => fail(&SwitchErrorKind::NoReceiver),
+        }
+    }
+
+    /// Main or the running greenlet of an OS thread that is ending: dead.
+    #[cold]
+    fn gone() -> Greenlet<M> {
+        Self::from_inner(Rc::new(Inner::blank(0, Status::Guest, Location::caller())))
+    }
+
+    /// The handle of whoever runs on `fiber`.
+    #[inline]
+    fn member(fiber: Fiber) -> Greenlet<M> {
+        match Self::running_in(fiber) {
+            Some(inner) => Self::from_inner(inner),
+            None => Self::guest(fiber),
+        }
+    }
+
+    /// Main of this OS thread, as a member of this family; dead when the OS thread is ending.
     ///
     /// May switch: no.
     pub fn main() -> Greenlet<M> {
-        Self::guest(root().main())
+        match try_root() {
+            Some(root) => Self::guest(root.main()),
+            None => Self::gone(),
+        }
     }
 
     /// The greenlet of this family whose body `fiber` runs.
@@ -442,9 +514,10 @@ impl<M: 'static> Greenlet<M> {
             && let Some(target) = self.inner.fiber.get()
             && let Some(target) = root.resolve(target)
         {
-            return match exchange(root, me, target, value, self.inner.id) {
+            return match exchange(root, me, target, value) {
                 Ok(Some(Message::Value(value))) if !root.tracing.get() => Ok(value),
-                Ok(message) => Ok(arrived(root, me, message, false)),
+                Ok(Some(message)) => Ok(received(root, me, message)),
+                Ok(None) => Ok(self.interrupted(root, me, false)),
                 Err(value) => self.switch_slow(value),
             };
         }
@@ -472,7 +545,17 @@ impl<M: 'static> Greenlet<M> {
     /// * Dead: the payload is raised in its first live ancestor (C13).
     ///
     /// # Panics
-    /// As [`switch`](Self::switch), and with the payload if it comes back to the caller.
+    /// As [`switch`](Self::switch), and with the payload if it comes back to the caller. Under `panic = "abort"`.
+    ///
+    /// A payload is a box, nothing else can be thrown:
+    ///
+    /// ```compile_fail,E0308
+    /// greenling::Greenlet::new(|n: u32| n).throw("not a box");
+    /// ```
+    ///
+    /// ```should_panic
+    /// greenling::Greenlet::new(|n: u32| n).throw(Box::new("a box"));
+    /// ```
     ///
     /// May switch: yes.
     #[track_caller]
@@ -485,26 +568,40 @@ impl<M: 'static> Greenlet<M> {
     ///
     /// * Not started yet: its body never runs, and `value` goes to its parent.
     /// * Dead: as `switch` (C13).
+    /// * Main or a green thread: the exit is raised there, and `value` is dropped, since they have no parent.
     ///
     /// # Panics
-    /// As [`switch`](Self::switch).
+    /// As [`switch`](Self::switch). Under `panic = "abort"`, unless the greenlet is unstarted or dead.
     ///
     /// May switch: yes.
     #[track_caller]
     pub fn kill(&self, value: M) -> M {
+        let root = root();
+        let me = root.current();
+        if cancel::obstacle().is_some() {
+            fail(&SwitchErrorKind::Unwinding);
+        }
+        if me.attention.get() != 0 {
+            cancel::before_suspension(root, me);
+        }
         match self.inner.status.get() {
-            Status::Unstarted => {
-                let parent = self.bury_unstarted();
-                match parent {
-                    Some(parent) => parent.switch(value),
-                    None => fail(&SwitchErrorKind::NoReceiver),
-                }
+            Status::Unstarted => match self.bury_unstarted() {
+                Some(parent) => parent.switch(value),
+                None => fail(&SwitchErrorKind::NoReceiver),
+            },
+            Status::Started => {
+                // Numbered, so that an exit that was caught does not lend its value to a later one.
+                let number = root.fresh_id();
+                let older = self.inner.exit_value.replace(Some((number, value)));
+                drop_quietly(older);
+                self.send(Message::Throw(Box::new(GreenletExit(number))))
             }
-            Status::Dead => self.switch(value),
-            Status::Started | Status::Guest => {
-                self.inner.exit_value.set(Some(value));
-                self.send(Message::Throw(Box::new(GreenletExit(()))))
+            // A guest has no parent that the value could go to.
+            Status::Guest if self.fiber(root).is_some() => {
+                drop_quietly(value);
+                self.send(Message::Throw(Box::new(GreenletExit(NO_VALUE))))
             }
+            Status::Guest | Status::Dead => self.switch(value),
         }
     }
 
@@ -520,12 +617,18 @@ impl<M: 'static> Greenlet<M> {
     /// The common part of `throw` and `kill`.
     #[track_caller]
     fn send(&self, message: Message<M>) -> M {
+        if cfg!(panic = "abort") {
+            panic!("greenling: Greenlet::throw and kill need panic = \"unwind\"");
+        }
         if cancel::obstacle().is_some() {
             fail(&SwitchErrorKind::Unwinding);
         }
         match self.send_from(root(), message) {
             Ok(value) => value,
-            Err((kind, _)) => fail(&kind),
+            Err((kind, message)) => {
+                drop_quietly((message, self.inner.exit_value.take()));
+                fail(&kind)
+            }
         }
     }
 
@@ -549,15 +652,60 @@ impl<M: 'static> Greenlet<M> {
     fn wait(&self, root: &Root, me: Fiber, target: Fiber) -> M {
         let armed = me.attention.get() != 0;
         if armed {
+            if me.attention.get() & attention::ABANDONED != 0 {
+                Self::leave_if_abandoned(root, me, target);
+            }
             root.scheduler().arm(root, me);
         }
         let message = receive::<M>(root, me, Some(target), self.inner.id);
         let scope_due = armed && root.scheduler().disarm(root, me);
-        arrived(root, me, message, scope_due)
+        match message {
+            Some(message) => received(root, me, message),
+            None => self.interrupted(root, me, scope_due),
+        }
+    }
+
+    /// A suspended switch was woken by a kill, a timeout or a deadlock report instead of a message; or by nothing
+    /// that concerns it, and then it waits on.
+    #[cold]
+    #[inline(never)]
+    fn interrupted(&self, root: &Root, me: Fiber, mut scope_due: bool) -> M {
+        loop {
+            me.state.set(State::Running);
+            cancel::after_suspension(root, me, scope_due);
+            let armed = me.attention.get() != 0;
+            if armed {
+                root.scheduler().arm(root, me);
+            }
+            let message = receive::<M>(root, me, None, self.inner.id);
+            scope_due = armed && root.scheduler().disarm(root, me);
+            if let Some(message) = message {
+                return received(root, me, message);
+            }
+        }
+    }
+
+    /// The caller dropped its own last handle and switches away: nobody can ever switch back. `target` has its message
+    /// and goes on; the caller is unwound at its next turn. Once: what survives that stays suspended.
+    #[cold]
+    #[inline(never)]
+    fn leave_if_abandoned(root: &Root, me: Fiber, target: Fiber) {
+        let Some(inner) = Self::running_in(me) else { return };
+        if inner.handles.get() > 0 || inner.orphan.get() || cfg!(panic = "abort") {
+            return;
+        }
+        inner.orphan.set(true);
+        drop(inner);
+        me.attention.set(me.attention.get() & !attention::ABANDONED);
+        me.state.set(State::Ready);
+        root.enqueue(me);
+        root.transfer(me, target);
+        me.state.set(State::Running);
+        resume_unwind(Box::new(GreenletExit(NO_VALUE)))
     }
 
     /// Finds who takes `message` when it is sent to this greenlet, and puts it there: C2, C3, C5, C9, C10, C12.
-    fn settle(&self, root: &Root, me: Fiber, mut message: Message<M>) -> Settled<M> {
+    fn settle(&self, root: &Root, me: Fiber, message: Message<M>) -> Settled<M> {
         let mut at = self.clone();
         loop {
             match at.inner.status.get() {
@@ -596,31 +744,26 @@ impl<M: 'static> Greenlet<M> {
                 Some(parent) => parent,
                 None => return Settled::Nowhere(SwitchErrorKind::NoReceiver, message),
             };
-            message = match message {
-                // An exit that nobody was there to catch is the value it carries, if it carries one.
-                Message::Throw(payload) if payload.is::<GreenletExit>() => match self.inner.exit_value.take() {
-                    Some(value) => Message::Value(value),
-                    None => Message::Throw(payload),
-                },
-                message => message,
-            };
         }
+    }
+
+    /// Who among this greenlet and its ancestors refused a message: the first that is not dead.
+    fn refuser(self) -> Option<Greenlet<M>> {
+        let mut at = self;
+        while at.inner.status.get() == Status::Dead {
+            let parent = at.inner.parent.borrow().clone();
+            at = parent?;
+        }
+        Some(at)
     }
 
     /// Gives an unstarted greenlet its fiber; it runs when it is resumed. On error nothing changed (C27).
     fn start(&self, root: &Root, first: M) -> Result<Fiber, (io::Error, M)> {
         let inner = Rc::clone(&self.inner);
-        let spec = Spec {
-            shift: inner.shift,
-            id: inner.id,
-            owned: false,
-            green_thread: false,
-            borrows: false,
-            spawned_at: inner.made_at,
-            name: None,
-        };
         self.inner.first.set(Some(first));
-        match super::packet::launch_unowned(root, spec, move |fiber| run(inner, fiber)) {
+        match super::packet::launch_unowned(root, self.inner.shift, self.inner.id, self.inner.made_at, move |fiber| {
+            run(inner, fiber)
+        }) {
             Ok(fiber) => {
                 self.inner.status.set(Status::Started);
                 self.inner.fiber.set(Some(fiber.to_ref()));
@@ -642,14 +785,36 @@ impl<M: 'static> Greenlet<M> {
         (fiber.state.get() != State::Finished).then_some(fiber)
     }
 
-    /// The parent; none for main and other guests (C14).
+    /// The parent; none for main and other guests (C14). While it is unwound because its last handle was dropped, that
+    /// is who dropped it, and the program's choice afterwards (C18).
     ///
     /// May switch: no.
     pub fn parent(&self) -> Option<Greenlet<M>> {
-        self.inner.parent.borrow().clone()
+        // C18: while it is unwound because its last handle was dropped, its parent is the dropper.
+        match self.inner.dropper.get().and_then(|dropper| try_root()?.resolve(dropper)) {
+            Some(dropper) => Some(Self::member(dropper)),
+            None => self.inner.parent.borrow().clone(),
+        }
     }
 
     /// Makes `parent` the greenlet that gets this one's result. Allowed in any state (C14).
+    ///
+    /// It cannot be taken away, nor be of another family:
+    ///
+    /// ```compile_fail,E0308
+    /// let g = greenling::Greenlet::new(|n: u32| n);
+    /// g.set_parent(None);
+    /// ```
+    ///
+    /// ```compile_fail,E0308
+    /// let g = greenling::Greenlet::new(|n: u32| n);
+    /// g.set_parent(&greenling::Greenlet::<String>::main());
+    /// ```
+    ///
+    /// ```
+    /// let g = greenling::Greenlet::new(|n: u32| n);
+    /// g.set_parent(&greenling::Greenlet::<u32>::main()).unwrap();
+    /// ```
     ///
     /// # Errors
     /// If this greenlet is main or another guest, or would become its own ancestor (C15).
@@ -664,7 +829,7 @@ impl<M: 'static> Greenlet<M> {
             if ancestor == *self {
                 return Err(ParentError::Cycle);
             }
-            at = ancestor.parent();
+            at = ancestor.inner.parent.borrow().clone();
         }
         let old = self.inner.parent.replace(Some(parent.clone()));
         drop(old);
@@ -735,38 +900,95 @@ impl<M: 'static> Greenlet<M> {
         WeakGreenlet { inner: Rc::downgrade(&self.inner) }
     }
 
-    /// The last handle is gone while the greenlet is suspended: unwinds it (C18).
-    ///
-    /// The caller waits until it has unwound. Where nobody may wait (the dropper unwinds, is in `no_switch` or in
-    /// the thread's teardown) or the greenlet is blocked in the hub, the unwinding happens at its next turn.
+    /// The last handle of a started greenlet is gone: see the table at the head of the file.
     #[cold]
     fn last_handle_dropped(&self, root: &Root, fiber: Fiber) {
+        if cfg!(panic = "abort") {
+            return;
+        }
         let me = root.current();
-        if fiber == me {
+        let state = fiber.state.get();
+        if fiber == me || state == State::Running {
+            fiber.attention.set(fiber.attention.get() | attention::ABANDONED);
             return;
         }
         let can_wait = cancel::obstacle().is_none() && me.no_switch.get() == 0 && !root.closing();
-        if !can_wait || fiber.state.get() != State::Switched {
-            self.inner.orphan.set(true);
+        if can_wait && state == State::Switched {
+            Rc::clone(&self.inner).unwind(root, me);
+            while let Ok(Some(doomed)) = DOOMED.try_with(|doomed| doomed.borrow_mut().pop_front()) {
+                doomed.unwind(root, me);
+            }
+            return;
+        }
+        self.inner.orphan.set(true);
+        let id = me.id.get();
+        let is_unwound = BEING_UNWOUND.try_with(|ids| ids.borrow().contains(&id)).unwrap_or(false);
+        if !is_unwound || state != State::Switched || root.closing() {
             root.kill(fiber);
             return;
         }
-        self.inner.dropper.set(Some(me.to_ref()));
+        let inner: Rc<dyn Doomed> = Rc::<Inner<M>>::clone(&self.inner);
+        if let Err(inner) = push_doomed(inner) {
+            root.kill(fiber);
+            drop(inner);
+        }
+    }
+}
+
+/// Leaves a greenlet to who unwinds the running one; gives it back when the OS thread has no list any more.
+fn push_doomed(inner: Rc<dyn Doomed>) -> Result<(), Rc<dyn Doomed>> {
+    let mut inner = Some(inner);
+    let _ = DOOMED.try_with(|doomed| doomed.borrow_mut().extend(inner.take()));
+    inner.map_or(Ok(()), Err)
+}
+
+impl<M: 'static> Doomed for Inner<M> {
+    fn unwind(self: Rc<Self>, root: &Root, me: Fiber) {
+        let Some(fiber) = self.fiber.get().and_then(|fiber| root.resolve(fiber)) else { return };
+        if fiber.state.get() != State::Switched || fiber == me {
+            // Since it was doomed somebody woke it; as an orphan it is not forgotten.
+            root.kill(fiber);
+            return;
+        }
         if root.tracing.get() {
             root.origin.set((me.id.get(), true));
         }
-        if deliver::<M>(fiber, Message::Throw(Box::new(GreenletExit(())))).is_err() {
+        if deliver::<M>(fiber, Message::Throw(Box::new(GreenletExit(NO_VALUE)))).is_err() {
             unreachable!("a suspended greenlet of this family takes its messages");
         }
+        self.dropper.set(Some(me.to_ref()));
+        let _ = BEING_UNWOUND.try_with(|ids| ids.borrow_mut().push(self.id));
+        me.since.set(root.clock.get());
         let mut target = Some(fiber);
-        // A kill or timeout of the dropper must wait: the frame it would unwind is a destructor's.
-        while receive::<Unwound>(root, me, target.take(), self.inner.id).is_none() {}
-        if self.inner.status.get() != Status::Dead {
-            eprintln!(
-                "greenling: a greenlet made at {} survived the drop of its last handle by catching GreenletExit; \
-                 it stays suspended until its OS thread ends",
-                self.inner.made_at
-            );
+        let given_up = loop {
+            // A kill or timeout of the dropper must wait: the frame it would unwind is a destructor's. Nor does it end
+            // the loop with the greenlet's end unseen: the state says so, whoever woke this fiber.
+            let message = receive::<M>(root, me, target.take(), self.id);
+            me.state.set(State::Running);
+            if self.status.get() == Status::Dead || message.is_some() {
+                drop_quietly(message);
+                break None;
+            }
+            if me.attention.get() & attention::DEADLOCK != 0
+                && let Some(report) = root.take_deadlock()
+            {
+                break Some(report);
+            }
+        };
+        let _ = BEING_UNWOUND.try_with(|ids| ids.borrow_mut().retain(|id| *id != self.id));
+        if self.status.get() != Status::Dead {
+            self.dropper.set(None);
+            if self.handles.get() == 0 {
+                self.orphan.set(true);
+                let _ = writeln!(
+                    io::stderr(),
+                    "greenling: a greenlet made at {} survived the drop of its last handle by catching GreenletExit; \
+                     it is left to the end of its OS thread{}{}",
+                    self.made_at,
+                    if given_up.is_some() { ": " } else { "" },
+                    given_up.unwrap_or_default(),
+                );
+            }
         }
         if root.tracing.get() {
             trace(root, me);
@@ -809,23 +1031,12 @@ fn open<M>(message: Message<M>) -> M {
     }
 }
 
-/// A suspended switch goes on: with a message, or because a kill, a timeout or a deadlock report woke it.
-#[cold]
-#[inline(never)]
-fn arrived<M>(root: &Root, me: Fiber, message: Option<Message<M>>, scope_due: bool) -> M {
-    match message {
-        Some(message) => {
-            if root.tracing.get() {
-                trace(root, me);
-            }
-            open(message)
-        }
-        None => {
-            me.state.set(State::Running);
-            cancel::after_suspension(root, me, scope_due);
-            unreachable!("a switch ends with a message or an interruption")
-        }
+/// A message arrived, and perhaps somebody traces.
+fn received<M>(root: &Root, me: Fiber, message: Message<M>) -> M {
+    if root.tracing.get() {
+        trace(root, me);
     }
+    open(message)
 }
 
 /// A greenlet's life, on its own stack.
@@ -848,67 +1059,112 @@ fn run<M: 'static>(inner: Rc<Inner<M>>, fiber: Fiber) {
 /// A greenlet died: sends its value or panic where it belongs (C6 to C9), and says who runs next.
 fn finish<M: 'static>(root: &Root, inner: Rc<Inner<M>>, fiber: Fiber, result: Result<M, Box<dyn Any + Send>>) {
     let mut thrown = result.is_err();
-    let message = match result {
+    let mut message = match result {
         Ok(value) => Some(Message::Value(value)),
-        Err(payload) if payload.is::<GreenletExit>() => match inner.exit_value.take() {
-            Some(value) => Some(Message::Value(value)),
-            None if inner.orphan.get() || inner.dropper_waits() || root.closing() => None,
-            None => Some(Message::Throw(payload)),
-        },
         // The thread's own end.
         Err(payload) if payload.is::<Killed>() => None,
-        Err(payload) => Some(Message::Throw(payload)),
+        Err(payload) => match payload.downcast_ref::<GreenletExit>() {
+            None => Some(Message::Throw(payload)),
+            Some(exit) => match inner.exit_value.take() {
+                Some((number, value)) if number == exit.0 => Some(Message::Value(value)),
+                older => {
+                    drop_quietly(older);
+                    (!inner.is_unwatched(root)).then_some(Message::Throw(payload))
+                }
+            },
+        },
     };
-    thrown &= matches!(message, Some(Message::Throw(_))) || message.is_none();
-    if root.tracing.get() {
-        root.origin.set((inner.id, thrown));
+    thrown &= !matches!(message, Some(Message::Value(_)));
+    // What nobody gets is dropped while the greenlet still is one, since destructors are foreign code and may switch
+    // (G3). A panic was printed by the panic hook when it began.
+    loop {
+        if let Some(unused) = inner.exit_value.take() {
+            drop_quietly(unused);
+        } else if message.is_some() && inner.is_unwatched(root) {
+            drop_quietly(message.take());
+        } else {
+            break;
+        }
     }
     inner.status.set(Status::Dead);
     inner.fiber.set(None);
-    fiber.greenlet.set(None);
+    drop(fiber.greenlet.take());
+    let id = inner.id;
     let dropper = inner.dropper.take().and_then(|dropper| root.resolve(dropper));
-    let next = if let Some(dropper) = dropper {
-        // C18: the result is discarded; a panic was printed by the panic hook when it began.
-        drop_quietly(message);
-        deliver(dropper, Message::Value(Unwound)).is_ok().then_some(dropper)
-    } else if inner.orphan.get() || root.closing() {
-        drop_quietly(message);
-        None
-    } else {
-        message.and_then(|message| pass_up(root, &inner, fiber, message))
-    };
-    // Its destructors (the parent handle, an exit value nobody wanted) are foreign code, and still run here.
+    let parent = message.as_ref().and_then(|_| inner.parent.borrow().clone());
+    // May be the last of it, and so drop the last handle of an ancestor that will get nothing.
     drop_quietly(inner);
+    if root.tracing.get() {
+        root.origin.set((id, thrown));
+    }
+    let next = if let Some(dropper) = dropper {
+        // C18: the result was discarded.
+        deliver(dropper, Message::<M>::Throw(Box::new(Unwound))).is_ok().then_some(dropper)
+    } else {
+        message.and_then(|message| pass_up(root, parent, fiber, message))
+    };
     if let Some(next) = next {
         root.set_heir(next);
     }
 }
 
-/// Delivers what a dead greenlet left to the nearest ancestor that can take it.
-fn pass_up<M: 'static>(root: &Root, inner: &Rc<Inner<M>>, me: Fiber, mut message: Message<M>) -> Option<Fiber> {
-    let mut at = inner.parent.borrow().clone();
+/// Delivers what a dead greenlet left to the nearest of its ancestors, from `parent` on, that can take it.
+fn pass_up<M: 'static>(root: &Root, mut at: Option<Greenlet<M>>, me: Fiber, mut message: Message<M>) -> Option<Fiber> {
     while let Some(ancestor) = at {
         message = match ancestor.settle(root, me, message) {
             Settled::At(fiber) => return Some(fiber),
-            Settled::Here(_) => unreachable!("a dead greenlet is nobody's live ancestor"),
-            // C9: an error while starting an ancestor goes to the next one.
+            // C9: an error while starting an ancestor goes to the next one; the ancestor can still start (C27).
             Settled::Nowhere(SwitchErrorKind::NoStack(error), value) => {
                 drop_quietly(value);
-                ancestor.inner.status.set(Status::Dead);
                 Message::Throw(Box::new(format!("no stack for a greenlet's parent: {error}")))
             }
-            Settled::Nowhere(_, message) => message,
+            // The dying fiber itself, as a guest: not alive enough.
+            Settled::Here(message) | Settled::Nowhere(_, message) => message,
         };
-        at = ancestor.parent();
+        at = ancestor.refuser().and_then(|refuser| refuser.inner.parent.borrow().clone());
     }
     drop_quietly(message);
     None
 }
 
+/// The slot size of greenlets that ask for none.
+fn default_shift() -> u8 {
+    try_root().map_or(MIN_SHIFT, |root| root.default_shift.get())
+}
+
 impl<M> Inner<M> {
-    /// Whether somebody waits for this greenlet's unwinding.
-    fn dropper_waits(&self) -> bool {
-        self.dropper.get().is_some()
+    /// Without a body, a fiber, a parent.
+    fn blank(id: u64, status: Status, made_at: &'static Location<'static>) -> Inner<M> {
+        Inner {
+            id,
+            status: Cell::new(status),
+            fiber: Cell::new(None),
+            body: Cell::new(None),
+            first: Cell::new(None),
+            parent: RefCell::new(None),
+            exit_value: Cell::new(None),
+            dropper: Cell::new(None),
+            orphan: Cell::new(false),
+            handles: Cell::new(0),
+            shift: MIN_SHIFT,
+            made_at,
+        }
+    }
+
+    /// Whether the result is nobody's: the last handle was dropped, or everything ends.
+    fn is_unwatched(&self, root: &Root) -> bool {
+        self.dropper.get().is_some() || (self.orphan.get() && self.handles.get() == 0) || root.closing()
+    }
+}
+
+impl<M: 'static> Drop for Inner<M> {
+    /// A row of ancestors that only this one keeps goes one by one, not by recursion.
+    fn drop(&mut self) {
+        let mut next = self.parent.get_mut().take();
+        while let Some(ancestor) = next {
+            let last = Rc::strong_count(&ancestor.inner) == 1;
+            next = if last { ancestor.inner.parent.take() } else { None };
+        }
     }
 }
 

@@ -47,7 +47,8 @@ fn type_of<M: 'static>() -> TypeId {
     TypeId::of::<M>()
 }
 
-/// Puts a message into the mailbox of `fiber`, which must wait in `receive::<M>`.
+/// Puts a message into the mailbox of `fiber`, which must wait in `receive::<M>`. The caller makes it run next, before
+/// any foreign code.
 #[inline(always)]
 pub(crate) fn deliver<M: 'static>(fiber: Fiber, message: Message<M>) -> Result<(), (Refusal, Message<M>)> {
     if fiber.state.get() != State::Switched {
@@ -67,9 +68,10 @@ pub(crate) fn deliver<M: 'static>(fiber: Fiber, message: Message<M>) -> Result<(
 /// `fiber` is SWITCHED and waits in `receive::<M>`, and nothing was put there since it suspended.
 #[inline(always)]
 pub(crate) unsafe fn put<M: 'static>(fiber: Fiber, message: Message<M>) {
-    let mailbox = fiber.mailbox.get().cast::<Mailbox<M>>();
+    // A `Cell<T>` has the layout of a `T`.
+    let inside = fiber.mailbox.get().cast_mut().cast::<Option<Message<M>>>();
     // SAFETY: invariant X1: the mailbox is live and of this type; it is empty, so nothing is lost by a plain write.
-    unsafe { (*mailbox).as_ptr().write(Some(message)) };
+    unsafe { inside.write(Some(message)) };
     fiber.state.set(State::Running);
 }
 
@@ -91,7 +93,6 @@ pub(crate) fn receive<M: 'static>(root: &Root, me: Fiber, target: Option<Fiber>,
     me.mailbox.set(ptr::from_ref(&slot).cast());
     me.mailbox_type.set(Some(type_of::<M>));
     me.reason.set(Reason::Switch(to));
-    me.since.set(root.clock.get());
     me.state.set(State::Switched);
     match target {
         Some(target) => root.transfer(me, target),
@@ -103,18 +104,13 @@ pub(crate) fn receive<M: 'static>(root: &Root, me: Fiber, target: Option<Fiber>,
 /// Passes `value` to `target` and waits for what comes back, if the target surely waits in `receive::<M>`: "surely"
 /// by one comparison, which may say no for the same type in another codegen unit. Otherwise the value comes back.
 #[inline(always)]
-pub(crate) fn exchange<M: 'static>(
-    root: &Root,
-    me: Fiber,
-    target: Fiber,
-    value: M,
-    to: u64,
-) -> Result<Option<Message<M>>, M> {
+pub(crate) fn exchange<M: 'static>(root: &Root, me: Fiber, target: Fiber, value: M) -> Result<Option<Message<M>>, M> {
     let same = |theirs| ptr::fn_addr_eq(theirs, type_of::<M> as fn() -> TypeId);
     if target.state.get() != State::Switched || !target.mailbox_type.get().is_some_and(same) {
         return Err(value);
     }
     // SAFETY: it is SWITCHED and its mailbox is of this type, as just seen; nobody put anything, or it were RUNNING.
     unsafe { put(target, Message::Value(value)) };
-    Ok(receive(root, me, Some(target), to))
+    // A greenlet's fiber has the greenlet's id.
+    Ok(receive(root, me, Some(target), target.id.get()))
 }

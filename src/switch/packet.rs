@@ -9,9 +9,10 @@
 
 use std::io;
 use std::marker::PhantomData;
+use std::panic::Location;
 
-use super::fiber::{self, Fiber, FiberRef, State};
-use super::root::{Root, Spec, try_root};
+use super::fiber::{self, Fiber, FiberRef, Role, State};
+use super::root::{Root, try_root};
 
 /// See the file.
 #[derive(Debug)]
@@ -26,56 +27,94 @@ pub(crate) struct Packet<T> {
 ///
 /// # Errors
 /// No memory or address space for the stack; or `InvalidInput` if the closure or result is too large for it.
-#[inline]
-pub(crate) fn launch<F, T>(root: &Root, spec: Spec, f: F) -> io::Result<(Packet<T>, Fiber)>
+#[inline(always)]
+pub(crate) fn launch<F, T>(
+    root: &Root,
+    shift: u8,
+    spawned_at: &'static Location<'static>,
+    f: F,
+) -> io::Result<(Packet<T>, Fiber)>
 where
     F: FnOnce(Fiber) -> T + 'static,
     T: 'static,
 {
+    let role = Role { owned: true, green_thread: true, borrows: false };
     // SAFETY: 'static closures and results borrow nothing that could end.
-    unsafe { launch_unchecked(root, spec, f) }
+    unsafe { launch_as(root, shift, role, spawned_at, f) }
 }
 
 /// [`launch`] without `'static`.
 ///
 /// # Safety
 /// Whatever `F` and `T` borrow lives until the fiber has ended and the packet is gone. `f` must not unwind.
-#[inline]
-pub(crate) unsafe fn launch_unchecked<F, T>(root: &Root, spec: Spec, f: F) -> io::Result<(Packet<T>, Fiber)>
+#[inline(always)]
+pub(crate) unsafe fn launch_borrowing<F, T>(
+    root: &Root,
+    shift: u8,
+    spawned_at: &'static Location<'static>,
+    f: F,
+) -> io::Result<(Packet<T>, Fiber)>
 where
     F: FnOnce(Fiber) -> T,
 {
-    let spec = Spec { owned: true, ..spec };
+    let role = Role { owned: true, green_thread: true, borrows: true };
+    // SAFETY: the caller's promise.
+    unsafe { launch_as(root, shift, role, spawned_at, f) }
+}
+
+/// The common part: a closure too large for the slot goes into a box.
+///
+/// # Safety
+/// As [`launch_borrowing`].
+#[inline(always)]
+unsafe fn launch_as<F, T>(
+    root: &Root,
+    shift: u8,
+    role: Role,
+    spawned_at: &'static Location<'static>,
+    f: F,
+) -> io::Result<(Packet<T>, Fiber)>
+where
+    F: FnOnce(Fiber) -> T,
+{
+    let id = root.fresh_id();
     let fiber = if const { size_of::<F>() <= fiber::MAX_INLINE } {
-        if !fiber::fits::<F, T>(spec.shift) {
+        if !fiber::fits::<F, T>(shift) {
             return Err(too_large());
         }
         // SAFETY: `fits` holds; the rest is the caller's promise.
-        unsafe { root.launch(spec, f) }?
+        unsafe { root.launch(shift, id, role, spawned_at, f) }?
     } else {
-        if !fiber::fits::<Box<F>, T>(spec.shift) {
+        if !fiber::fits::<Box<F>, T>(shift) {
             return Err(too_large());
         }
         let f = Box::new(f);
         // SAFETY: as above.
-        unsafe { root.launch(spec, move |fiber| f(fiber)) }?
+        unsafe { root.launch(shift, id, role, spawned_at, f) }?
     };
     Ok((Packet { fiber: fiber.to_ref(), result: PhantomData }, fiber))
 }
 
-/// Launches a fiber whose end nobody waits for and which has no result.
+/// Launches a fiber, not a green thread, whose end nobody waits for and which has no result.
 ///
 /// # Errors
 /// As [`launch`].
-pub(crate) fn launch_unowned<F>(root: &Root, spec: Spec, f: F) -> io::Result<Fiber>
+pub(crate) fn launch_unowned<F>(
+    root: &Root,
+    shift: u8,
+    id: u64,
+    made_at: &'static Location<'static>,
+    f: F,
+) -> io::Result<Fiber>
 where
     F: FnOnce(Fiber) + 'static,
 {
-    if !fiber::fits::<F, ()>(spec.shift) {
+    if !fiber::fits::<F, ()>(shift) {
         return Err(too_large());
     }
+    let role = Role { owned: false, green_thread: false, borrows: false };
     // SAFETY: `fits` holds, a 'static closure borrows nothing that could end, and callers catch every panic.
-    unsafe { root.launch(Spec { owned: false, ..spec }, f) }
+    unsafe { root.launch(shift, id, role, made_at, f) }
 }
 
 /// The error for a result that the stack cannot hold.

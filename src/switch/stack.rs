@@ -20,6 +20,7 @@
 #![allow(unsafe_code)]
 
 use std::num::NonZeroUsize;
+use std::ptr::{self, NonNull};
 
 use corosensei::stack::{Stack, StackPointer};
 
@@ -69,6 +70,27 @@ impl Slot {
     /// Bytes of stack that a slot of this power of two promises.
     pub(crate) fn stack_size(shift: u8) -> usize {
         (1usize << shift) - GUARD - OVERHEAD
+    }
+
+    /// The slot that a control block at `block` lies in.
+    #[inline(always)]
+    pub(crate) fn around(block: usize, shift: u8, colour: u8) -> Slot {
+        Slot { low: block & !((1 << shift) - 1), shift, colour }
+    }
+
+    /// Where a control block of `size` bytes lies: at the coloured top.
+    #[inline(always)]
+    pub(crate) fn block_at(self, size: usize) -> NonNull<()> {
+        match NonNull::new(ptr::with_exposed_provenance_mut(self.top() - size)) {
+            Some(block) => block,
+            None => unreachable!("a slot never starts at address 0"),
+        }
+    }
+
+    /// Which colour this slot has.
+    #[inline(always)]
+    pub(crate) fn colour(self) -> u8 {
+        self.colour
     }
 
     /// One past the highest address of the slot.

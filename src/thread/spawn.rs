@@ -15,12 +15,12 @@ use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::sync::Arc;
 
 use super::handle::Thread;
-use crate::runtime::hub::{ending, hub, hub_of};
+use crate::runtime::hub::{ending, hub_of};
 use crate::runtime::park::{NEVER, park};
 use crate::switch::cancel::{self, GreenletExit, Killed};
 use crate::switch::fiber::{Fiber, Reason, attention, drop_quietly};
 use crate::switch::packet::{self, Packet};
-use crate::switch::root::{Root, Spec, root, try_root};
+use crate::switch::root::{Root, root, try_root};
 use crate::switch::stack::Slot;
 
 /// How a thread ended.
@@ -190,7 +190,7 @@ impl Builder {
     /// stack, an OS thread that is ending, the child of a fork. The closure is dropped.
     ///
     /// May switch: no.
-    #[inline]
+    #[inline(always)]
     #[track_caller]
     pub fn spawn<F, T>(self, f: F) -> io::Result<JoinHandle<T>>
     where
@@ -198,36 +198,35 @@ impl Builder {
         T: 'static,
     {
         let root = try_root().ok_or_else(ending)?;
-        let spec = self.spec(root, Location::caller(), false)?;
-        let (packet, fiber) = packet::launch(root, spec, move |fiber| live(fiber, f))?;
+        let shift = self.shift(root)?;
+        let (packet, fiber) = packet::launch(root, shift, Location::caller(), move |fiber| live(fiber, f))?;
+        if let Some(name) = self.into_name() {
+            fiber.set_name(name);
+        }
         root.enqueue(fiber);
         Ok(JoinHandle { packet, thread: OnceCell::new() })
     }
 
-    /// What `root` needs to know.
-    #[inline]
-    pub(super) fn spec(
-        self,
-        root: &'static Root,
-        spawned_at: &'static Location<'static>,
-        borrows: bool,
-    ) -> io::Result<Spec> {
+    /// The slot size to ask for, as a power of two. Makes the hub if there is none.
+    #[inline(always)]
+    pub(super) fn shift(&self, root: &'static Root) -> io::Result<u8> {
         hub_of(root)?;
-        let shift = match self.stack_size {
-            None => root.default_shift.get(),
-            Some(size) => Slot::shift_for(size)
-                .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "a stack of more than 4 GiB"))?,
-        };
-        Ok(Spec {
-            shift,
-            id: root.fresh_id(),
-            owned: true,
-            green_thread: true,
-            borrows,
-            spawned_at,
-            name: self.name.map(Arc::from),
-        })
+        match self.stack_size {
+            None => Ok(root.default_shift.get()),
+            Some(size) => Slot::shift_for(size).ok_or_else(stack_too_large),
+        }
     }
+
+    /// The name, for a thread that was launched.
+    pub(super) fn into_name(self) -> Option<Arc<str>> {
+        self.name.map(Arc::from)
+    }
+}
+
+/// The error for a stack size above 4 GiB.
+#[cold]
+fn stack_too_large() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "a stack of more than 4 GiB")
 }
 
 /// A green thread's life, on its own stack: runs `f`, turns unwinding into an outcome, wakes who waits.
@@ -271,7 +270,9 @@ pub(super) fn join<T>(packet: &Packet<Outcome<T>>) -> Outcome<T> {
             return Err(JoinError::killed());
         }
         let me = root.current();
-        assert!(fiber != me, "a green thread cannot wait for its own end");
+        if fiber == me && cancel::obstacle().is_none() {
+            panic!("a green thread cannot wait for its own end");
+        }
         let hub = match hub_of(root) {
             Ok(hub) => hub,
             Err(error) => return Err(JoinError::refused(error)),
@@ -285,9 +286,12 @@ pub(super) fn join<T>(packet: &Packet<Outcome<T>>) -> Outcome<T> {
 
 /// The handle of the thread of `packet`.
 pub(super) fn thread_of<'a, T>(packet: &Packet<T>, cell: &'a OnceCell<Thread>) -> &'a Thread {
-    cell.get_or_init(|| match (hub(), packet.fiber()) {
-        (Ok((root, hub)), Some(fiber)) => Thread::of(root, fiber, hub),
-        _ => panic!("{}", ending()),
+    cell.get_or_init(|| match (try_root(), packet.fiber()) {
+        (Some(root), Some(fiber)) => match hub_of(root) {
+            Ok(hub) => Thread::of(root, fiber, hub),
+            Err(error) => panic!("{error}"),
+        },
+        _ => Thread::of_the_dead(packet.fiber_ref().id()),
     })
 }
 
@@ -316,10 +320,10 @@ impl<T> JoinHandle<T> {
         join(&self.packet)
     }
 
-    /// Its name, id and `unpark`.
+    /// Its name, id and `unpark`. If the OS thread is ending and nobody asked before, the name is lost.
     ///
     /// # Panics
-    /// When the OS thread is ending.
+    /// In the child of a fork.
     ///
     /// May switch: no.
     pub fn thread(&self) -> &Thread {
@@ -337,8 +341,12 @@ impl<T> JoinHandle<T> {
     /// its own stack when it is its turn. Says whether it was still alive.
     ///
     /// A thread that has not started never runs its closure. If the thread catches the unwinding with `catch_unwind`,
-    /// its next blocking call raises it again. [`shield`](crate::shield) defers it. Under `panic = "abort"` nothing can
-    /// unwind: nothing happens, and the answer is false.
+    /// its next blocking call raises it again, after the others had their turn. [`shield`](crate::shield) defers it. Under
+    /// `panic = "abort"` nothing can unwind: nothing happens, and the answer is false.
+    ///
+    /// Limits, and what to do about them: a frame of foreign code (C that calls back) must not be unwound, so put a
+    /// [`shield`](crate::shield) around the call; code that computes and never blocks is not reached, so let it call
+    /// [`yield_now`](super::yield_now) now and then.
     ///
     /// May switch: no; to wait for the end, `join`.
     pub fn kill(&self) -> bool {

@@ -1,0 +1,8 @@
+//! The example programs, run as a reader runs them: what they print, how they exit, and what a server promises.
+// Child processes with limits, signals and terminals of their own have no safe counterpart in std.
+#![allow(unsafe_code)]
+
+mod client;
+mod programs;
+mod server;
+mod support;

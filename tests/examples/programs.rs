@@ -1,0 +1,164 @@
+//! The three programs without a network.
+
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::support::{Running, example, run};
+
+#[test]
+fn spawn_join_runs_one_thread_after_the_other() {
+    let ended = run("spawn_join", &[], b"");
+    let expected: Vec<String> = (1..=3).flat_map(|t| (0..5).map(move |i| format!("thread {t} {i}"))).collect();
+    assert_eq!(ended.lines(), expected);
+    assert!(ended.status.success() && ended.stderr.is_empty(), "{ended:?}");
+}
+
+#[test]
+fn sleep_interleave_lets_threads_take_turns() {
+    let expected: Vec<String> = (0..5).flat_map(|i| (1..=3).map(move |t| format!("thread {t} {i}"))).collect();
+    for delay in ["0", "20ms", "0.01"] {
+        let ended = run("sleep_interleave", &["--delay", delay], b"");
+        assert_eq!(ended.lines(), expected, "--delay {delay}");
+        assert!(ended.status.success() && ended.stderr.is_empty(), "{ended:?}");
+    }
+}
+
+#[test]
+fn sleep_interleave_naps_all_at_once() {
+    let begin = Instant::now();
+    assert!(run("sleep_interleave", &["--delay", "200ms"], b"").status.success());
+    let took = begin.elapsed();
+    // Five naps of each; fifteen would be three seconds.
+    assert!((Duration::from_secs(1)..Duration::from_millis(2900)).contains(&took), "{took:?}");
+}
+
+#[test]
+fn ping_pong_takes_turns() {
+    let ended = run("greenlet_ping_pong", &["--rounds", "3", "--delay", "1ms"], b"");
+    assert_eq!(ended.lines(), ["---A--", "---B--"].repeat(3));
+    assert!(ended.status.success() && ended.stderr.is_empty(), "{ended:?}");
+}
+
+#[test]
+fn ping_pong_without_delay_says_what_a_switch_costs() {
+    for (rounds, printed) in [("1", 1), ("5", 5), ("1000", 5)] {
+        let ended = run("greenlet_ping_pong", &["--rounds", rounds, "--delay", "0"], b"");
+        let lines = ended.lines();
+        assert_eq!(lines[..2 * printed], ["---A--", "---B--"].repeat(printed));
+        assert_eq!(lines.len(), 2 * printed + if rounds == "1000" { 2 } else { 1 });
+        nanoseconds(lines[lines.len() - 1]);
+        assert!(ended.status.success() && ended.stderr.is_empty(), "{ended:?}");
+    }
+    let ended = run("greenlet_ping_pong", &["--rounds", "1200000", "--delay", "0", "--quiet"], b"");
+    let lines = ended.lines();
+    assert_eq!(lines.len(), 1);
+    assert!(lines[0].starts_with("2400000 switches in "), "{lines:?}");
+    nanoseconds(lines[0]);
+}
+
+/// The figure of the closing line.
+#[track_caller]
+fn nanoseconds(line: &str) {
+    let figure = line.strip_suffix(" ns per switch").and_then(|line| line.split(' ').next_back());
+    let figure: f64 = figure.unwrap_or_else(|| panic!("{line:?}")).parse().unwrap();
+    assert!(figure > 0.1, "{line:?}");
+}
+
+#[test]
+fn ping_pong_sleeps_half_a_second_by_default() {
+    let mut child = endless_ping_pong(&[]);
+    let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert_eq!([lines.next().unwrap(), lines.next().unwrap()], ["---A--", "---B--"]);
+    let begin = Instant::now();
+    assert_eq!([lines.next().unwrap(), lines.next().unwrap()], ["---A--", "---B--"]);
+    // Both sleep after their turn, and one sleep was under way when B's line arrived here.
+    assert!(begin.elapsed() > Duration::from_millis(700), "{:?}", begin.elapsed());
+}
+
+#[test]
+fn ping_pong_goes_on_until_interrupted() {
+    let mut child = endless_ping_pong(&["--delay", "10ms"]);
+    let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines();
+    assert_eq!(lines.by_ref().take(20).count(), 20);
+    child.signal(libc::SIGINT);
+    assert_eq!(child.wait().signal(), Some(libc::SIGINT));
+}
+
+#[test]
+fn ping_pong_ends_quietly_when_nobody_reads() {
+    for delay in ["0", "1ms"] {
+        let mut child = endless_ping_pong(&["--delay", delay]);
+        let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines();
+        assert_eq!(lines.by_ref().take(3).map(Result::unwrap).collect::<Vec<_>>(), ["---A--", "---B--", "---A--"]);
+        drop(lines);
+        assert_eq!(child.wait().code(), Some(0));
+        let mut complaint = String::new();
+        std::io::Read::read_to_string(&mut child.0.stderr.take().unwrap(), &mut complaint).unwrap();
+        assert_eq!(complaint, "");
+    }
+}
+
+fn endless_ping_pong(args: &[&str]) -> Running {
+    let mut command = Command::new(example("greenlet_ping_pong"));
+    command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    Running(command.spawn().unwrap())
+}
+
+#[test]
+fn wrong_arguments_get_one_clear_line_and_exit_code_2() {
+    let cases: &[(&str, &[&str], &str)] = &[
+        ("greenlet_ping_pong", &["--rounds", "0"], "--rounds 0: not a whole number, 1 or more"),
+        ("greenlet_ping_pong", &["--rounds", "-3"], "--rounds -3: not a whole number"),
+        ("greenlet_ping_pong", &["--rounds", "many"], "--rounds many: not a whole number"),
+        ("greenlet_ping_pong", &["--rounds"], "--rounds needs a value"),
+        ("greenlet_ping_pong", &["--delay", "-1"], "--delay -1: not a duration"),
+        ("greenlet_ping_pong", &["--delay", "soon"], "--delay soon: not a duration"),
+        ("greenlet_ping_pong", &["--delay", "1e300"], "--delay 1e300: not a duration"),
+        ("greenlet_ping_pong", &["--delay", "inf"], "--delay inf: not a duration"),
+        ("greenlet_ping_pong", &["--nonsense"], "--nonsense"),
+        ("greenlet_ping_pong", &["--quiet=yes"], "yes"),
+        ("sleep_interleave", &["--delay", "NaN"], "--delay NaN: not a duration"),
+        ("sleep_interleave", &["stray"], "stray"),
+        ("echo_client", &["--adr", "x"], "--adr"),
+        ("echo_server", &["--frobnicate"], "--frobnicate"),
+        ("echo_server", &["stray"], "stray"),
+        ("echo_server", &["--max-connections", "0"], "--max-connections 0: not a whole number, 1 or more"),
+        ("echo_server", &["--max-connections", "9e9"], "--max-connections 9e9: not a whole number"),
+        ("echo_server", &["--idle-timeout", "0"], "--idle-timeout must be more than 0"),
+        ("echo_server", &["--idle-timeout", "x"], "--idle-timeout x: not a duration"),
+        ("echo_server", &["--grace"], "--grace needs a value"),
+        ("echo_server", &["--addr", "nonsense"], "cannot listen on nonsense"),
+        ("echo_server", &["--addr", "127.0.0.1:99999"], "cannot listen on 127.0.0.1:99999"),
+        ("echo_server", &["--addr", "127.0.0.1"], "cannot listen on 127.0.0.1:"),
+        ("echo_server", &["--addr", "192.0.2.1:7007"], "cannot listen on 192.0.2.1:7007"),
+    ];
+    for (name, args, what) in cases {
+        let ended = run(name, args, b"");
+        assert_eq!(ended.status.code(), Some(2), "{name} {args:?}: {ended:?}");
+        assert_eq!(ended.stderr.lines().count(), 1, "{name} {args:?}: {ended:?}");
+        assert!(ended.stderr.starts_with(&format!("{name}: ")), "{ended:?}");
+        assert!(ended.stderr.contains(what), "{name} {args:?}: {ended:?}");
+        assert!(ended.stdout.is_empty(), "{name} {args:?}: {ended:?}");
+    }
+}
+
+#[test]
+fn help_names_every_option() {
+    for name in ["greenlet_ping_pong", "sleep_interleave", "echo_server", "echo_client"] {
+        let ended = run(name, &["--help"], b"");
+        assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+        assert!(ended.stderr.is_empty(), "{ended:?}");
+        let source = std::fs::read_to_string(format!("{}/examples/{name}.rs", env!("CARGO_MANIFEST_DIR"))).unwrap();
+        let options: Vec<&str> = source.split("Long(\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+        assert!(options.contains(&"help"), "{options:?}");
+        let text = String::from_utf8(ended.stdout).unwrap();
+        for option in options.iter().filter(|option| **option != "help") {
+            assert!(
+                text.matches(&format!("--{option}")).count() >= 2,
+                "{name}: no --{option} in usage and list\n{text}"
+            );
+        }
+    }
+}

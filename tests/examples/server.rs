@@ -1,0 +1,504 @@
+//! What `echo_server` promises its clients, and who runs it.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::support::{
+    Lines, PATIENCE, Running, Server, echo, example, limit_descriptors, noise, on_terminal, reset, run, terminal,
+};
+
+#[test]
+fn two_clients_take_turns() {
+    let server = Server::start(&[]);
+    let (mut one, mut two) = (server.connect(), server.connect());
+    echo(&mut one, b"123\n");
+    echo(&mut two, b"345\n");
+    echo(&mut one, b"again\n");
+    echo(&mut two, b"and again\n");
+    let names = [&one, &two].map(|stream| stream.local_addr().unwrap().to_string());
+    drop(one);
+    server.out.wait_for(&format!("{} left: echoed 10 bytes, closed by the client (1 now)", names[0]));
+    echo(&mut two, b"still there\n");
+    drop(two);
+    server.out.wait_for(&format!("{} left: echoed 26 bytes, closed by the client (0 now)", names[1]));
+    let log = server.out.all();
+    assert_eq!(log[1], format!("try: nc 127.0.0.1 {}", server.addr.port()));
+    assert_eq!(log[2..4], [format!("{} connected (1 now)", names[0]), format!("{} connected (2 now)", names[1])]);
+    assert!(server.err.all().is_empty());
+}
+
+#[test]
+fn two_hundred_clients_at_once() {
+    let server = Server::start(&[]);
+    let mut clients: Vec<TcpStream> = (0..200).map(|_| server.connect()).collect();
+    for (number, client) in clients.iter_mut().enumerate() {
+        client.write_all(&noise(number as u64, 1000)).unwrap();
+    }
+    for (number, client) in clients.iter_mut().enumerate().rev() {
+        let mut answer = [0; 1000];
+        client.read_exact(&mut answer).unwrap();
+        assert!(answer == noise(number as u64, 1000)[..], "client {number} got what another one sent");
+    }
+    server.out.wait_for("(200 now)");
+    drop(clients);
+    server.out.wait_for("(0 now)");
+}
+
+#[test]
+fn a_message_larger_than_any_buffer() {
+    let server = Server::start(&[]);
+    // The client writes all of it before it reads a byte, from another thread.
+    let message = noise(2, 32 * 1024 * 1024);
+    let mut client = server.connect();
+    let mut writing = client.try_clone().unwrap();
+    let copy = message.clone();
+    let writer = thread::spawn(move || writing.write_all(&copy).unwrap());
+    let mut answer = vec![0; message.len()];
+    client.read_exact(&mut answer).unwrap();
+    writer.join().unwrap();
+    assert!(answer == message);
+}
+
+#[test]
+fn split_writes_lose_and_join_nothing() {
+    let server = Server::start(&[]);
+    let mut client = server.connect();
+    client.set_nodelay(true).unwrap();
+    for byte in noise(3, 300) {
+        echo(&mut client, &[byte]);
+    }
+    for piece in "\u{4f60}\u{597d}".as_bytes().chunks(2) {
+        client.write_all(piece).unwrap();
+    }
+    let mut answer = [0; 6];
+    client.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, "\u{4f60}\u{597d}".as_bytes());
+}
+
+#[test]
+fn binary_data_comes_back_unchanged() {
+    let server = Server::start(&[]);
+    let mut client = server.connect();
+    let all: Vec<u8> = (0..=255).collect();
+    echo(&mut client, &all);
+    echo(&mut client, &[0; 100]);
+    echo(&mut client, &noise(4, 100_000));
+}
+
+#[test]
+fn a_half_closed_client_gets_all_its_data() {
+    let server = Server::start(&[]);
+    for len in [1, 100_000, 8_000_000] {
+        let message = noise(5, len);
+        let mut client = server.connect();
+        let mut writing = client.try_clone().unwrap();
+        let copy = message.clone();
+        let writer = thread::spawn(move || {
+            writing.write_all(&copy).unwrap();
+            writing.shutdown(Shutdown::Write).unwrap();
+        });
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).unwrap();
+        writer.join().unwrap();
+        assert!(answer == message, "{} of {len} bytes", answer.len());
+        server.out.wait_for(&format!("echoed {len} bytes, closed by the client"));
+    }
+}
+
+#[test]
+fn a_reset_in_mid_message_harms_nobody_else() {
+    let server = Server::start(&[]);
+    let mut calm = server.connect();
+    echo(&mut calm, b"before");
+    for round in 0..20 {
+        let mut rude = server.connect();
+        // Some of them with answers that nobody has read.
+        rude.write_all(&noise(round, 10_000 * round as usize)).unwrap();
+        reset(rude);
+        echo(&mut calm, b"meanwhile");
+    }
+    server.out.wait_for("Connection reset by peer");
+    server.out.wait_for("(1 now)");
+    echo(&mut calm, b"after");
+}
+
+#[test]
+fn a_client_that_never_reads_harms_nobody_and_loses_nothing() {
+    let server = Server::start(&[]);
+    let mut stuck = server.connect();
+    let mut others = [server.connect(), server.connect()];
+    for other in &mut others {
+        echo(other, b"before");
+    }
+    let before = server.resident_kib();
+    let message = noise(6, 64 * 1024 * 1024);
+    stuck.set_nonblocking(true).unwrap();
+    let (mut sent, mut full_since) = (0, Instant::now());
+    // Until both directions are full, and stay so.
+    while full_since.elapsed() < Duration::from_millis(300) {
+        match stuck.write(&message[sent..]) {
+            Ok(n) => {
+                assert!(n > 0, "the server has buffered {} MB", sent >> 20);
+                sent += n;
+                full_since = Instant::now();
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                for other in &mut others {
+                    echo(other, b"meanwhile");
+                }
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    let grown = server.resident_kib().saturating_sub(before);
+    assert!(grown < 1024, "{grown} KiB more for one stuck client");
+    stuck.set_nonblocking(false).unwrap();
+    let mut answer = vec![0; sent];
+    stuck.read_exact(&mut answer).unwrap();
+    assert!(answer == message[..sent]);
+    echo(&mut stuck, b"after");
+}
+
+#[test]
+fn a_very_long_stream_passes_while_others_are_served() {
+    let total: usize = if cfg!(debug_assertions) { 64 << 20 } else { 1 << 30 };
+    let server = Server::start(&[]);
+    let mut big = server.connect();
+    let mut small = server.connect();
+    let piece = noise(7, 1 << 20);
+    let mut writing = big.try_clone().unwrap();
+    let copy = piece.clone();
+    let writer = thread::spawn(move || {
+        for _ in 0..total / copy.len() {
+            writing.write_all(&copy).unwrap();
+        }
+        writing.shutdown(Shutdown::Write).unwrap();
+    });
+    let mut answer = vec![0; piece.len()];
+    for number in 0..total / piece.len() {
+        big.read_exact(&mut answer).unwrap();
+        assert!(answer == piece, "MiB number {number} differs");
+        if number % 16 == 0 {
+            echo(&mut small, b"meanwhile");
+        }
+    }
+    assert_eq!(big.read(&mut answer).unwrap(), 0);
+    writer.join().unwrap();
+    server.out.wait_for(&format!("echoed {total} bytes, closed by the client"));
+    assert!(server.resident_kib() < 32 * 1024, "{} KiB", server.resident_kib());
+}
+
+#[test]
+fn a_restart_on_the_same_port_works_at_once() {
+    let mut server = Server::start(&[]);
+    let addr = server.addr.to_string();
+    for _ in 0..3 {
+        let mut client = server.connect();
+        echo(&mut client, b"hello");
+        // The server closes first, so its side of the connection lingers in the kernel.
+        server.process.signal(libc::SIGINT);
+        server.process.wait();
+        server = Server::start(&["--addr", &addr]);
+        assert_eq!(server.addr.to_string(), addr);
+    }
+    echo(&mut server.connect(), b"hello");
+}
+
+#[test]
+fn a_port_in_use_is_one_clear_line_and_exit_code_2() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = taken.local_addr().unwrap().to_string();
+    let ended = run("echo_server", &["--addr", &addr], b"");
+    assert_eq!(ended.status.code(), Some(2));
+    assert_eq!(ended.stderr, format!("echo_server: {addr} is in use; take another port with --addr HOST:PORT\n"));
+    assert!(ended.stdout.is_empty());
+}
+
+#[test]
+fn names_and_ipv6_addresses_work() {
+    let server = Server::start(&["--addr", "localhost:0"]);
+    assert!(server.addr.ip().is_loopback());
+    echo(&mut server.connect(), b"hello");
+    if TcpListener::bind("[::1]:0").is_ok() {
+        let server = Server::start(&["--addr", "[::1]:0"]);
+        echo(&mut server.connect(), b"hello");
+        server.out.wait_for(&format!("try: nc ::1 {}", server.addr.port()));
+    }
+}
+
+#[test]
+fn without_descriptors_it_serves_who_is_there_and_goes_on_later() {
+    let server = Server::start_with(&[], |command| {
+        command.stdin(Stdio::null());
+        limit_descriptors(command, 20);
+    });
+    let mut clients: Vec<TcpStream> = (0..40).map(|_| server.connect()).collect();
+    server.err.wait_for("Too many open files");
+    let served = clients.len() - waiting(&mut clients);
+    assert!((5..20).contains(&served), "{served} clients are served");
+    // Not in a hot loop, and not in silence.
+    let (busy, complaints) = (server.run_time(), server.err.all());
+    assert_eq!(complaints.len(), 1, "{complaints:#?}");
+    assert!(complaints[0].contains(&format!("{served} clients are served")), "{complaints:#?}");
+    thread::sleep(Duration::from_secs(1));
+    let busy = server.run_time() - busy;
+    assert!(busy < Duration::from_millis(100), "it used {busy:?} of a second");
+    for client in &mut clients[..served] {
+        echo(client, b"still served");
+    }
+    // Descriptors get free: the next in line are let in, a few at a time, until all have been served.
+    for (number, mut client) in clients.into_iter().enumerate() {
+        if number >= served {
+            // It has asked before.
+            let mut answer = [0];
+            client.read_exact(&mut answer).unwrap();
+            assert_eq!(&answer, b"?");
+        }
+        echo(&mut client, b"at last");
+    }
+    server.out.wait_for("(0 now)");
+    assert_eq!(server.err.all().len(), 1, "{:#?}", server.err.all());
+}
+
+/// Sends a line on each, and returns how many got no answer for a while. They get it later.
+fn waiting(clients: &mut [TcpStream]) -> usize {
+    let mut waiting = 0;
+    for client in clients {
+        let patience = if waiting == 0 { Duration::from_millis(700) } else { Duration::from_millis(1) };
+        client.set_read_timeout(Some(patience)).unwrap();
+        client.write_all(b"?").unwrap();
+        match client.read(&mut [0]) {
+            Ok(1) => assert_eq!(waiting, 0, "served out of line"),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => waiting += 1,
+            other => panic!("{other:?}"),
+        }
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+    }
+    waiting
+}
+
+#[test]
+fn more_than_max_connections_wait_in_line() {
+    let server = Server::start(&["--max-connections", "2"]);
+    let mut clients: Vec<TcpStream> = (0..5).map(|_| server.connect()).collect();
+    assert_eq!(waiting(&mut clients), 3);
+    for left in (0..5).rev() {
+        drop(clients.remove(0));
+        // Whoever waits is let in as soon as one leaves. It has asked before, and has its answer coming.
+        if left >= 2 {
+            let mut answer = [0];
+            clients[1].read_exact(&mut answer).unwrap();
+            assert_eq!(&answer, b"?");
+            echo(&mut clients[1], b"my turn");
+        }
+    }
+    server.out.wait_for("(0 now)");
+    assert!(!server.out.all().iter().any(|line| line.contains("(3 now)")));
+    assert!(server.err.all().is_empty());
+}
+
+#[test]
+fn a_silent_client_is_closed_after_the_idle_timeout() {
+    let server = Server::start(&["--idle-timeout", "1"]);
+    let (mut silent, mut talkative) = (server.connect(), server.connect());
+    echo(&mut silent, b"hello");
+    let begin = Instant::now();
+    while begin.elapsed() < Duration::from_millis(2500) {
+        echo(&mut talkative, b"bla");
+        thread::sleep(Duration::from_millis(100));
+    }
+    server.out.wait_for("echoed 5 bytes, it was silent for too long (1 now)");
+    assert_eq!(silent.read(&mut [0]).unwrap(), 0);
+    echo(&mut talkative, b"still there");
+}
+
+#[test]
+fn a_client_that_takes_nothing_is_closed_after_the_idle_timeout() {
+    let server = Server::start(&["--idle-timeout", "500ms"]);
+    let mut stuck = server.connect();
+    let piece = noise(8, 1 << 20);
+    // Ends with an error when the server closes the connection.
+    while stuck.write_all(&piece).is_ok() {}
+    server.out.wait_for("it took nothing for too long (0 now)");
+    echo(&mut server.connect(), b"hello");
+}
+
+/// A server on a terminal of its own, and the keyboard.
+fn start_on_terminal(args: &[&str]) -> (Server, std::fs::File) {
+    let (ours, theirs) = terminal();
+    let server = Server::start_with(args, |command| on_terminal(command, &theirs));
+    server.out.wait_for("type quit to stop");
+    (server, ours)
+}
+
+#[test]
+fn quit_and_the_end_of_input_on_a_terminal_stop_it() {
+    for typed in ["quit\n", "what?\n\n  quit  \n", "\x04"] {
+        let (mut server, mut keyboard) = start_on_terminal(&[]);
+        keyboard.write_all(typed.as_bytes()).unwrap();
+        assert_eq!(server.process.wait().code(), Some(0));
+        server.out.wait_for("stopped");
+        assert!(server.err.all().is_empty());
+    }
+}
+
+#[test]
+fn quit_lets_clients_finish_but_lets_nobody_in() {
+    let (mut server, mut keyboard) = start_on_terminal(&["--grace", "60"]);
+    let (mut one, mut two) = (server.connect(), server.connect());
+    echo(&mut one, b"hello");
+    echo(&mut two, b"hello");
+    keyboard.write_all(b"quit\n").unwrap();
+    server.out.wait_for("stopping: waiting up to 60s for clients to leave (2 now)");
+    assert_eq!(TcpStream::connect(server.addr).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+    echo(&mut one, b"still there");
+    drop(one);
+    server.out.wait_for("echoed 16 bytes, closed by the client (1 now)");
+    echo(&mut two, &noise(9, 100_000));
+    drop(two);
+    assert_eq!(server.process.wait().code(), Some(0));
+    server.out.wait_for("stopped");
+}
+
+#[test]
+fn quit_closes_who_is_left_after_the_grace() {
+    let (mut server, mut keyboard) = start_on_terminal(&["--grace", "300ms"]);
+    let mut idle = server.connect();
+    echo(&mut idle, b"hello");
+    let mut stuck = server.connect();
+    stuck.set_nonblocking(true).unwrap();
+    let piece = noise(10, 1 << 20);
+    while stuck.write(&piece).is_ok() {}
+    server.out.wait_for("(2 now)");
+    keyboard.write_all(b"quit\n").unwrap();
+    assert_eq!(server.process.wait().code(), Some(0));
+    assert_eq!(idle.read(&mut [0]).unwrap(), 0);
+    server.out.wait_for("stopped");
+    let log = server.out.all();
+    assert_eq!(log.iter().filter(|line| line.contains("closed since the server stops")).count(), 2, "{log:#?}");
+    assert!(server.err.all().is_empty(), "{:#?}", server.err.all());
+}
+
+/// Also while it waits for room, or for descriptors.
+#[test]
+fn quit_is_heard_while_nobody_can_be_let_in() {
+    let (mut server, mut keyboard) = start_on_terminal(&["--max-connections", "1"]);
+    let mut clients: Vec<TcpStream> = (0..3).map(|_| server.connect()).collect();
+    echo(&mut clients[0], b"hello");
+    keyboard.write_all(b"quit\n").unwrap();
+    server.out.wait_for("(1 now)");
+    server.out.wait_for("stopping");
+    drop(clients);
+    assert_eq!(server.process.wait().code(), Some(0));
+}
+
+#[test]
+fn the_end_of_input_elsewhere_does_not_stop_it() {
+    for stdin in [Stdio::null as fn() -> Stdio, Stdio::piped] {
+        let mut server = Server::start_with(&[], |command| {
+            command.stdin(stdin());
+        });
+        drop(server.process.0.stdin.take());
+        echo(&mut server.connect(), b"hello");
+        thread::sleep(Duration::from_millis(200));
+        echo(&mut server.connect(), b"hello");
+        assert!(server.process.0.try_wait().unwrap().is_none());
+        assert!(!server.out.all().iter().any(|line| line.contains("quit")));
+    }
+}
+
+/// `echo_server &` in a shell: what is typed there is not for the server, and must not make the kernel stop it.
+#[test]
+fn in_the_background_of_a_terminal_it_goes_on_serving() {
+    let (mut keyboard, theirs) = terminal();
+    let mut command = Command::new("sh");
+    command.args(["-c", "set -m; \"$0\" --addr 127.0.0.1:0 & echo \"pid $!\"; read line; kill $!; wait"]);
+    command.arg(example("echo_server")).stdout(Stdio::piped()).stderr(Stdio::null());
+    on_terminal(&mut command, &theirs);
+    let mut shell = Running(command.spawn().unwrap());
+    drop((command, theirs));
+    let out = Lines::of(shell.0.stdout.take().unwrap());
+    let line = out.wait_for("listening on ");
+    let mut client = TcpStream::connect(line.strip_prefix("listening on ").unwrap()).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    keyboard.write_all(b"half a line").unwrap();
+    echo(&mut client, b"hello");
+    thread::sleep(Duration::from_millis(200));
+    echo(&mut client, b"hello again");
+    keyboard.write_all(b"\n").unwrap();
+    shell.wait();
+    assert!(!out.all().iter().any(|line| line.contains("quit")));
+}
+
+#[test]
+fn an_interrupt_ends_it_at_once() {
+    let mut server = Server::start(&[]);
+    let mut client = server.connect();
+    echo(&mut client, b"hello");
+    server.process.signal(libc::SIGINT);
+    assert_eq!(server.process.wait().signal(), Some(libc::SIGINT));
+    assert_eq!(client.read(&mut [0]).unwrap(), 0);
+}
+
+#[test]
+fn quiet_logs_nothing() {
+    let (mut server, mut keyboard) = start_on_terminal(&["--quiet"]);
+    let mut client = server.connect();
+    echo(&mut client, b"hello");
+    drop(client);
+    keyboard.write_all(b"quit\n").unwrap();
+    assert_eq!(server.process.wait().code(), Some(0));
+    server.out.wait_for("stopped");
+    assert_eq!(server.out.all().len(), 4, "{:#?}", server.out.all());
+}
+
+#[test]
+fn nobody_reading_the_log_harms_no_client() {
+    let mut command = Command::new(example("echo_server"));
+    let addr = {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap();
+        free.local_addr().unwrap()
+    };
+    command.args(["--addr", &addr.to_string()]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut server = Running(command.spawn().unwrap());
+    drop(server.0.stdout.take());
+    let deadline = Instant::now() + PATIENCE;
+    for _ in 0..3 {
+        let mut client = loop {
+            match TcpStream::connect(addr) {
+                Ok(client) => break client,
+                Err(error) => assert!(Instant::now() < deadline, "{error}"),
+            }
+            thread::sleep(Duration::from_millis(10));
+        };
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        echo(&mut client, b"hello");
+    }
+    assert!(server.0.try_wait().unwrap().is_none());
+}
+
+/// Unoptimised frames are larger; what counts is the release build.
+#[cfg(not(debug_assertions))]
+#[test]
+fn an_idle_client_costs_one_page() {
+    for args in [&["--quiet"][..], &[]] {
+        let server = Server::start(args);
+        let grow = |count: usize, clients: &mut Vec<TcpStream>| {
+            for _ in 0..count {
+                let mut client = server.connect();
+                echo(&mut client, b"hello");
+                clients.push(client);
+            }
+            server.resident_kib()
+        };
+        let mut clients = Vec::new();
+        let few = grow(100, &mut clients);
+        let many = grow(400, &mut clients);
+        let each = (many - few) as f64 / 400.0;
+        assert!(each < 5.5, "{each} KiB for each idle client, with {args:?}");
+    }
+}

@@ -1,0 +1,309 @@
+//! Builds, starts, watches and ends example programs. Nothing here waits for more than `PATIENCE`.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+/// How long anything may take before it counts as hanging.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The program of an example, built if need be: `cargo test --test examples` builds no examples by itself.
+pub(crate) fn example(name: &str) -> PathBuf {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(built_examples).join(name)
+}
+
+fn built_examples() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    // target/[TRIPLE/]PROFILE/deps/examples-HASH
+    let profile = test.ancestors().nth(2).unwrap();
+    let folder = profile.join("examples");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let sources = newest(&root.join("src")).max(newest(&root.join("examples")));
+    let names = ["greenlet_ping_pong", "spawn_join", "sleep_interleave", "echo_server", "echo_client"];
+    let fresh = |name| {
+        let built = folder.join(name).metadata().and_then(|program| program.modified());
+        built.is_ok_and(|built| built > sources)
+    };
+    if names.into_iter().all(fresh) {
+        return folder;
+    }
+    let above = profile.parent().unwrap();
+    let triple = above.file_name().and_then(|name| name.to_str()).filter(|name| name.contains("-linux-"));
+    let target = if triple.is_some() { above.parent().unwrap() } else { above };
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.current_dir(root).args(["build", "--quiet", "--examples", "--target-dir"]).arg(target);
+    cargo.args(triple.into_iter().flat_map(|triple| ["--target", triple]));
+    match profile.file_name().and_then(|name| name.to_str()) {
+        Some("debug") => {}
+        Some(profile) => {
+            cargo.args(["--profile", profile]);
+        }
+        None => panic!("no profile in {}", test.display()),
+    }
+    if cfg!(feature = "sanitizer") {
+        cargo.args(["--features", "sanitizer"]);
+    }
+    assert!(cargo.status().unwrap().success(), "the examples do not build");
+    folder
+}
+
+/// When anything in a folder was changed last.
+fn newest(folder: &Path) -> SystemTime {
+    let entries = folder.read_dir().unwrap().map(|entry| entry.unwrap());
+    let times = entries.map(|entry| {
+        let file = entry.metadata().unwrap();
+        if file.is_dir() { newest(&entry.path()) } else { file.modified().unwrap() }
+    });
+    times.max().unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
+/// What a finished program left.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) status: ExitStatus,
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: String,
+}
+
+impl Ended {
+    pub(crate) fn lines(&self) -> Vec<&str> {
+        str::from_utf8(&self.stdout).unwrap().lines().collect()
+    }
+}
+
+/// Runs an example to its end.
+pub(crate) fn run(name: &str, args: &[&str], input: &[u8]) -> Ended {
+    let mut command = Command::new(example(name));
+    command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = Running(command.spawn().unwrap());
+    let mut stdin = child.0.stdin.take().unwrap();
+    let input = input.to_vec();
+    // It may end without reading all of it.
+    let feeder = thread::spawn(move || drop(stdin.write_all(&input)));
+    let stdout = read_all(child.0.stdout.take().unwrap());
+    let stderr = read_all(child.0.stderr.take().unwrap());
+    let status = child.wait();
+    feeder.join().unwrap();
+    let (stdout, stderr) = (stdout.join().unwrap(), String::from_utf8(stderr.join().unwrap()).unwrap());
+    Ended { status, stdout, stderr }
+}
+
+fn read_all(mut pipe: impl Read + Send + 'static) -> thread::JoinHandle<Vec<u8>> {
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        pipe.read_to_end(&mut bytes).unwrap();
+        bytes
+    })
+}
+
+/// A child process; ends with the test.
+pub(crate) struct Running(pub(crate) Child);
+
+impl Running {
+    /// Waits for its end.
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.0.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the program has not ended for {PATIENCE:?}");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    pub(crate) fn signal(&self, signal: i32) {
+        // SAFETY: kill touches no memory; the child has not been waited for, so its id is its own.
+        assert_eq!(unsafe { libc::kill(self.0.id() as i32, signal) }, 0);
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Fails only if it has ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Lines that come in while the test goes on.
+#[derive(Clone, Default)]
+pub(crate) struct Lines {
+    shared: Arc<(Mutex<Vec<String>>, Condvar)>,
+}
+
+impl Lines {
+    pub(crate) fn of(pipe: impl Read + Send + 'static) -> Lines {
+        let lines = Lines::default();
+        let also = lines.clone();
+        thread::spawn(move || {
+            // A terminal whose other side is closed says EIO.
+            for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+                also.shared.0.lock().unwrap().push(line);
+                also.shared.1.notify_all();
+            }
+        });
+        lines
+    }
+
+    /// Waits for a line that contains `what`, and returns it.
+    pub(crate) fn wait_for(&self, what: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        let mut lines = self.shared.0.lock().unwrap();
+        loop {
+            if let Some(line) = lines.iter().find(|line| line.contains(what)) {
+                return line.clone();
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "no line with {what:?} among {lines:#?}");
+            lines = self.shared.1.wait_timeout(lines, left).unwrap().0;
+        }
+    }
+
+    pub(crate) fn all(&self) -> Vec<String> {
+        self.shared.0.lock().unwrap().clone()
+    }
+}
+
+/// A running `echo_server`.
+pub(crate) struct Server {
+    pub(crate) process: Running,
+    pub(crate) addr: SocketAddr,
+    pub(crate) out: Lines,
+    pub(crate) err: Lines,
+}
+
+impl Server {
+    /// On a free port, with nothing as its input.
+    pub(crate) fn start(args: &[&str]) -> Server {
+        Server::start_with(args, |command| {
+            command.stdin(Stdio::null());
+        })
+    }
+
+    pub(crate) fn start_with(args: &[&str], prepare: impl FnOnce(&mut Command)) -> Server {
+        let mut command = Command::new(example("echo_server"));
+        if !args.contains(&"--addr") {
+            command.args(["--addr", "127.0.0.1:0"]);
+        }
+        command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped());
+        prepare(&mut command);
+        let mut process = Running(command.spawn().unwrap());
+        // The child has its own copies of whatever `prepare` gave it.
+        drop(command);
+        let out = Lines::of(process.0.stdout.take().unwrap());
+        let err = Lines::of(process.0.stderr.take().unwrap());
+        let line = out.wait_for("listening on ");
+        let addr = line.strip_prefix("listening on ").unwrap().parse().unwrap();
+        Server { process, addr, out, err }
+    }
+
+    pub(crate) fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.addr).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream
+    }
+
+    pub(crate) fn resident_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.0.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.split_whitespace().next().unwrap().parse().unwrap()
+    }
+
+    /// CPU time used so far.
+    pub(crate) fn run_time(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/schedstat", self.process.0.id())).unwrap();
+        Duration::from_nanos(stat.split_whitespace().next().unwrap().parse().unwrap())
+    }
+}
+
+/// Sends `message` and reads it back.
+#[track_caller]
+pub(crate) fn echo(stream: &mut TcpStream, message: &[u8]) {
+    stream.write_all(message).unwrap();
+    let mut answer = vec![0; message.len()];
+    stream.read_exact(&mut answer).unwrap();
+    assert!(answer == message, "the echo of {} bytes differs", message.len());
+}
+
+/// `len` bytes that look like nothing, all values among them, a different sequence for each seed.
+pub(crate) fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut bytes = Vec::with_capacity(len + 8);
+    while bytes.len() < len {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend(state.to_le_bytes());
+    }
+    bytes.truncate(len);
+    bytes
+}
+
+/// A pseudo terminal: our side, the program's side.
+pub(crate) fn terminal() -> (File, OwnedFd) {
+    let (mut ours, mut theirs) = (-1, -1);
+    let none = std::ptr::null_mut();
+    // SAFETY: both numbers are live for the call; null means: no name, default settings and size.
+    let result = unsafe { libc::openpty(&mut ours, &mut theirs, none, none.cast(), none.cast()) };
+    assert_eq!(result, 0, "openpty: {}", io::Error::last_os_error());
+    // Else a program started by another test meanwhile would keep the terminal open.
+    for fd in [ours, theirs] {
+        // SAFETY: this request takes a number and touches no memory.
+        assert_eq!(unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) }, 0);
+    }
+    // SAFETY: just opened, and nobody else's.
+    let ours = unsafe { File::from_raw_fd(ours) };
+    // SAFETY: the same.
+    let theirs = unsafe { OwnedFd::from_raw_fd(theirs) };
+    (ours, theirs)
+}
+
+/// Gives a program `theirs` as standard input and as its controlling terminal, as a shell in a new window does.
+pub(crate) fn on_terminal(command: &mut Command, theirs: &OwnedFd) {
+    command.stdin(theirs.try_clone().unwrap());
+    let fd = theirs.as_raw_fd();
+    let take_terminal = move || {
+        // SAFETY: setsid(2) takes no arguments, and the child is not a group leader.
+        let session = unsafe { libc::setsid() };
+        // SAFETY: the descriptor is open in the child, a terminal, and stays open for the call.
+        if session < 0 || unsafe { libc::ioctl(fd, libc::TIOCSCTTY, 0) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(())
+    };
+    // SAFETY: the closure makes two plain system calls: it takes no lock and allocates nothing after the fork.
+    unsafe { command.pre_exec(take_terminal) };
+}
+
+/// Lets a program open `count` descriptors at most.
+pub(crate) fn limit_descriptors(command: &mut Command, count: u64) {
+    let limit = libc::rlimit { rlim_cur: count, rlim_max: count };
+    // SAFETY: `limit` is the closure's own copy, and live for the call.
+    let lower = move || match unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    };
+    // SAFETY: the closure makes one plain system call: it takes no lock and allocates nothing after the fork.
+    unsafe { command.pre_exec(lower) };
+}
+
+/// Closes a connection with a reset in place of an orderly end.
+pub(crate) fn reset(stream: TcpStream) {
+    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+    let len = size_of::<libc::linger>() as libc::socklen_t;
+    // SAFETY: `linger` is live for the call, and `len` is its size.
+    let result = unsafe {
+        libc::setsockopt(stream.as_raw_fd(), libc::SOL_SOCKET, libc::SO_LINGER, (&raw const linger).cast(), len)
+    };
+    assert_eq!(result, 0);
+}
