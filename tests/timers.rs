@@ -64,25 +64,29 @@ fn a_timer_never_fires_early() {
 fn sleepers_wake_in_the_order_of_their_deadlines() {
     let _guard = common::guard();
     let mut random = common::Random::new();
-    let order = Rc::new(RefCell::new(Vec::new()));
-    let threads: Vec<_> = (0..500)
-        .map(|_| {
-            let (order, span) = (Rc::clone(&order), Duration::from_micros(random.below(30_000)));
+    let spans: Vec<_> = (0..500).map(|_| Duration::from_micros(1 + random.below(30_000))).collect();
+    let (starts, order) = (Rc::new(RefCell::new(Vec::new())), Rc::new(RefCell::new(Vec::new())));
+    let threads: Vec<_> = (0..spans.len())
+        .map(|number| {
+            let (starts, order, span) = (Rc::clone(&starts), Rc::clone(&order), spans[number]);
             spawn(move || {
-                let until = Instant::now() + span;
-                sleep_until(until);
-                order.borrow_mut().push(until);
+                starts.borrow_mut().push(Instant::now());
+                sleep(span);
+                order.borrow_mut().push(number);
             })
         })
         .collect();
     yield_now();
+    starts.borrow_mut().push(Instant::now());
     // All are over when the hub looks: the order must come from the deadlines, not from the looks.
     hog_until(Instant::now() + Duration::from_millis(40));
     threads.into_iter().for_each(|thread| thread.join().unwrap());
-    let order = order.borrow();
-    // A sleeper reads the clock twice, so neighbours closer than that may be told apart wrongly by this test.
-    let slack = Duration::from_micros(500);
-    assert!(order.windows(2).all(|pair| pair[0] <= pair[1] + slack), "{:?}", *order);
+    // Each read the clock between its own start and the next one's.
+    let (starts, order) = (starts.borrow(), order.borrow());
+    for pair in order.windows(2) {
+        let (first, second) = (pair[0], pair[1]);
+        assert!(starts[first] + spans[first] <= starts[second + 1] + spans[second], "{first} before {second}");
+    }
 }
 
 /// A thread keeps one wheel entry, and an earlier one from an earlier wait does not put it before its turn.
