@@ -14,6 +14,12 @@ use crate::switch::stack::Slot;
 /// Unwinds every green thread and suspended greenlet of this OS thread, as a kill does, and returns how many could not
 /// be unwound because they block again each time they are killed. The hub can be used afterwards.
 ///
+/// The end of the OS thread does the same, after main has returned. Call this at the end of main if destructors of threads
+/// that are still suspended use thread-locals, which may be gone later, or to learn whether all of them could be unwound:
+/// those that cannot keep their stacks for ever ([`StackStats::leaked`]).
+///
+/// Threads spawned by destructors meanwhile never run.
+///
 /// # Panics
 /// If called from a green thread instead of main, or while main unwinds.
 ///

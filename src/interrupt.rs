@@ -20,7 +20,7 @@ use crate::runtime::hub::hub;
 use crate::runtime::source::after;
 use crate::switch::cancel::ScopeExpired;
 use crate::switch::fiber::{Fiber, ScopeDeadline, attention};
-use crate::switch::root::root;
+use crate::switch::root::try_root;
 
 /// Why [`timeout`] has no result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +30,8 @@ pub enum TimeoutError {
     Elapsed,
     /// The program was built with `panic = "abort"`, so the closure could not be interrupted; it was not run.
     CannotUnwind,
+    /// The OS thread is ending, or this is the child of a fork: nothing can be interrupted; the closure was not run.
+    NoHub,
 }
 
 impl fmt::Display for TimeoutError {
@@ -37,6 +39,7 @@ impl fmt::Display for TimeoutError {
         f.write_str(match self {
             TimeoutError::Elapsed => "the time limit was reached",
             TimeoutError::CannotUnwind => "timeouts need panic = \"unwind\"",
+            TimeoutError::NoHub => "timeouts need a hub: this OS thread is ending, or the process was forked",
         })
     }
 }
@@ -48,6 +51,7 @@ impl From<TimeoutError> for std::io::Error {
         let kind = match error {
             TimeoutError::Elapsed => std::io::ErrorKind::TimedOut,
             TimeoutError::CannotUnwind => std::io::ErrorKind::Unsupported,
+            TimeoutError::NoHub => std::io::ErrorKind::Other,
         };
         std::io::Error::new(kind, error)
     }
@@ -65,26 +69,26 @@ impl From<TimeoutError> for std::io::Error {
 /// ```
 ///
 /// * The blocking call in progress unwinds up to here, without a message; destructors run as for a panic.
-/// * Code that never blocks is not interrupted, and a result that is ready is returned however late it is.
+/// * Code that never blocks is not interrupted, and a result that is ready is returned however late it is. A greenlet
+///   that is switched back to at once did not wait either.
+/// * Only the calling thread is interrupted, not those that it spawned: put their handles or a scope inside.
 /// * Timeouts nest: the earliest fires first, each is caught only by its own call, the outer one keeps counting.
 /// * If code inside swallows the unwinding with `catch_unwind`, its next blocking call raises it again.
 /// * IO that is ready in the same turn in which the time is over wins.
 ///
 /// # Errors
-/// [`TimeoutError::Elapsed`]; under `panic = "abort"` [`TimeoutError::CannotUnwind`], and `f` is not run.
+/// [`TimeoutError::Elapsed`]; under `panic = "abort"` [`TimeoutError::CannotUnwind`], when the OS thread is ending and in
+/// the child of a fork [`TimeoutError::NoHub`], and `f` is not run.
 ///
 /// # Panics
-/// With the panics of `f`. When the OS thread is ending or in the child of a fork.
+/// With the panics of `f`.
 ///
 /// May switch: if `f` does.
 pub fn timeout<T>(limit: Duration, f: impl FnOnce() -> T) -> Result<T, TimeoutError> {
     if cfg!(panic = "abort") {
         return Err(TimeoutError::CannotUnwind);
     }
-    let root = match hub() {
-        Ok((root, _)) => root,
-        Err(error) => panic!("{error}"),
-    };
+    let Ok((root, _)) = hub() else { return Err(TimeoutError::NoHub) };
     let me = root.current();
     let outer = me.scope_deadline.get();
     let scope = root.fresh_id();
@@ -117,11 +121,13 @@ fn set_scope(me: Fiber, deadline: ScopeDeadline) {
 /// Use it around calls that must not be unwound, such as foreign functions that call back.
 ///
 /// # Panics
-/// With the panics of `f`. When the OS thread is ending.
+/// With the panics of `f`.
 ///
 /// May switch: if `f` does.
 pub fn shield<T>(f: impl FnOnce() -> T) -> T {
-    let me = root().current();
+    // When the OS thread is ending nothing interrupts.
+    let Some(root) = try_root() else { return f() };
+    let me = root.current();
     let outer = me.scope_deadline.get();
     me.shields.set(me.shields.get() + 1);
     me.attention.set(me.attention.get() & !attention::KILL);
@@ -161,11 +167,13 @@ impl Drop for Shield {
 /// ```
 ///
 /// # Panics
-/// See above; and with the panics of `f`. When the OS thread is ending.
+/// See above; and with the panics of `f`.
 ///
 /// May switch: no.
 pub fn no_switch<T>(f: impl FnOnce() -> T) -> T {
-    let me = root().current();
+    // When the OS thread is ending nothing switches.
+    let Some(root) = try_root() else { return f() };
+    let me = root.current();
     me.no_switch.set(me.no_switch.get() + 1);
     me.attention.set(me.attention.get() | attention::NO_SWITCH);
     let _section = Section(me);

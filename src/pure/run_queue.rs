@@ -93,6 +93,16 @@ impl<T: Copy> RunQueue<T> {
         self.ring.get(self.place(self.head.wrapping_add(k))).copied()
     }
 
+    /// Whether a push would not allocate.
+    pub(crate) fn has_room(&self) -> bool {
+        self.len() < self.ring.len()
+    }
+
+    /// Forgets all items; the memory stays.
+    pub(crate) fn clear(&mut self) {
+        self.head = self.tail;
+    }
+
     /// How many items wait.
     #[inline]
     pub(crate) fn len(&self) -> usize {

@@ -305,6 +305,12 @@ impl<T: Copy> TimerWheel<T> {
         Some(start << TICK_BITS)
     }
 
+    /// One of the entries that may be the earliest: the first of the slot that comes first. `None` if there is none.
+    pub(crate) fn first(&self) -> Option<T> {
+        let slot = self.first_slot()?;
+        Some(self.nodes[self.lists[slot].head as usize].payload)
+    }
+
     /// The slot that comes first in time of those in use.
     #[inline]
     fn first_slot(&self) -> Option<usize> {

@@ -26,6 +26,7 @@ use super::mail::{Letter, Mail};
 use super::reactor::Reactor;
 use super::report;
 use crate::pure::timer_wheel::TimerWheel;
+use crate::switch::cancel::FORKED;
 use crate::switch::fiber::{Fiber, Reason, State};
 use crate::switch::root::{Root, Scheduler, try_root};
 use crate::sys::clock::monotonic_ns;
@@ -99,6 +100,11 @@ pub(crate) fn hub_of(root: &'static Root) -> io::Result<&'static Hub> {
     }
 }
 
+/// The usable hub of `root`, if there is one.
+pub(crate) fn existing_hub_of(root: &'static Root) -> Option<&'static Hub> {
+    root.scheduler().as_any().downcast_ref::<Hub>().filter(|hub| hub.is_usable())
+}
+
 /// The error of calls on a thread whose hub is gone.
 #[cold]
 pub(crate) fn ending() -> io::Error {
@@ -108,6 +114,7 @@ pub(crate) fn ending() -> io::Error {
 /// Makes the hub.
 #[cold]
 fn create(root: &'static Root) -> io::Result<&'static Hub> {
+    fork::in_children(crate::switch::root::after_fork_in_child);
     fork::watch_forks()?;
     crate::sys::signal::install(report::classify_fault)?;
     report::name_panics();
@@ -144,10 +151,7 @@ impl Hub {
     #[cold]
     fn unusable(&self) -> io::Error {
         if self.generation != fork::fork_generation() {
-            return io::Error::other(
-                "greenling: this process was forked from one that ran green threads, and cannot use its parent's \
-                 hub; call exec, or start green threads only after the fork",
-            );
+            return io::Error::other(FORKED);
         }
         ending()
     }
@@ -195,14 +199,23 @@ impl Hub {
         fiber.timer_at.set(at);
     }
 
-    /// Wakes fibers whose deadline has come; puts back those whose deadline has moved. At most `FIRE_BATCH`.
+    /// Wakes fibers whose deadline has come, in its order; puts back those whose deadline has moved. At most
+    /// `FIRE_BATCH`.
     fn fire(&self, root: &Root, now: u64) {
         let mut due = self.due.take();
         self.timers.borrow_mut().advance(now, FIRE_BATCH, &mut |fiber, _| due.push(fiber));
-        for fiber in due.drain(..) {
+        let mut moved = 0;
+        for &fiber in &due {
+            let was = fiber.timer_at.replace(u64::MAX);
             fiber.timer.set(None);
             fiber.in_wheel.set(false);
-            fiber.timer_at.set(u64::MAX);
+            moved += u32::from(fiber.deadline.get() != was);
+        }
+        // An entry is in order of when it fired; a deadline that has moved and is over as well belongs further back.
+        if moved > 0 && !due.is_sorted_by_key(|fiber| fiber.deadline.get()) {
+            due.sort_by_key(|fiber| fiber.deadline.get());
+        }
+        for fiber in due.drain(..) {
             let deadline = fiber.deadline.get();
             if deadline == u64::MAX {
                 continue;
@@ -246,24 +259,45 @@ impl Hub {
 
     /// Nobody is runnable: sleeps until something happens, or says that nothing ever can.
     fn sleep(&self, root: &'static Root) {
+        if !self.mail.prepare_to_sleep() {
+            return;
+        }
+        // Asked after `prepare_to_sleep`: who drops the last handle from now on rings, and it is asked again.
+        let can_be_woken = self.can_be_woken();
+        if !can_be_woken {
+            self.drop_stale_timers();
+        }
         let next = self.timers.borrow().next_wakeup();
-        if next.is_none() && !self.can_be_woken() {
+        if next.is_none() && !can_be_woken {
+            self.mail.woke();
             root.deadlock(report::deadlock(root));
             return;
         }
         let timeout = next.map(|at| at.saturating_sub(monotonic_ns()));
-        if !self.mail.prepare_to_sleep() {
-            return;
-        }
         self.reactor.poll(root, timeout);
         self.mail.woke();
     }
 
+    /// Takes out the entries of waits that are over, up to the first that somebody waits for: only timers can wake
+    /// anybody here, and one that is left over must not hide a deadlock.
+    fn drop_stale_timers(&self) {
+        loop {
+            let Some(fiber) = self.timers.borrow().first() else { return };
+            let deadline = fiber.deadline.get();
+            if deadline == fiber.timer_at.get() {
+                return;
+            }
+            self.forget(fiber);
+            if deadline != u64::MAX {
+                self.insert(fiber, deadline);
+            }
+        }
+    }
+
     /// Whether anything but a timer may still wake a fiber of this hub.
     fn can_be_woken(&self) -> bool {
-        // A `Thread` handle or a running job each hold a clone of the mail; only `thread::park` listens to handles.
-        let handles = Arc::strong_count(&self.mail) - 1;
-        self.reactor.waiting.get() > 0 || self.jobs.get() > 0 || (handles > 0 && self.parked.get() > 0)
+        // Only `thread::park` listens to handles.
+        self.reactor.waiting.get() > 0 || self.jobs.get() > 0 || (self.parked.get() > 0 && self.mail.has_handles())
     }
 }
 
@@ -271,6 +305,11 @@ impl Scheduler for Hub {
     fn look(&self, root: &Root, may_wait: bool) {
         // The root that asks is this thread's, and lives as long as the thread switches (R1).
         let Some(root) = try_root().filter(|mine| std::ptr::eq(*mine, root)) else { return };
+        if !self.is_usable() {
+            // A forked child in a wait that cannot be interrupted: epoll would steal its parent's events.
+            eprintln!("{}", self.unusable());
+            std::process::abort();
+        }
         if self.mail.has_mail() {
             self.read_mail(root);
         }

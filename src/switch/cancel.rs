@@ -12,7 +12,7 @@ use std::any::Any;
 use std::fmt;
 use std::panic::resume_unwind;
 
-use super::fiber::{Fiber, attention};
+use super::fiber::{Fiber, State, attention};
 use super::root::Root;
 
 /// The payload that a kill unwinds a green thread with.
@@ -73,14 +73,32 @@ pub(crate) fn before_suspension(root: &Root, me: Fiber) {
     if me.attention.get() & attention::NO_SWITCH != 0 {
         panic!("greenling: a call inside `no_switch` would have to wait and let other green threads run");
     }
+    raise_fork(me);
+    if me.attention.get() & (attention::KILL | attention::RAISED) == attention::KILL | attention::RAISED {
+        step_aside(root, me);
+    }
     raise_kill(me);
     raise_deadlock(root, me);
+}
+
+/// The program swallowed a kill and blocks again. It will be raised again, but not before the others had their turn:
+/// a loop that goes on whatever happens would otherwise never let go of the OS thread.
+fn step_aside(root: &Root, me: Fiber) {
+    if root.closing() {
+        // The next round of `unwind_all` wakes it; there is a last one.
+        me.state.set(State::Parked);
+        root.switch_out(me);
+        me.state.set(State::Running);
+    } else {
+        root.requeue_current(me);
+    }
 }
 
 /// Raises what came *during* a suspension. `scope_due`: a `timeout` scope of this fiber expired.
 #[cold]
 #[inline(never)]
 pub(crate) fn after_suspension(root: &Root, me: Fiber, scope_due: bool) {
+    raise_fork(me);
     raise_kill(me);
     raise_deadlock(root, me);
     if scope_due {
@@ -91,11 +109,26 @@ pub(crate) fn after_suspension(root: &Root, me: Fiber, scope_due: bool) {
 /// Unwinds if a kill is due.
 fn raise_kill(me: Fiber) {
     if me.attention.get() & attention::KILL != 0 {
-        let payload: Box<dyn Any + Send> =
-            if me.green_thread.get() { Box::new(Killed) } else { Box::new(GreenletExit(NO_VALUE)) };
-        resume_unwind(payload);
+        resume_unwind(kill_payload(me));
     }
 }
+
+/// What a kill unwinds `me` with. Call it only to raise it.
+pub(crate) fn kill_payload(me: Fiber) -> Box<dyn Any + Send> {
+    me.attention.set(me.attention.get() | attention::RAISED);
+    if me.green_thread.get() { Box::new(Killed) } else { Box::new(GreenletExit(NO_VALUE)) }
+}
+
+/// Panics in the child of a fork, whose copy of the hub and of the other fibers must not be used.
+fn raise_fork(me: Fiber) {
+    if me.attention.get() & attention::FORKED != 0 {
+        panic!("{FORKED}");
+    }
+}
+
+/// What the child of a fork is told.
+pub(crate) const FORKED: &str = "greenling: this process was forked from one that ran green threads, and cannot use its \
+                                parent's hub; call exec, or start green threads only after the fork";
 
 /// Panics in main if the scheduler found that nothing can ever wake it.
 fn raise_deadlock(root: &Root, me: Fiber) {

@@ -108,6 +108,10 @@ pub(crate) mod attention {
     pub(crate) const DEADLOCK: u8 = 8;
     /// Greenlets only: its last handle was dropped while it ran. Its next switch is its last; see `greenlet`.
     pub(crate) const ABANDONED: u8 = 16;
+    /// In the child of a fork: nothing may switch any more. Set in the fiber that forked and in main.
+    pub(crate) const FORKED: u8 = 32;
+    /// A kill was raised in it. If another one is due, the program swallowed that one.
+    pub(crate) const RAISED: u8 = 64;
 }
 
 /// The deadline of the innermost `timeout` scope that expires first, and whose it is.
@@ -620,11 +624,12 @@ impl Fiber {
     /// # Safety
     /// The fiber is FINISHED and nobody holds it any more, except as a [`FiberRef`].
     pub(crate) unsafe fn dismantle(self) -> Slot {
+        // First of all: if the result owns the thread's own handle, that handle finds nobody.
+        self.id.set(0);
         if self.payload_state.replace(PayloadState::Empty) == PayloadState::Result && !self.borrows.get() {
             // SAFETY: invariant F5: the payload holds the T that `drop_payload` was made for.
             unsafe { (self.drop_payload.get())(self.payload.get()) };
         }
-        self.id.set(0);
         self.state.set(State::Pooled);
         // SAFETY: the fiber is finished, so the root loop does not use the field, and nobody else ever does.
         let coroutine = unsafe { &*self.coroutine.get() };
@@ -648,6 +653,11 @@ impl FiberRef {
         // of a slot is readable; main's block lives as long.
         let id = unsafe { id.read() };
         (id == self.id.get()).then_some(Fiber(self.block, PhantomData))
+    }
+
+    /// The id, also of a fiber that has ended.
+    pub(crate) fn id(self) -> u64 {
+        self.id.get()
     }
 
     /// The number of the fiber, and the address of its block as an integer that other OS threads may carry.

@@ -36,6 +36,7 @@ use super::fiber::{self, ControlBlock, Fiber, FiberRef, Progress, Role, State, a
 use super::stack::Slot;
 use super::stack_pool::{StackPool, StackStats};
 use crate::pure::run_queue::RunQueue;
+use crate::sys::fork::fork_generation;
 
 /// Resumptions between two looks at the scheduler's clock. Go and tokio also chose 61: a prime, so that no
 /// program's own rhythm locks on to it.
@@ -135,7 +136,9 @@ pub(crate) struct Root {
     pub(crate) clock: Cell<u64>,
     /// The report of a deadlock, on its way to main.
     deadlock: Cell<Option<String>>,
-    /// Set while every fiber is being unwound: waits are refused, kills cannot be shielded.
+    /// The process this root belongs to, as a count of forks.
+    generation: u32,
+    /// Set while every fiber is being unwound: waits are refused, kills cannot be shielded, and nothing new starts.
     closing: Cell<bool>,
     /// Whether a trace function wants to see explicit switches.
     pub(crate) tracing: Cell<bool>,
@@ -148,6 +151,8 @@ pub(crate) struct Root {
 thread_local! {
     /// This thread's root; null before the first use, `GONE` after the end. No destructor, so it is always there.
     static ROOT: Cell<*const Root> = const { Cell::new(ptr::null()) };
+    /// The number of this OS thread's root, 0 as long as nobody asked. No destructor either.
+    static NUMBER: Cell<u64> = const { Cell::new(0) };
     /// Runs `teardown` when the OS thread ends.
     static GUARD: Guard = const { Guard };
 }
@@ -164,6 +169,9 @@ impl Drop for Guard {
 
 /// What `ROOT` holds once the thread's root was freed.
 const GONE: *const Root = ptr::without_provenance(1);
+
+/// The id of each OS thread's main.
+pub(crate) const MAIN_ID: u64 = 1;
 
 /// 256 KiB of address space for each thread that asks for nothing else; only touched pages cost memory.
 const DEFAULT_SHIFT: u8 = 18;
@@ -212,7 +220,7 @@ fn try_root_slow() -> Option<&'static Root> {
         return None;
     }
     let name = std::thread::current().name().map(Arc::from);
-    let main_block = NonNull::from(Box::leak(Box::new(ControlBlock::main(1, name))));
+    let main_block = NonNull::from(Box::leak(Box::new(ControlBlock::main(MAIN_ID, name))));
     // SAFETY: the block is on the heap and freed by `teardown` as its last act.
     let main = unsafe { Fiber::of_main(main_block) };
     let root = Box::leak(Box::new(Root {
@@ -222,14 +230,14 @@ fn try_root_slow() -> Option<&'static Root> {
         budget: Cell::new(BUDGET),
         main,
         main_block,
-        // Relaxed: the number only has to be unique.
-        number: NUMBERS.fetch_add(1, Ordering::Relaxed),
-        last_id: Cell::new(1),
+        number: number(),
+        last_id: Cell::new(MAIN_ID),
         pool: RefCell::new(StackPool::new()),
         live: Cell::new(0),
         scheduler: OnceCell::new(),
         clock: Cell::new(crate::sys::clock::monotonic_ns()),
         deadlock: Cell::new(None),
+        generation: fork_generation(),
         closing: Cell::new(false),
         tracing: Cell::new(false),
         origin: Cell::new((0, false)),
@@ -443,7 +451,12 @@ impl Root {
         let slot = self.pool.borrow_mut().acquire(shift)?;
         self.live.set(self.live.get() + 1);
         // SAFETY: the slot is fresh from the pool; the rest is the caller's promise.
-        Ok(unsafe { fiber::launch(slot, id, role, spawned_at, f) })
+        let fiber = unsafe { fiber::launch(slot, id, role, spawned_at, f) };
+        if self.closing.get() {
+            // A destructor spawned it while everything is being unwound: it never runs, or this would never end.
+            self.kill(fiber);
+        }
+        Ok(fiber)
     }
 
     /// Puts a scheduler in charge, for the rest of the thread's life; the first one stays.
@@ -530,6 +543,11 @@ impl Root {
         self.live.get()
     }
 
+    /// Whether this is a copy in the child of a fork.
+    pub(crate) fn is_forked(&self) -> bool {
+        self.generation != fork_generation()
+    }
+
     /// Drops the results that nobody joined for: their handles outlive the thread, and get an error.
     fn drop_results(&self) {
         let slots: Vec<Slot> = self.pool.borrow().made().collect();
@@ -584,6 +602,15 @@ impl Root {
 /// Numbers given to roots so far.
 static NUMBERS: AtomicU64 = AtomicU64::new(1);
 
+/// The number of this OS thread's root, whether it is not made yet, in use or gone.
+fn number() -> u64 {
+    if NUMBER.get() == 0 {
+        // Relaxed: the number only has to be unique.
+        NUMBER.set(NUMBERS.fetch_add(1, Ordering::Relaxed));
+    }
+    NUMBER.get()
+}
+
 /// A reference to a fiber on its way through other OS threads: no pointer any more, until its own root opens it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Parcel {
@@ -594,6 +621,11 @@ pub(crate) struct Parcel {
 }
 
 impl Parcel {
+    /// For a fiber of this OS thread whose root is gone: nobody opens it, but it still has its identity.
+    pub(crate) fn of_the_dead(id: u64) -> Parcel {
+        Parcel { home: number(), parts: (id, 0) }
+    }
+
     /// The number of its root, and the id of its fiber: unique in the process together.
     pub(crate) fn identity(self) -> (u64, u64) {
         (self.home, self.parts.0)
@@ -637,27 +669,61 @@ impl Drop for Dismantle {
     }
 }
 
+/// In the child of a fork, before `fork` returns there: the fiber that forked goes on alone. Nobody else runs any
+/// more, and whoever tries to switch gets a panic that says so. Greenlets of a thread without a hub just go on.
+///
+/// Async-signal-safe: it writes a few cells, into memory that is there.
+pub(crate) fn after_fork_in_child() {
+    let Some(root) = existing_root().filter(|root| root.scheduler.get().is_some()) else { return };
+    // SAFETY: invariant R2: fork was called by the program, so nobody borrows the queue.
+    let ready = unsafe { &mut *root.ready.get() };
+    ready.clear();
+    root.heir.set(None);
+    let me = root.current();
+    me.attention.set(me.attention.get() | attention::FORKED);
+    if me != root.main && ready.has_room() {
+        root.main.attention.set(root.main.attention.get() | attention::FORKED);
+        root.main.state.set(State::Ready);
+        ready.push(root.main);
+    }
+}
+
 /// Runs when the OS thread ends: unwinds what is suspended, then frees everything.
 ///
 /// 1. Every fiber is killed and runs until it ended; blocking calls are refused or raise the kill at once.
-/// 2. Results whose handles were never joined are dropped.
+/// 2. Results whose handles were never joined are dropped. If a destructor spawned, 1 and 2 again.
 /// 3. The scheduler closes: descriptors, timers.
 /// 4. What could not be unwound is leaked, its memory with it (invariant F2), and counted.
 /// 5. `ROOT` becomes `GONE`; later calls on this thread get an error.
+///
+/// Where nothing may be unwound, everything is left as it is: `process::exit` on a green thread's stack, which promises
+/// to run no destructors of any stack, and the end of a forked child, which has copies of its parent's threads.
 fn teardown() {
     let Some(root) = existing_root() else {
         ROOT.set(GONE);
         return;
     };
-    let stuck = root.unwind_all();
-    root.drop_results();
+    if !root.current().is_main() || root.is_forked() {
+        root.scheduler().close();
+        ROOT.set(GONE);
+        return;
+    }
+    let mut stuck = root.unwind_all();
+    for _ in 0..KILL_ROUNDS {
+        root.drop_results();
+        if root.live() == stuck {
+            break;
+        }
+        stuck = root.unwind_all();
+    }
+    let stuck = root.live();
     root.scheduler().close();
     ROOT.set(GONE);
     let main_block = root.main_block;
     // SAFETY: invariant R1: made by Box::leak, and `ROOT` no longer leads here.
     let root = unsafe { Box::from_raw(ptr::from_ref(root).cast_mut()) };
     if stuck > 0 {
-        root.pool.borrow_mut().abandon();
+        root.pool.borrow_mut().abandon(stuck);
         // The control block of main may still be named by what lives on the leaked stacks.
         return;
     }

@@ -14,6 +14,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::stack::{GUARD, MAX_SHIFT, MIN_SHIFT, Slot};
 use crate::sys::mmap::{GuardKind, Mapping, guard_kind};
@@ -39,7 +40,8 @@ pub struct StackStats {
     pub cold: usize,
     /// Slots ever made; address space, not memory.
     pub made: usize,
-    /// Stacks given up on purpose because their thread could not be unwound.
+    /// Stacks given up for good when their OS thread ended, because their green thread could not be unwound; of the whole
+    /// process, all OS threads together.
     pub leaked: usize,
 }
 
@@ -70,16 +72,17 @@ struct Class {
 pub(crate) struct StackPool {
     /// By slot size, `MIN_SHIFT` first.
     classes: [Class; (MAX_SHIFT - MIN_SHIFT) as usize + 1],
-    /// The counters, except those that the lists know.
+    /// See [`StackStats::in_use`].
     in_use: usize,
-    /// See [`StackStats::leaked`].
-    leaked: usize,
 }
+
+/// See [`StackStats::leaked`].
+static LEAKED: AtomicUsize = AtomicUsize::new(0);
 
 impl StackPool {
     /// A pool without any memory.
     pub(crate) fn new() -> StackPool {
-        StackPool { classes: Default::default(), in_use: 0, leaked: 0 }
+        StackPool { classes: Default::default(), in_use: 0 }
     }
 
     /// A slot of `1 << shift` bytes with its guard in place.
@@ -109,12 +112,6 @@ impl StackPool {
         }
     }
 
-    /// Gives a slot up for good: something still lives on its stack.
-    pub(crate) fn leak(&mut self, _slot: Slot) {
-        self.in_use -= 1;
-        self.leaked += 1;
-    }
-
     /// Returns the pages of every free slot to the kernel.
     pub(crate) fn trim(&mut self) {
         for class in &mut self.classes {
@@ -124,7 +121,9 @@ impl StackPool {
 
     /// The counters.
     pub(crate) fn stats(&self) -> StackStats {
-        let mut stats = StackStats { in_use: self.in_use, leaked: self.leaked, ..Default::default() };
+        // Relaxed: a statistic.
+        let leaked = LEAKED.load(Ordering::Relaxed);
+        let mut stats = StackStats { in_use: self.in_use, leaked, ..Default::default() };
         for class in &self.classes {
             stats.warm += class.warm.len();
             stats.cold += class.cold.len();
@@ -163,8 +162,10 @@ impl StackPool {
         Err(io::Error::other("the stack is not one of this thread's pool"))
     }
 
-    /// Forgets the memory instead of unmapping it; for the one case in which something on a stack still lives.
-    pub(crate) fn abandon(&mut self) {
+    /// Forgets the memory instead of unmapping it; for the one case in which something on `stacks` of them still lives.
+    pub(crate) fn abandon(&mut self, stacks: usize) {
+        // Relaxed: a statistic.
+        LEAKED.fetch_add(stacks, Ordering::Relaxed);
         for class in &mut self.classes {
             for chunk in class.chunks.drain(..) {
                 chunk.mapping.leak();

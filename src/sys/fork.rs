@@ -4,8 +4,8 @@
 //! on, it would steal the parent's events. Comparing process ids would cost a system call each time; a counter that the
 //! child itself raises, before `fork` returns in it, costs a load.
 //!
-//! Invariant F1: what runs in the child is one atomic addition, which is async-signal-safe: fork(2) allows nothing more
-//! in a process that had threads. [`in_child`] upholds it.
+//! Invariant F1: what runs in the child is one atomic addition and the hook of [`in_children`], and both are
+//! async-signal-safe: fork(2) allows nothing more in a process that had threads. [`in_child`] and the hook uphold it.
 //!
 //! Not seen: a raw `clone` or `vfork` system call and `posix_spawn`, which run no handlers. None of them returns into
 //! Rust code that could use a hub, unless written for the purpose.
@@ -13,6 +13,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 /// Raised in every child of a fork; how far is no matter.
@@ -21,10 +22,21 @@ static GENERATION: AtomicU32 = AtomicU32::new(0);
 /// Whether the handler is registered.
 static WATCHING: AtomicBool = AtomicBool::new(false);
 
+/// What else is to be done in the child.
+static IN_CHILD: OnceLock<fn()> = OnceLock::new();
+
 /// Runs in the child, before `fork` returns there.
 extern "C" fn in_child() {
     // Relaxed: the child has one thread, and whatever it starts later is started after this.
     GENERATION.fetch_add(1, Ordering::Relaxed);
+    if let Some(hook) = IN_CHILD.get() {
+        hook();
+    }
+}
+
+/// From now on every child calls `hook` first; the first hook stays. It must be async-signal-safe (Invariant F1).
+pub(crate) fn in_children(hook: fn()) {
+    let _ = IN_CHILD.set(hook);
 }
 
 /// From now on [`fork_generation`] changes in every child. Further calls do nothing.

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::runtime::hub::{Hub, hub_of};
+use crate::runtime::hub::{Hub, existing_hub_of};
 use crate::runtime::mail::{Letter, Mail};
 use crate::runtime::park::give_permit;
 use crate::switch::fiber::Fiber;
@@ -29,10 +29,9 @@ impl fmt::Debug for ThreadId {
 ///
 /// While such a handle exists, a hub whose threads are all parked does not call that a deadlock: the handle's holder
 /// may still unpark one.
-#[derive(Clone)]
 pub struct Thread {
-    /// The way to its hub.
-    mail: Arc<Mail>,
+    /// The way to its hub; none if the hub is gone already.
+    mail: Option<Arc<Mail>>,
     /// Which fiber, for its own OS thread.
     fiber: Parcel,
     /// Its name.
@@ -42,7 +41,13 @@ pub struct Thread {
 impl Thread {
     /// The handle of `fiber`, which is one of `hub`'s.
     pub(super) fn of(root: &Root, fiber: Fiber, hub: &Hub) -> Thread {
-        Thread { mail: Arc::clone(hub.mail()), fiber: root.pack(fiber), name: fiber.name() }
+        hub.mail().add_handle();
+        Thread { mail: Some(Arc::clone(hub.mail())), fiber: root.pack(fiber), name: fiber.name() }
+    }
+
+    /// The handle of a thread of this OS thread whose hub is gone: there is nobody left to unpark.
+    pub(super) fn of_the_dead(id: u64) -> Thread {
+        Thread { mail: None, fiber: Parcel::of_the_dead(id), name: None }
     }
 
     /// Its identity.
@@ -67,16 +72,34 @@ impl Thread {
     ///
     /// May switch: no.
     pub fn unpark(&self) {
+        let Some(mail) = &self.mail else { return };
         if let Some(root) = existing_root()
-            && let Ok(hub) = hub_of(root)
-            && Arc::ptr_eq(hub.mail(), &self.mail)
+            && let Some(hub) = existing_hub_of(root)
+            && Arc::ptr_eq(hub.mail(), mail)
         {
             if let Some(fiber) = root.open(self.fiber) {
                 give_permit(root, fiber);
             }
             return;
         }
-        self.mail.send(Letter::Unpark(self.fiber));
+        mail.send(Letter::Unpark(self.fiber));
+    }
+}
+
+impl Clone for Thread {
+    fn clone(&self) -> Thread {
+        if let Some(mail) = &self.mail {
+            mail.add_handle();
+        }
+        Thread { mail: self.mail.clone(), fiber: self.fiber, name: self.name.clone() }
+    }
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        if let Some(mail) = &self.mail {
+            mail.drop_handle();
+        }
     }
 }
 

@@ -25,6 +25,42 @@
 //! | `panicking` | `std::thread::panicking` | a green thread never suspends while it unwinds, so std's answer is right |
 //! | `available_parallelism` | std's | |
 //! | `LocalKey` | std's `thread_local!` is per OS thread | shared by its green threads |
+//!
+//! # Order
+//!
+//! Everything is first come, first served: threads start in the order of their spawns, run in the order in which they
+//! became runnable, and of several that wait for the same thing the one that came first is woken first. So three
+//! threads that print their number and a letter, and yield in between, print `1A 2A 3A 1B 2B 3B`.
+//!
+//! # How a thread ends
+//!
+//! * It returns: [`join`](JoinHandle::join) gives the value.
+//! * It panics: the panic hook prints the message, with the thread's name and where it was spawned, the joiner gets the
+//!   payload, and nobody else notices.
+//! * It is killed ([`kill`](JoinHandle::kill), a scope that unwinds, the end of its OS thread): it unwinds like from a
+//!   panic, but nothing is printed.
+//! * Its OS thread ends, be it main or another: every thread that is suspended is killed, in no particular order, before
+//!   the OS thread's memory goes. One that goes on blocking whatever happens is given up after some rounds and leaked, its
+//!   stack with it. [`hub::shutdown`](crate::hub::shutdown) does the same earlier.
+//! * `process::exit` in a green thread ends the process without unwinding anybody.
+//!
+//! A thread that unwinds, from a panic or a kill, does not suspend: std counts panics per OS thread, and everybody who ran
+//! meanwhile would see `panicking()`. So in destructors that run then, calls that would have to wait return at once:
+//! `sleep`, `yield_now` and `park` do nothing, `join` and IO return an error, a scope cancels the threads it just spawned.
+//! Calls that need not wait work as always.
+//!
+//! # Limits
+//!
+//! | what | why | instead |
+//! |---|---|---|
+//! | code that computes for long | nobody else on this OS thread runs | [`yield_now`] now and then |
+//! | blocking calls of std (`std::thread::sleep`, `std::sync::mpsc`, ..) | they block the OS thread | those of this crate |
+//! | a guard of `std::sync::Mutex` held over a blocking call | the next green thread that locks it blocks the OS thread, for ever | drop the guard first |
+//! | thread-locals used in an order like a stack's (scoped thread-locals, interpreters' locks) | another green thread gets in between | [`no_switch`](crate::no_switch) turns that into a panic |
+//! | C code that calls back into Rust that blocks | a kill or timeout would unwind C frames | [`shield`](crate::shield) around the call |
+//! | thread-locals used by destructors of threads that are suspended when the OS thread ends | they may be gone by then | [`hub::shutdown`](crate::hub::shutdown) at the end of main |
+//! | `fork` | the child has copies of the threads, which never run there; blocking calls fail with an error or panic that says so | `exec`, or fork before the first green thread |
+//! | `panic = "abort"` | nothing can unwind | kills answer false, timeouts are an error, threads that are suspended at the end are leaked |
 
 mod handle;
 mod scope;
@@ -36,22 +72,27 @@ pub use handle::{Thread, ThreadId};
 pub use scope::{Scope, ScopedJoinHandle, scope};
 pub use spawn::{Builder, JoinError, JoinHandle, spawn};
 
-use crate::runtime::hub::hub;
+use crate::runtime::hub::hub_of;
 use crate::runtime::park::{NEVER, Wake, park as park_fiber, take_permit};
 use crate::runtime::source::after;
 use crate::switch::cancel;
 use crate::switch::fiber::{Fiber, Reason};
-use crate::switch::root::{Root, root, try_root};
+use crate::sys::clock::monotonic_ns;
+
+use crate::switch::root::{MAIN_ID, Root, try_root};
 
 /// A handle of the running green thread (or of main, or of the running greenlet's fiber).
 ///
+/// When the OS thread is ending, the handle has the identity of its main and no name.
+///
 /// # Panics
-/// When the OS thread is ending, or in the child of a fork.
+/// In the child of a fork.
 ///
 /// May switch: no.
 pub fn current() -> Thread {
-    match hub() {
-        Ok((root, hub)) => Thread::of(root, root.current(), hub),
+    let Some(root) = try_root() else { return Thread::of_the_dead(MAIN_ID) };
+    match hub_of(root) {
+        Ok(hub) => Thread::of(root, root.current(), hub),
         Err(error) => panic!("{error}"),
     }
 }
@@ -87,7 +128,9 @@ pub fn yield_now() {
 fn yield_slow(root: &Root, me: Fiber) {
     cancel::before_suspension(root, me);
     root.requeue_current(me);
-    cancel::after_suspension(root, me, me.scope_deadline.get().at <= root.clock.get());
+    // Not the root's clock, which may be as old as the last look: time that is over is over at the first yield.
+    let scope = me.scope_deadline.get().at;
+    cancel::after_suspension(root, me, scope != NEVER && scope <= monotonic_ns());
 }
 
 /// Lets at least `duration` pass; other green threads run meanwhile. Never shorter, as a rule some 50 us longer.
@@ -96,7 +139,8 @@ fn yield_slow(root: &Root, me: Fiber) {
 /// OS thread, since there is nobody else to run.
 ///
 /// # Panics
-/// Unwinds with a kill or an expired [`timeout`](crate::timeout); panics inside [`no_switch`](crate::no_switch).
+/// Unwinds with a kill or an expired [`timeout`](crate::timeout); panics inside [`no_switch`](crate::no_switch), and in
+/// the child of a fork.
 ///
 /// May switch: yes.
 #[inline]
@@ -104,11 +148,12 @@ pub fn sleep(duration: Duration) {
     if duration.is_zero() {
         return yield_now();
     }
-    if try_root().is_none() {
-        return std::thread::sleep(duration);
+    let Some(root) = try_root() else { return std::thread::sleep(duration) };
+    if cancel::obstacle().is_some() {
+        return;
     }
-    match hub() {
-        Ok((root, hub)) => {
+    match hub_of(root) {
+        Ok(hub) => {
             let until = after(duration);
             while let Ok(Wake::Woken) = park_fiber(root, hub, root.current(), Reason::Sleep, until) {}
         }
@@ -130,18 +175,16 @@ pub fn sleep_until(deadline: Instant) {
 }
 
 /// Waits until this thread's permit is there, and takes it; see [`Thread::unpark`]. Like std's it may return early, but
-/// only while the caller unwinds.
+/// only while the caller unwinds and when the OS thread is ending.
 ///
 /// # Panics
 /// Unwinds with a kill or an expired [`timeout`](crate::timeout); panics inside [`no_switch`](crate::no_switch), in
-/// main when nobody is left who could unpark it, and when the OS thread is ending.
+/// main when nobody is left who could unpark it, and in the child of a fork.
 ///
 /// May switch: yes.
 #[inline(always)]
 pub fn park() {
-    if let Err(error) = take_permit(root(), NEVER) {
-        panic!("{error}");
-    }
+    park_until(NEVER);
 }
 
 /// [`park`] for at most `timeout`.
@@ -151,7 +194,16 @@ pub fn park() {
 ///
 /// May switch: yes.
 pub fn park_timeout(timeout: Duration) {
-    if let Err(error) = take_permit(root(), after(timeout)) {
-        panic!("{error}");
+    park_until(after(timeout));
+}
+
+/// [`park`] with a deadline in monotonic nanoseconds.
+fn park_until(deadline: u64) {
+    let Some(root) = try_root() else { return };
+    match take_permit(root, deadline) {
+        Ok(_) => {}
+        // A destructor must not panic while it unwinds, and parking may end early then.
+        Err(_) if cancel::obstacle().is_some() => {}
+        Err(error) => panic!("{error}"),
     }
 }

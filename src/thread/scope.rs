@@ -5,6 +5,7 @@
 //!   interrupted; a kill, a timeout or a deadlock meanwhile kills the threads, and is raised when they have ended.
 //!   Nothing depends on a destructor that `mem::forget` could skip: what counts the threads down is the drop of a
 //!   value in each thread's own closure or frame, and a frame is never freed without unwinding it.
+//!   On a stack that unwinds nobody may wait: there the threads, none of which has run, are cancelled in place.
 //! * Invariant C2: a result that borrows is dropped before the scope ends or never: if its handle was forgotten, it
 //!   stays in its slot (`Spec::borrows`).
 #![allow(unsafe_code)]
@@ -22,9 +23,9 @@ use super::spawn::{Builder, JoinError, Outcome, is_program_panic, join, kill, li
 use crate::runtime::hub::{Hub, ending, hub_of};
 use crate::runtime::park::{NEVER, park_uninterrupted};
 use crate::switch::cancel::{self, ScopeExpired};
-use crate::switch::fiber::{Fiber, FiberRef, Reason, State};
+use crate::switch::fiber::{Fiber, FiberRef, Reason, State, drop_quietly};
 use crate::switch::packet::{self, Packet};
-use crate::switch::root::{Root, root, try_root};
+use crate::switch::root::{Root, try_root};
 
 /// Deadlocks inside one scope before the process gives up: its threads were killed, and wait again.
 const PATIENCE: u32 = 8;
@@ -34,8 +35,10 @@ const PATIENCE: u32 = 8;
 struct Shared {
     /// Threads that have not ended.
     running: Cell<usize>,
-    /// Who waits for them.
-    owner: Fiber,
+    /// Who waits for them; nobody when the OS thread is ending, and then there are no threads either.
+    owner: Option<Fiber>,
+    /// The scope is being unwound: what is spawned in it now never runs.
+    cancelled: Cell<bool>,
     /// A thread panicked and nobody joined it.
     panicked: Cell<bool>,
     /// The threads, some of them ended.
@@ -77,30 +80,41 @@ pub struct ScopedJoinHandle<'scope, T> {
 /// ```
 ///
 /// If `f` panics, or the caller is killed or times out, the threads are killed and have unwound before this call goes
-/// on unwinding. The wait for them is not interrupted by anything, nor forbidden by `no_switch`.
+/// on unwinding; what they spawn in the scope meanwhile never runs. The wait for them is not interrupted by anything, nor
+/// forbidden by `no_switch`: nothing that they borrow may go away before they have ended. So a thread that cannot end
+/// holds up the scope for ever; if that is a deadlock, and killing the threads does not help because they shield
+/// themselves or swallow it, the process is aborted with a report.
+///
+/// While the caller unwinds (a scope in a destructor) nobody can be waited for: threads that are left when `f` is done
+/// never run. When the OS thread is ending nothing can be spawned, and `f` just runs.
 ///
 /// # Panics
-/// As std's: if a thread panicked that was not joined. With the panic of `f`. When the OS thread is ending.
+/// As std's: if a thread panicked that was not joined. With the panic of `f`. In main on a deadlock. In the child of a
+/// fork.
 ///
 /// May switch: yes, if a thread is left when `f` is done.
 pub fn scope<'env, F, T>(f: F) -> T
 where
     F: for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> T,
 {
-    let root = root();
-    let hub = match hub_of(root) {
+    let root = try_root();
+    let hub = match root.map(hub_of).transpose() {
         Ok(hub) => hub,
         Err(error) => panic!("{error}"),
     };
     let shared = Rc::new(Shared {
         running: Cell::new(0),
-        owner: root.current(),
+        owner: root.map(Root::current),
+        cancelled: Cell::new(false),
         panicked: Cell::new(false),
         threads: RefCell::new(Vec::new()),
     });
     let scope = Scope { shared: Rc::clone(&shared), scope: PhantomData, env: PhantomData };
     let result = catch_unwind(AssertUnwindSafe(|| f(&scope)));
-    let interrupted = close(root, hub, &shared, result.is_err());
+    let interrupted = match (root, hub, shared.owner) {
+        (Some(root), Some(hub), Some(me)) => close(root, hub, me, &shared, result.is_err()),
+        _ => None,
+    };
     match (result, interrupted) {
         (Err(payload), _) | (Ok(_), Some(payload)) => resume_unwind(payload),
         (Ok(_), None) if shared.panicked.get() => panic!("a scoped green thread panicked"),
@@ -110,20 +124,23 @@ where
 
 /// Waits until no thread of the scope is left; kills them first if `kill_now`, and when something interrupts the wait.
 /// Returns what to unwind with then (invariant C1).
-fn close(root: &Root, hub: &Hub, shared: &Shared, kill_now: bool) -> Option<Box<dyn Any + Send>> {
-    let me = shared.owner;
+fn close(root: &Root, hub: &Hub, me: Fiber, shared: &Shared, kill_now: bool) -> Option<Box<dyn Any + Send>> {
     let mut raise: Option<Box<dyn Any + Send>> = None;
     if shared.running.get() > 0 && cancel::obstacle().is_some() {
-        // The caller unwinds and must not suspend. Then no thread of this scope has ever run: end them here.
-        for thread in shared.threads.take() {
-            if let Some(fiber) = root.resolve(thread) {
-                fiber.cancel_unstarted();
+        // The caller unwinds and must not suspend, nor has it since before the scope was opened. So no thread of the
+        // scope has ever run: end them here. Again and again, since the destructor of a closure may spawn more; and
+        // whatever it throws, since the others must not be left behind.
+        while shared.running.get() > 0 {
+            for thread in shared.threads.take() {
+                if let Some(fiber) = root.resolve(thread) {
+                    drop_quietly(Cancel(fiber));
+                }
             }
         }
-        debug_assert_eq!(shared.running.get(), 0);
+        return None;
     }
     if kill_now {
-        kill_all(root, shared);
+        cancel_all(root, shared);
     }
     let mut deadlocks = 0;
     while shared.running.get() > 0 {
@@ -142,12 +159,12 @@ fn close(root: &Root, hub: &Hub, shared: &Shared, kill_now: bool) -> Option<Box<
         } else if came.scope {
             Box::new(ScopeExpired(me.scope_deadline.get().scope))
         } else if came.kill && raise.is_none() {
-            Box::new(cancel::Killed)
+            cancel::kill_payload(me)
         } else {
             continue;
         };
         raise.get_or_insert(payload);
-        kill_all(root, shared);
+        cancel_all(root, shared);
     }
     if let Some(payload) = &raise
         && let Some(report) = payload.downcast_ref::<String>()
@@ -156,6 +173,21 @@ fn close(root: &Root, hub: &Hub, shared: &Shared, kill_now: bool) -> Option<Box<
         panic!("{report}");
     }
     raise
+}
+
+/// Ends a thread that has not started when dropped, closure and all.
+struct Cancel(Fiber);
+
+impl Drop for Cancel {
+    fn drop(&mut self) {
+        self.0.cancel_unstarted();
+    }
+}
+
+/// Kills all threads of the scope, and those that will be spawned in it.
+fn cancel_all(root: &Root, shared: &Shared) {
+    shared.cancelled.set(true);
+    kill_all(root, shared);
 }
 
 /// Kills all threads of the scope.
@@ -176,10 +208,11 @@ impl Drop for Member {
         self.0.running.set(running);
         if running == 0
             && let Some(root) = try_root()
-            && self.0.owner.state.get() == State::Parked
-            && self.0.owner.reason.get() == Reason::Scope
+            && let Some(owner) = self.0.owner
+            && owner.state.get() == State::Parked
+            && owner.reason.get() == Reason::Scope
         {
-            root.wake(self.0.owner);
+            root.wake(owner);
         }
     }
 }
@@ -254,7 +287,7 @@ impl Builder {
                 return outcome;
             }
             // Nobody will take the result: it goes before the scope can end, and so may still look at its borrows.
-            crate::switch::fiber::drop_quietly(outcome);
+            drop_quietly(outcome);
             drop(member);
             Err(JoinError::killed())
         };
@@ -266,6 +299,9 @@ impl Builder {
         }
         scope.remember(root, packet.fiber_ref());
         root.enqueue(fiber);
+        if shared.cancelled.get() {
+            root.kill(fiber);
+        }
         Ok(ScopedJoinHandle { packet, thread: OnceCell::new(), shared: Rc::clone(shared), scope: PhantomData })
     }
 }
@@ -287,7 +323,7 @@ impl<T> ScopedJoinHandle<'_, T> {
     /// Its name, id and `unpark`.
     ///
     /// # Panics
-    /// When the OS thread is ending.
+    /// In the child of a fork.
     ///
     /// May switch: no.
     pub fn thread(&self) -> &Thread {

@@ -15,7 +15,7 @@ use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::sync::Arc;
 
 use super::handle::Thread;
-use crate::runtime::hub::{ending, hub, hub_of};
+use crate::runtime::hub::{ending, hub_of};
 use crate::runtime::park::{NEVER, park};
 use crate::switch::cancel::{self, GreenletExit, Killed};
 use crate::switch::fiber::{Fiber, Reason, attention, drop_quietly};
@@ -270,7 +270,9 @@ pub(super) fn join<T>(packet: &Packet<Outcome<T>>) -> Outcome<T> {
             return Err(JoinError::killed());
         }
         let me = root.current();
-        assert!(fiber != me, "a green thread cannot wait for its own end");
+        if fiber == me && cancel::obstacle().is_none() {
+            panic!("a green thread cannot wait for its own end");
+        }
         let hub = match hub_of(root) {
             Ok(hub) => hub,
             Err(error) => return Err(JoinError::refused(error)),
@@ -284,9 +286,12 @@ pub(super) fn join<T>(packet: &Packet<Outcome<T>>) -> Outcome<T> {
 
 /// The handle of the thread of `packet`.
 pub(super) fn thread_of<'a, T>(packet: &Packet<T>, cell: &'a OnceCell<Thread>) -> &'a Thread {
-    cell.get_or_init(|| match (hub(), packet.fiber()) {
-        (Ok((root, hub)), Some(fiber)) => Thread::of(root, fiber, hub),
-        _ => panic!("{}", ending()),
+    cell.get_or_init(|| match (try_root(), packet.fiber()) {
+        (Some(root), Some(fiber)) => match hub_of(root) {
+            Ok(hub) => Thread::of(root, fiber, hub),
+            Err(error) => panic!("{error}"),
+        },
+        _ => Thread::of_the_dead(packet.fiber_ref().id()),
     })
 }
 
@@ -315,10 +320,10 @@ impl<T> JoinHandle<T> {
         join(&self.packet)
     }
 
-    /// Its name, id and `unpark`.
+    /// Its name, id and `unpark`. If the OS thread is ending and nobody asked before, the name is lost.
     ///
     /// # Panics
-    /// When the OS thread is ending.
+    /// In the child of a fork.
     ///
     /// May switch: no.
     pub fn thread(&self) -> &Thread {
@@ -336,8 +341,12 @@ impl<T> JoinHandle<T> {
     /// its own stack when it is its turn. Says whether it was still alive.
     ///
     /// A thread that has not started never runs its closure. If the thread catches the unwinding with `catch_unwind`,
-    /// its next blocking call raises it again. [`shield`](crate::shield) defers it. Under `panic = "abort"` nothing can
-    /// unwind: nothing happens, and the answer is false.
+    /// its next blocking call raises it again, after the others had their turn. [`shield`](crate::shield) defers it. Under
+    /// `panic = "abort"` nothing can unwind: nothing happens, and the answer is false.
+    ///
+    /// Limits, and what to do about them: a frame of foreign code (C that calls back) must not be unwound, so put a
+    /// [`shield`](crate::shield) around the call; code that computes and never blocks is not reached, so let it call
+    /// [`yield_now`](super::yield_now) now and then.
     ///
     /// May switch: no; to wait for the end, `join`.
     pub fn kill(&self) -> bool {

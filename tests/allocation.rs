@@ -1,0 +1,150 @@
+//! Nothing that runs over and over allocates: counted by the allocator, after a warm-up that fills the pools.
+#![allow(unsafe_code)]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+
+use greenling::thread::{park, scope, sleep_until, spawn, yield_now};
+use greenling::{Greenlet, sleep, timeout};
+
+thread_local! {
+    /// Allocations of this OS thread. No destructor, so the allocator may touch it at any time.
+    static COUNT: Cell<u64> = const { Cell::new(0) };
+}
+
+/// The system's allocator, with a count.
+struct Counting;
+
+// SAFETY: every call goes to the system's allocator unchanged; the count is a plain cell of the calling thread.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        COUNT.set(COUNT.get() + 1);
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        // SAFETY: as above.
+        unsafe { System.dealloc(at, layout) }
+    }
+
+    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        COUNT.set(COUNT.get() + 1);
+        // SAFETY: as above.
+        unsafe { System.realloc(at, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Allocations in the second of two equal runs: the first one is the warm-up.
+fn in_steady_state(mut run: impl FnMut()) -> u64 {
+    run();
+    let before = COUNT.get();
+    run();
+    COUNT.get() - before
+}
+
+#[test]
+fn the_count_counts() {
+    assert!(in_steady_state(|| drop(std::hint::black_box(Box::new(1)))) > 0);
+}
+
+#[test]
+fn spawn_and_join_allocate_nothing() {
+    let one = in_steady_state(|| (0..1000).for_each(|n| assert_eq!(spawn(move || n).join().unwrap(), n)));
+    assert_eq!(one, 0, "one after the other");
+    let mut handles = Vec::with_capacity(1000);
+    let batch = in_steady_state(|| {
+        handles.extend((0..1000).map(|n| spawn(move || n)));
+        handles.drain(..).for_each(|thread| assert!(thread.join().unwrap() < 1000));
+    });
+    assert_eq!(batch, 0, "a thousand at a time");
+    let detached = in_steady_state(|| {
+        for _ in 0..1000 {
+            drop(spawn(|| ()));
+            yield_now();
+        }
+    });
+    assert_eq!(detached, 0, "detached");
+}
+
+#[test]
+fn a_scope_allocates_for_itself_and_not_for_each_thread() {
+    let few = in_steady_state(|| scope(|s| (0..16).for_each(|_| s.spawn(|| ()).join().unwrap())));
+    let many = in_steady_state(|| scope(|s| (0..16_000).for_each(|_| s.spawn(|| ()).join().unwrap())));
+    assert!(many <= few + 4, "{many} for 16 000 threads, {few} for 16");
+}
+
+#[test]
+fn a_yield_allocates_nothing() {
+    let threads: Vec<_> = (0..10).map(|_| spawn(|| (0..3000).for_each(|_| yield_now()))).collect();
+    assert_eq!(in_steady_state(|| (0..1000).for_each(|_| yield_now())), 0);
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+}
+
+#[test]
+fn park_and_unpark_allocate_nothing() {
+    let rounds = 2000;
+    let thread = spawn(move || (0..rounds).for_each(|_| park()));
+    yield_now();
+    let handle = thread.thread().clone();
+    let count = in_steady_state(|| {
+        for _ in 0..rounds / 2 {
+            handle.unpark();
+            yield_now();
+        }
+    });
+    assert_eq!(count, 0);
+    thread.join().unwrap();
+}
+
+#[test]
+fn sleep_allocates_nothing() {
+    let one = in_steady_state(|| (0..200).for_each(|_| sleep(Duration::from_micros(10))));
+    assert_eq!(one, 0, "alone");
+    // The most that can happen: all end in one tick of the wheel, in the wrong order, before anybody looks.
+    let until = Instant::now() + Duration::from_millis(20);
+    let crowd: Vec<_> = (0..200).map(|n| spawn(move || sleep_until(until - Duration::from_nanos(n)))).collect();
+    yield_now();
+    while Instant::now() < until {
+        std::hint::spin_loop();
+    }
+    crowd.into_iter().for_each(|thread| thread.join().unwrap());
+    let threads: Vec<_> =
+        (0..100).map(|n| spawn(move || (0..40).for_each(|_| sleep(Duration::from_micros(500 + n))))).collect();
+    let crowd = in_steady_state(|| (0..8).for_each(|_| sleep(Duration::from_millis(1))));
+    assert_eq!(crowd, 0, "in a crowd");
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+}
+
+#[test]
+fn an_explicit_switch_allocates_nothing() {
+    let greenlet = Greenlet::new(|mut n: u64| {
+        let main = Greenlet::<u64>::current().parent().unwrap();
+        loop {
+            n = main.switch(n + 1);
+        }
+    });
+    let count = in_steady_state(|| (0..1000).for_each(|n| assert_eq!(greenlet.switch(n), n + 1)));
+    assert_eq!(count, 0);
+}
+
+/// Nor do they fill the timer wheel: its memory would grow.
+#[test]
+fn a_timeout_that_does_not_expire_allocates_nothing() {
+    let far = Duration::from_secs(3600);
+    let plain = in_steady_state(|| (0..100_000).for_each(|n| assert_eq!(timeout(far, || n), Ok(n))));
+    assert_eq!(plain, 0, "around nothing");
+    let partner = spawn(|| (0..100_000).for_each(|_| yield_now()));
+    let waits = in_steady_state(|| {
+        for _ in 0..5000 {
+            timeout(far, yield_now).unwrap();
+            timeout(2 * far, || timeout(far, || sleep(Duration::from_nanos(1))).unwrap()).unwrap();
+        }
+    });
+    assert_eq!(waits, 0, "around waits");
+    drop(partner);
+}

@@ -1,0 +1,300 @@
+//! The five properties of gevent.md 5.7 over all blocking calls that wait for something of this crate. See `common/five`.
+#![forbid(unsafe_code)]
+
+mod common;
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::io::{Read, Write};
+use std::rc::Rc;
+use std::time::Duration;
+
+use common::{Primitive, Subject, Wakes, five_properties};
+use greenling::net::{TcpListener, TcpStream};
+use greenling::thread::{self, JoinHandle, Thread, current, park, park_timeout, scope, sleep, spawn, yield_now};
+use greenling::{Greenlet, GreenletExit};
+
+#[test]
+fn sleep_has_the_five_properties() {
+    let _guard = common::guard();
+    five_properties(&Primitive {
+        name: "sleep",
+        wakes: Wakes::Nobody,
+        make: || {
+            Subject::new(|| sleep(Duration::from_secs(3600)), || {}).or_for(|limit| {
+                sleep(limit);
+                false
+            })
+        },
+    });
+}
+
+/// A condition that a looping waiter looks at.
+fn flag() -> (Rc<Cell<bool>>, Rc<Cell<bool>>) {
+    let flag = Rc::new(Cell::new(false));
+    (Rc::clone(&flag), flag)
+}
+
+#[test]
+fn yield_now_has_the_five_properties() {
+    let _guard = common::guard();
+    five_properties(&Primitive {
+        name: "yield_now",
+        wakes: Wakes::All,
+        make: || {
+            let (seen, set) = flag();
+            let wait = move || {
+                while !seen.get() {
+                    yield_now();
+                }
+            };
+            Subject::new(wait, move || set.set(true))
+        },
+    });
+}
+
+#[test]
+fn park_has_the_five_properties() {
+    let _guard = common::guard();
+    five_properties(&Primitive {
+        name: "park",
+        wakes: Wakes::Only,
+        make: || {
+            let waiter: Rc<RefCell<Option<Thread>>> = Rc::default();
+            let (a, b, c) = (Rc::clone(&waiter), Rc::clone(&waiter), waiter);
+            let woken = Rc::new(Cell::new(false));
+            let (seen, set) = (Rc::clone(&woken), woken);
+            let wait = move || {
+                *a.borrow_mut() = Some(current());
+                park();
+            };
+            let wake = move || {
+                set.set(true);
+                c.borrow().as_ref().expect("somebody waits").unpark();
+            };
+            Subject::new(wait, wake).or_for(move |limit| {
+                *b.borrow_mut() = Some(current());
+                park_timeout(limit);
+                seen.get()
+            })
+        },
+    });
+}
+
+/// A thread that ends when it is told.
+struct Ender {
+    /// It.
+    thread: RefCell<Option<JoinHandle<()>>>,
+    /// To tell it.
+    handle: Thread,
+}
+
+#[test]
+fn join_has_the_five_properties() {
+    let _guard = common::guard();
+    five_properties(&Primitive {
+        name: "join",
+        wakes: Wakes::Only,
+        make: || {
+            let thread = spawn(park);
+            let handle = thread.thread().clone();
+            let ender = Rc::new(Ender { thread: RefCell::new(Some(thread)), handle });
+            let (a, b) = (Rc::clone(&ender), ender);
+            let wait = move || {
+                let thread = a.thread.borrow_mut().take().expect("one waiter");
+                thread.join().expect("it only parks");
+            };
+            Subject::new(wait, move || b.handle.unpark())
+        },
+    });
+}
+
+/// A scope with one thread that parks; joined or left to the scope.
+fn scoped(join: bool) -> Subject {
+    let inside: Rc<RefCell<Option<Thread>>> = Rc::default();
+    let (a, b) = (Rc::clone(&inside), inside);
+    let wait = move || {
+        let borrowed = a.as_ref();
+        scope(|s| {
+            let thread = s.spawn(|| {
+                *borrowed.borrow_mut() = Some(current());
+                park();
+            });
+            if join {
+                thread.join().expect("it only parks");
+            }
+        });
+    };
+    Subject::new(wait, move || b.borrow().as_ref().expect("it has started").unpark())
+}
+
+#[test]
+fn scoped_join_has_the_five_properties() {
+    let _guard = common::guard();
+    five_properties(&Primitive { name: "scoped join", wakes: Wakes::Only, make: || scoped(true) });
+}
+
+#[test]
+fn the_end_of_a_scope_has_the_five_properties() {
+    let _guard = common::guard();
+    five_properties(&Primitive { name: "scope", wakes: Wakes::Only, make: || scoped(false) });
+}
+
+#[test]
+fn a_greenlet_switch_has_the_five_properties() {
+    let _guard = common::guard();
+    five_properties(&Primitive {
+        name: "switch",
+        wakes: Wakes::Only,
+        make: || {
+            let inside: Rc<RefCell<Option<Thread>>> = Rc::default();
+            let (a, b) = (Rc::clone(&inside), inside);
+            let wait = move || {
+                let inside = Rc::clone(&a);
+                let greenlet = Greenlet::new(move |number: u32| {
+                    *inside.borrow_mut() = Some(current());
+                    park();
+                    number + 1
+                });
+                assert_eq!(greenlet.switch(1), 2);
+            };
+            Subject::new(wait, move || b.borrow().as_ref().expect("it has started").unpark())
+        },
+    });
+}
+
+/// A semaphore of green threads made of park and unpark, as a program might write it; `broken` forgets that who was
+/// woken may have been killed, and lets latecomers overtake.
+struct Semaphore {
+    /// Permits that nobody has.
+    free: Cell<usize>,
+    /// Who waits, with a mark whether it got a permit.
+    queue: RefCell<VecDeque<(Thread, Rc<Cell<bool>>)>>,
+    /// See above.
+    broken: bool,
+}
+
+impl Semaphore {
+    /// Without permits.
+    fn new(broken: bool) -> Rc<Semaphore> {
+        Rc::new(Semaphore { free: Cell::new(0), queue: RefCell::default(), broken })
+    }
+
+    /// Gives a permit to who waits longest.
+    fn release(&self) {
+        match self.queue.borrow_mut().pop_front() {
+            Some((thread, got)) => {
+                got.set(true);
+                thread.unpark();
+            }
+            None => self.free.set(self.free.get() + 1),
+        }
+    }
+
+    /// Takes a permit; waits as `wait` does.
+    fn acquire(&self, wait: impl Fn()) -> bool {
+        if self.free.get() > 0 {
+            self.free.set(self.free.get() - 1);
+            return true;
+        }
+        let got = Rc::new(Cell::new(false));
+        self.queue.borrow_mut().push_back((current(), Rc::clone(&got)));
+        let place = Rc::clone(&got);
+        let taken = Cell::new(false);
+        let leave = common::OnDrop::new(|| {
+            if self.broken {
+                return;
+            }
+            self.queue.borrow_mut().retain(|(_, theirs)| !Rc::ptr_eq(theirs, &place));
+            if got.get() && !taken.get() {
+                self.release();
+            }
+        });
+        wait();
+        taken.set(place.get());
+        drop(leave);
+        taken.get()
+    }
+
+    /// As a subject of the harness.
+    fn subject(broken: bool) -> Subject {
+        let semaphore = Semaphore::new(broken);
+        let (a, b, c) = (Rc::clone(&semaphore), Rc::clone(&semaphore), semaphore);
+        let wait = move || assert!(a.acquire(park), "woken with a permit");
+        Subject::new(wait, move || c.release()).or_for(move |limit| b.acquire(|| park_timeout(limit)))
+    }
+}
+
+#[test]
+fn a_semaphore_of_park_and_unpark_has_the_five_properties() {
+    let _guard = common::guard();
+    five_properties(&Primitive { name: "semaphore", wakes: Wakes::One, make: || Semaphore::subject(false) });
+}
+
+/// The harness would notice.
+#[test]
+#[should_panic(expected = "does not have property")]
+fn a_semaphore_that_forgets_the_dead_does_not_have_them() {
+    let _guard = common::guard();
+    five_properties(&Primitive { name: "broken semaphore", wakes: Wakes::One, make: || Semaphore::subject(true) });
+}
+
+#[test]
+fn a_killed_switch_leaves_no_greenlet_behind() {
+    let _guard = common::guard();
+    let before = greenling::hub::live_threads();
+    let unwound = Rc::new(Cell::new(false));
+    let seen = Rc::clone(&unwound);
+    let thread = spawn(move || {
+        let greenlet = Greenlet::new(move |number: u32| {
+            let _mark = common::OnDrop::new(|| seen.set(true));
+            thread::sleep(Duration::from_secs(3600));
+            number
+        });
+        greenlet.switch(1)
+    });
+    yield_now();
+    yield_now();
+    thread.kill();
+    assert!(thread.join().expect_err("killed").is_killed());
+    for _ in 0..5 {
+        yield_now();
+    }
+    assert!(unwound.get(), "the greenlet lost its last handle and was unwound");
+    assert_eq!(greenling::hub::live_threads(), before);
+    let _: fn(GreenletExit) = drop;
+}
+
+/// A connected pair: who waits reads, who wakes writes a byte.
+#[test]
+fn a_read_of_a_tcp_stream_has_the_five_properties() {
+    let _guard = common::guard();
+    five_properties(&Primitive {
+        name: "TcpStream::read",
+        wakes: Wakes::One,
+        make: || {
+            let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+            let ours = TcpStream::connect(listener.local_addr().expect("bound")).expect("connect");
+            let theirs = Rc::new(listener.accept().expect("accept").0);
+            let (a, b) = (Rc::clone(&theirs), theirs);
+            // Its handle of the peer is a blocking one, so that a wake-up does not switch.
+            let ours = std::net::TcpStream::from(ours);
+            let wait = move || {
+                let mut byte = [0];
+                assert_eq!((&*a).read(&mut byte).expect("a byte"), 1);
+            };
+            Subject::new(wait, move || {
+                assert_eq!((&ours).write(&[1]).expect("room"), 1);
+                // So that the next look finds it.
+                std::thread::sleep(Duration::from_millis(1));
+            })
+            .or_for(move |limit| {
+                b.set_read_timeout(Some(limit.max(Duration::from_nanos(1)))).expect("not zero");
+                let mut byte = [0];
+                let read = (&*b).read(&mut byte);
+                b.set_read_timeout(None).expect("none");
+                read.is_ok()
+            })
+        },
+    });
+}

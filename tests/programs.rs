@@ -1,0 +1,83 @@
+//! Whole programs: how main ends with threads suspended, and life under `panic = "abort"`.
+//!
+//! `programs/end.rs` is built as a package of its own, since the way to panic belongs to a whole build.
+#![forbid(unsafe_code)]
+
+mod common;
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+/// Builds the program for one way to panic and returns its path.
+fn build(panic: &str) -> PathBuf {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("end-{panic}"));
+    fs::create_dir_all(folder.join("src")).expect("a folder");
+    let manifest = format!(
+        "[package]\nname = \"end\"\nversion = \"0.0.0\"\nedition = \"2024\"\n\n[dependencies]\ngreenling = {{ path = {:?} }}\n\n\
+         [profile.dev]\npanic = {panic:?}\ndebug = false\n\n[workspace]\n",
+        env!("CARGO_MANIFEST_DIR")
+    );
+    fs::write(folder.join("Cargo.toml"), manifest).expect("a manifest");
+    fs::write(folder.join("src/main.rs"), include_str!("programs/end.rs")).expect("a source");
+    fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.lock"), folder.join("Cargo.lock")).expect("a lock file");
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["build", "--quiet", "--offline"]).current_dir(&folder).env("CARGO_TARGET_DIR", folder.join("target"));
+    let output = common::output_of(cargo);
+    assert!(output.status.success(), "{}", common::stderr(&output));
+    folder.join("target/debug/end")
+}
+
+/// Runs the program that unwinds.
+fn unwinding(scenario: &str) -> Output {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    let mut command = Command::new(PROGRAM.get_or_init(|| build("unwind")));
+    command.arg(scenario);
+    common::output_of(command)
+}
+
+/// Runs the program that aborts.
+fn aborting(scenario: &str) -> Output {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    let mut command = Command::new(PROGRAM.get_or_init(|| build("abort")));
+    command.arg(scenario);
+    common::output_of(command)
+}
+
+#[test]
+fn threads_that_are_suspended_when_main_returns_are_unwound() {
+    let output = unwinding("returns");
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert_eq!(common::stdout(&output), "unwound\n".repeat(4));
+    assert_eq!(common::stderr(&output), "");
+}
+
+#[test]
+fn threads_that_are_suspended_when_main_panics_are_unwound() {
+    let output = unwinding("panics");
+    assert_eq!(output.status.code(), Some(101), "{output:?}");
+    assert_eq!(common::stdout(&output), "unwound\n".repeat(4));
+    assert!(common::stderr(&output).contains("main panics"));
+}
+
+#[test]
+fn exit_in_main_ends_like_a_return() {
+    let output = unwinding("exits");
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    assert_eq!(common::stdout(&output), "unwound\n".repeat(4));
+}
+
+#[test]
+fn a_greenlet_whose_last_handle_goes_is_unwound_or_with_panic_abort_leaked() {
+    let output = aborting("drop-greenlet");
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert_eq!(common::stdout(&output), "all well\n");
+}
+
+#[test]
+fn a_program_that_cannot_unwind_works_without_kills_and_timeouts() {
+    let output = aborting("without-unwinding");
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert_eq!(common::stdout(&output), "all well\n");
+}
