@@ -306,9 +306,8 @@ where
     F: FnOnce(Fiber) -> T,
 {
     let block = slot.block_at(size_of::<ControlBlock>());
-    // SAFETY: invariant A1: the state of a slot is readable, and zero pages read as Unused.
-    let state = unsafe { block.byte_add(offset_of!(ControlBlock, state)).cast::<State>().read() };
-    if state == State::Unused {
+    // SAFETY: the slot is the caller's, fresh from a pool.
+    if unsafe { state_of(block) } == State::Unused {
         // SAFETY: the block lies in the slot (S2), is aligned, and holds nothing that would need dropping.
         unsafe { block.cast().write(ControlBlock::blank(slot.shift, slot.colour(), spawned_at)) };
     }
@@ -339,6 +338,17 @@ where
     fiber.green_thread.set(role.green_thread);
     fiber.borrows.set(role.borrows);
     fiber
+}
+
+/// The state in the control block at `block`, or `Unused` if none was ever written there (invariant A1).
+///
+/// # Safety
+/// The block is that of a slot whose pool still exists.
+#[inline(always)]
+unsafe fn state_of(block: NonNull<()>) -> State {
+    let state = block.as_ptr().cast::<State>().wrapping_byte_add(offset_of!(ControlBlock, state));
+    // SAFETY: invariant A1: the state is readable, and zero pages read as Unused.
+    unsafe { state.read() }
 }
 
 /// The first function on every fiber's stack.
@@ -547,9 +557,8 @@ impl Fiber {
     /// The slot was handed out by a pool that still exists.
     pub(crate) unsafe fn in_slot(slot: Slot) -> Option<Fiber> {
         let block = slot.block_at(size_of::<ControlBlock>());
-        // SAFETY: invariant A1: the state is readable, and zero pages read as Unused.
-        let state = unsafe { block.byte_add(offset_of!(ControlBlock, state)).cast::<State>().read() };
-        match state {
+        // SAFETY: the caller's promise.
+        match unsafe { state_of(block) } {
             State::Unused | State::Pooled => None,
             _ => Some(Fiber(block.cast(), PhantomData)),
         }
@@ -558,9 +567,10 @@ impl Fiber {
     /// Runs the fiber until it suspends or ends. Only the root loop calls this (invariant F4).
     #[inline(always)]
     pub(crate) fn resume(self) -> Progress {
-        // SAFETY: the coroutine is initialised from launch to release (F1), and the root loop is its only user:
-        // the fiber itself, which runs meanwhile, never touches this field.
-        let coroutine = unsafe { (*self.coroutine.get()).assume_init_mut() };
+        // SAFETY: the root loop is the only user of this field: the fiber itself, which runs meanwhile, never touches it.
+        let coroutine = unsafe { &mut *self.coroutine.get() };
+        // SAFETY: the coroutine is initialised from launch to release (F1).
+        let coroutine = unsafe { coroutine.assume_init_mut() };
         match coroutine.resume(()) {
             CoroutineResult::Yield(next) => Progress::Suspended(next),
             CoroutineResult::Return(()) => Progress::Finished,
@@ -621,9 +631,11 @@ impl Fiber {
             unsafe { (self.drop_payload.get())(self.payload.get()) };
         }
         self.state.set(State::Pooled);
-        // SAFETY: initialised since launch, and not used again: the fiber is finished.
-        let coroutine = unsafe { (*self.coroutine.get()).assume_init_read() };
-        drop(coroutine.into_stack());
+        // SAFETY: the fiber is finished, so the root loop does not use the field, and nobody else ever does.
+        let coroutine = unsafe { &*self.coroutine.get() };
+        // SAFETY: initialised since launch, and not used again.
+        let coroutine = unsafe { coroutine.assume_init_read() };
+        let FiberStack { .. } = coroutine.into_stack();
         if self.named.take() {
             // SAFETY: nobody holds a reference into the cell: every function here that makes one ends with it.
             drop(unsafe { (*self.name.get()).take() });
@@ -636,9 +648,10 @@ impl FiberRef {
     /// The fiber, if it has not ended (a FINISHED one with an owner has not).
     #[inline]
     pub(crate) fn get(self) -> Option<Fiber> {
+        let id = self.block.as_ptr().cast::<u64>().wrapping_byte_add(offset_of!(ControlBlock, id));
         // SAFETY: invariant A1: as long as this thread's pool exists, which `root::try_root` vouches for, the id
         // of a slot is readable; main's block lives as long.
-        let id = unsafe { ptr::addr_of!((*self.block.as_ptr()).id).cast::<u64>().read() };
+        let id = unsafe { id.read() };
         (id == self.id.get()).then_some(Fiber(self.block, PhantomData))
     }
 

@@ -68,9 +68,10 @@ pub(crate) fn deliver<M: 'static>(fiber: Fiber, message: Message<M>) -> Result<(
 /// `fiber` is SWITCHED and waits in `receive::<M>`, and nothing was put there since it suspended.
 #[inline(always)]
 pub(crate) unsafe fn put<M: 'static>(fiber: Fiber, message: Message<M>) {
-    let mailbox = fiber.mailbox.get().cast::<Mailbox<M>>();
+    // A `Cell<T>` has the layout of a `T`.
+    let inside = fiber.mailbox.get().cast_mut().cast::<Option<Message<M>>>();
     // SAFETY: invariant X1: the mailbox is live and of this type; it is empty, so nothing is lost by a plain write.
-    unsafe { (*mailbox).as_ptr().write(Some(message)) };
+    unsafe { inside.write(Some(message)) };
     fiber.state.set(State::Running);
 }
 

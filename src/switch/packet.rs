@@ -90,7 +90,7 @@ where
         }
         let f = Box::new(f);
         // SAFETY: as above.
-        unsafe { root.launch(shift, id, role, spawned_at, move |fiber| f(fiber)) }?
+        unsafe { root.launch(shift, id, role, spawned_at, f) }?
     };
     Ok((Packet { fiber: fiber.to_ref(), result: PhantomData }, fiber))
 }

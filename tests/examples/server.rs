@@ -373,6 +373,7 @@ fn quit_closes_who_is_left_after_the_grace() {
     stuck.set_nonblocking(true).unwrap();
     let piece = noise(10, 1 << 20);
     while stuck.write(&piece).is_ok() {}
+    server.out.wait_for("(2 now)");
     keyboard.write_all(b"quit\n").unwrap();
     assert_eq!(server.process.wait().code(), Some(0));
     assert_eq!(idle.read(&mut [0]).unwrap(), 0);

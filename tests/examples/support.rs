@@ -272,27 +272,29 @@ pub(crate) fn terminal() -> (File, OwnedFd) {
 pub(crate) fn on_terminal(command: &mut Command, theirs: &OwnedFd) {
     command.stdin(theirs.try_clone().unwrap());
     let fd = theirs.as_raw_fd();
+    let take_terminal = move || {
+        // SAFETY: setsid(2) takes no arguments, and the child is not a group leader.
+        let session = unsafe { libc::setsid() };
+        // SAFETY: the descriptor is open in the child, a terminal, and stays open for the call.
+        if session < 0 || unsafe { libc::ioctl(fd, libc::TIOCSCTTY, 0) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(())
+    };
     // SAFETY: the closure makes two plain system calls: it takes no lock and allocates nothing after the fork.
-    unsafe {
-        command.pre_exec(move || {
-            if libc::setsid() < 0 || libc::ioctl(fd, libc::TIOCSCTTY, 0) < 0 {
-                return Err(io::Error::last_os_error());
-            }
-            Ok(())
-        });
-    }
+    unsafe { command.pre_exec(take_terminal) };
 }
 
 /// Lets a program open `count` descriptors at most.
 pub(crate) fn limit_descriptors(command: &mut Command, count: u64) {
     let limit = libc::rlimit { rlim_cur: count, rlim_max: count };
-    // SAFETY: the closure makes one plain system call on a copy of `limit`.
-    unsafe {
-        command.pre_exec(move || match libc::setrlimit(libc::RLIMIT_NOFILE, &limit) {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
-        });
-    }
+    // SAFETY: `limit` is the closure's own copy, and live for the call.
+    let lower = move || match unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    };
+    // SAFETY: the closure makes one plain system call: it takes no lock and allocates nothing after the fork.
+    unsafe { command.pre_exec(lower) };
 }
 
 /// Closes a connection with a reset in place of an orderly end.
