@@ -238,7 +238,7 @@ impl Hub {
             match letter {
                 Letter::Unpark(parcel) => {
                     if let Some(fiber) = root.open(parcel) {
-                        super::park::give_permit(root, fiber);
+                        root.give_permit(fiber);
                     }
                 }
                 Letter::Wake(parcel) => {

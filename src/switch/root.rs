@@ -32,7 +32,7 @@ use std::ptr::{self, NonNull};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::fiber::{self, ControlBlock, Fiber, FiberRef, Progress, Role, State, attention};
+use super::fiber::{self, ControlBlock, Fiber, FiberRef, Progress, Reason, Role, State, attention};
 use super::overflow;
 use super::stack_pool::{StackPool, StackStats};
 use crate::pure::run_queue::RunQueue;
@@ -310,6 +310,14 @@ impl Root {
                 true
             }
             State::Unused | State::Pooled | State::Ready | State::Running | State::Finished => false,
+        }
+    }
+
+    /// Gives a fiber its permit, and wakes it if it waits for one in `thread::park`.
+    pub(crate) fn give_permit(&self, fiber: Fiber) {
+        fiber.permit.set(true);
+        if fiber.state.get() == State::Parked && fiber.reason.get() == Reason::Park {
+            self.wake(fiber);
         }
     }
 
