@@ -229,7 +229,14 @@ impl Reactor {
         let mut registrations = self.registrations.borrow_mut();
         let key = registrations.insert(Rc::clone(registration));
         let interest = Interest::IN | Interest::OUT | Interest::RDHUP | Interest::EDGE;
-        if let Err(error) = self.epoll.add(fd, key.to_token(), interest) {
+        let mut added = self.epoll.add(fd, key.to_token(), interest);
+        if added.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AlreadyExists) {
+            // The set knows a file by its number too. This one was here under the same number, was closed, and lived on in a
+            // duplicate that we did not know of.
+            let _ = self.epoll.delete(fd);
+            added = self.epoll.add(fd, key.to_token(), interest);
+        }
+        if let Err(error) = added {
             registrations.remove(key);
             return Err(error);
         }
