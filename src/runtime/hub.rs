@@ -26,7 +26,7 @@ use super::mail::{Letter, Mail};
 use super::reactor::Reactor;
 use super::report;
 use crate::pure::timer_wheel::TimerWheel;
-use crate::switch::cancel::FORKED;
+use crate::switch::cancel::{FORKED, abort_with};
 use crate::switch::fiber::{Fiber, Reason, State};
 use crate::switch::root::{Root, Scheduler, try_root};
 use crate::sys::clock::monotonic_ns;
@@ -310,8 +310,7 @@ impl Scheduler for Hub {
         let Some(root) = try_root().filter(|mine| std::ptr::eq(*mine, root)) else { return };
         if !self.is_usable() {
             // A forked child in a wait that cannot be interrupted: epoll would steal its parent's events.
-            eprintln!("{}", self.unusable());
-            std::process::abort();
+            abort_with(&self.unusable());
         }
         if self.mail.has_mail() {
             self.read_mail(root);

@@ -31,6 +31,7 @@ use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 
 use crate::pure::slab::{Key, Slab};
+use crate::switch::cancel::abort_with;
 use crate::switch::root::{Root, existing_root};
 use crate::switch::wait_list::WaitList;
 use crate::sys::epoll::{Epoll, Events, Interest, Ready};
@@ -261,8 +262,9 @@ impl Reactor {
     pub(crate) fn poll(&self, root: &Root, timeout: Option<u64>) {
         let mut events = self.events.borrow_mut();
         if let Err(error) = self.epoll.wait(&mut events, timeout) {
-            // EINTR is no event; the rest (EBADF, EFAULT, EINVAL) means that somebody closed our descriptor.
-            panic!("greenling: epoll_wait failed, somebody closed the hub's descriptor: {error}");
+            // EINTR is no event; the rest (EBADF, EFAULT, EINVAL) means that somebody closed our descriptor. A panic would
+            // unwind main out of waits that must not end early, a scope's for its threads among them.
+            abort_with(&format!("greenling: epoll_wait failed, somebody closed the hub's descriptor: {error}"));
         }
         let registrations = self.registrations.borrow();
         for (token, ready) in events.iter() {
