@@ -27,7 +27,7 @@ use super::mail::{Letter, Mail};
 use super::reactor::Reactor;
 use super::report;
 use crate::pure::timer_wheel::TimerWheel;
-use crate::switch::cancel::FORKED;
+use crate::switch::cancel::{FORKED, abort_with};
 use crate::switch::fiber::{Fiber, Reason, State};
 use crate::switch::root::{Root, Scheduler, try_root};
 use crate::sys::clock::monotonic_ns;
@@ -266,7 +266,10 @@ impl Hub {
         let next = self.timers.borrow().next_wakeup();
         if next.is_none() && !can_be_woken {
             self.mail.woke();
-            root.deadlock(report::deadlock(root));
+            // A letter whose sender dropped the last handle after `prepare_to_sleep` is still a wake-up.
+            if !self.mail.has_mail() {
+                root.deadlock(report::deadlock(root));
+            }
             return;
         }
         // Stacks that nobody uses are given back in steps, for which an idle hub wakes up a few times.
@@ -305,8 +308,7 @@ impl Scheduler for Hub {
         let Some(root) = try_root().filter(|mine| std::ptr::eq(*mine, root)) else { return };
         if !self.is_usable() {
             // A forked child in a wait that cannot be interrupted: epoll would steal its parent's events.
-            eprintln!("{}", self.unusable());
-            std::process::abort();
+            abort_with(&self.unusable());
         }
         if self.mail.has_mail() {
             self.read_mail(root);

@@ -73,9 +73,9 @@ impl Mail {
 
     /// One handle fewer. The hub may have slept only because of it: then it must look again.
     pub(crate) fn drop_handle(&self) {
-        // Relaxed: the bell's fences order it, as they order a letter: `must_ring` comes after it here, and the hub reads
-        // it after `prepare_to_sleep`.
-        if self.handles.fetch_sub(1, Ordering::Relaxed) == 1
+        // The bell's fences order it with the hub's sleep, as they order a letter: `must_ring` comes after it here, and the
+        // hub reads it after `prepare_to_sleep`. Release pairs with the Acquire of `has_handles`.
+        if self.handles.fetch_sub(1, Ordering::Release) == 1
             && !self.closed.load(Ordering::Relaxed)
             && self.generation == fork_generation()
             && self.inbox.must_ring()
@@ -86,8 +86,8 @@ impl Mail {
 
     /// Whether a handle is left. Only the hub's thread calls this.
     pub(crate) fn has_handles(&self) -> bool {
-        // Relaxed: see `drop_handle`.
-        self.handles.load(Ordering::Relaxed) > 0
+        // Acquire: who finds none also finds every letter that they sent.
+        self.handles.load(Ordering::Acquire) > 0
     }
 
     /// The bell, for the reactor.

@@ -31,6 +31,7 @@ use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 
 use crate::pure::slab::{Key, Slab};
+use crate::switch::cancel::abort_with;
 use crate::switch::root::{Root, existing_root};
 use crate::switch::wait_list::WaitList;
 use crate::sys::epoll::{Epoll, Events, Interest, Ready};
@@ -229,7 +230,14 @@ impl Reactor {
         let mut registrations = self.registrations.borrow_mut();
         let key = registrations.insert(Rc::clone(registration));
         let interest = Interest::IN | Interest::OUT | Interest::RDHUP | Interest::EDGE;
-        if let Err(error) = self.epoll.add(fd, key.to_token(), interest) {
+        let mut added = self.epoll.add(fd, key.to_token(), interest);
+        if added.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AlreadyExists) {
+            // The set knows a file by its number too. This one was here under the same number, was closed, and lived on in a
+            // duplicate that we did not know of.
+            let _ = self.epoll.delete(fd);
+            added = self.epoll.add(fd, key.to_token(), interest);
+        }
+        if let Err(error) = added {
             registrations.remove(key);
             return Err(error);
         }
@@ -254,8 +262,9 @@ impl Reactor {
     pub(crate) fn poll(&self, root: &Root, timeout: Option<u64>) {
         let mut events = self.events.borrow_mut();
         if let Err(error) = self.epoll.wait(&mut events, timeout) {
-            // EINTR is no event; the rest (EBADF, EFAULT, EINVAL) means that somebody closed our descriptor.
-            panic!("greenling: epoll_wait failed, somebody closed the hub's descriptor: {error}");
+            // EINTR is no event; the rest (EBADF, EFAULT, EINVAL) means that somebody closed our descriptor. A panic would
+            // unwind main out of waits that must not end early, a scope's for its threads among them.
+            abort_with(&format!("greenling: epoll_wait failed, somebody closed the hub's descriptor: {error}"));
         }
         let registrations = self.registrations.borrow();
         for (token, ready) in events.iter() {

@@ -114,7 +114,9 @@ pub(crate) fn name_panics() {
             {
                 let fiber = root.current();
                 let kind = if fiber.green_thread.get() { "green thread " } else { "" };
-                eprintln!("{kind}{}, spawned at {}:", label(fiber), fiber.spawned_at());
+                let line = format!("{kind}{}, spawned at {}:\n", label(fiber), fiber.spawned_at());
+                // Not `eprintln!`: a panic in here would end the process.
+                let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
             }
             previous(info);
         }));

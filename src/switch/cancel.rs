@@ -10,6 +10,7 @@
 
 use std::any::Any;
 use std::fmt;
+use std::io::Write;
 use std::panic::resume_unwind;
 
 use super::fiber::{Fiber, State, attention};
@@ -142,4 +143,11 @@ fn raise_deadlock(root: &Root, me: Fiber) {
 /// Whether an unwinding payload is one of the runtime's own, not a panic of the program.
 pub(crate) fn is_control(payload: &(dyn Any + Send)) -> bool {
     payload.is::<Killed>() || payload.is::<ScopeExpired>() || payload.is::<GreenletExit>()
+}
+
+/// Ends the process with a message where nothing may unwind. Unlike `eprintln!` it does not panic if nobody can read it.
+#[cold]
+pub(crate) fn abort_with(message: &dyn fmt::Display) -> ! {
+    let _ = writeln!(std::io::stderr(), "{message}");
+    std::process::abort();
 }

@@ -480,6 +480,17 @@ impl ControlBlock {
         name.clone()
     }
 
+    /// In debug builds, that a spawn into this slot may leave alone what it leaves alone.
+    fn assert_neutral(&self) {
+        debug_assert!(self.joiners.is_empty(), "somebody waits for the end of a fiber that is gone");
+        debug_assert!(!self.linked.get() && self.wait_next.get().is_none() && self.wait_prev.get().is_none());
+        debug_assert!(!self.in_wheel.get() && self.timer.get().is_none() && self.timer_at.get() == u64::MAX);
+        debug_assert_eq!(self.deadline.get(), u64::MAX);
+        debug_assert_eq!(self.scope_deadline.get(), ScopeDeadline::NONE);
+        debug_assert_eq!((self.shields.get(), self.no_switch.get()), (0, 0));
+        debug_assert!(self.greenlet.take().is_none() && !self.named.get());
+    }
+
     /// The name for a signal handler: no count is touched.
     pub(crate) fn with_name<R>(&self, f: impl FnOnce(Option<&str>) -> R) -> R {
         // SAFETY: as in `name`; the fiber is live for the whole call, so the string stays.
@@ -640,6 +651,7 @@ impl Fiber {
             // SAFETY: nobody holds a reference into the cell: every function here that makes one ends with it.
             drop(unsafe { (*self.name.get()).take() });
         }
+        self.assert_neutral();
         self.slot()
     }
 }

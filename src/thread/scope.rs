@@ -150,10 +150,9 @@ fn close(root: &Root, hub: &Hub, me: Fiber, shared: &Shared, kill_now: bool) -> 
             let report = root.take_deadlock().unwrap_or_default();
             deadlocks += 1;
             if deadlocks > PATIENCE {
-                eprintln!(
+                cancel::abort_with(&format_args!(
                     "greenling: the threads of a scope cannot be unwound, they block again when killed\n{report}"
-                );
-                std::process::abort();
+                ));
             }
             Box::new(report)
         } else if came.scope {
