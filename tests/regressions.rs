@@ -118,3 +118,21 @@ fn an_unpark_whose_handle_is_dropped_at_once_is_no_deadlock() {
     drop(send);
     other.join().unwrap();
 }
+
+/// Calls that would have to wait return at once while the OS thread counts a panic, so a thread that goes on whatever
+/// happens kept the CPU for ever.
+#[test]
+fn an_exit_out_of_an_unwinding_main_does_not_hang() {
+    let _guard = common::guard();
+    let out = common::child("an_exit_out_of_an_unwinding_main_does_not_hang", || {
+        drop(spawn(|| {
+            loop {
+                let _ = catch_unwind(|| sleep(Duration::from_secs(10)));
+            }
+        }));
+        thread::yield_now();
+        let _exit = common::OnDrop::new(|| std::process::exit(3));
+        panic!("main unwinds");
+    });
+    assert_eq!(out.status.code(), Some(3));
+}
