@@ -14,7 +14,7 @@
 //! put together on the stack of `log`.
 #![forbid(unsafe_code)]
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
@@ -54,6 +54,7 @@ they leave or the grace is over, and ends. Ctrl-C ends it at once.
 For more than about 1000 clients, raise the limit on descriptors first: ulimit -n 20000
 ";
 
+/// The command line; see `HELP`.
 struct Options {
     addr: String,
     quiet: bool,
@@ -125,7 +126,7 @@ fn main() {
     if !server.options.quiet {
         let server_too = Rc::clone(&server);
         let writer = thread::spawn(move || write_log(&server_too));
-        server.log.writer.replace(Some(writer.thread().clone()));
+        server.log.writer.get_or_init(|| writer.thread().clone());
     }
     accept(&server);
     drain(&server);
@@ -274,7 +275,7 @@ impl Server {
         let mut events = self.log.events.borrow_mut();
         events.push(event);
         if events.len() == 1
-            && let Some(writer) = &*self.log.writer.borrow()
+            && let Some(writer) = self.log.writer.get()
         {
             writer.unpark();
         }
@@ -313,7 +314,7 @@ impl Server {
     }
 }
 
-/// Something to log.
+/// Something to log. `guests` is how many there are now.
 enum Event {
     Came { peer: SocketAddr, guests: usize },
     Left { peer: SocketAddr, echoed: u64, why: Why, guests: usize },
@@ -327,7 +328,7 @@ struct Log {
     /// Where lines are put together; kept for its memory.
     text: RefCell<String>,
     /// Writes them.
-    writer: RefCell<Option<Thread>>,
+    writer: OnceCell<Thread>,
     /// Standard output cannot be written any more.
     broken: Cell<bool>,
 }

@@ -44,6 +44,7 @@ With --rounds and --delay 0 the last line says how long a switch takes. Printing
 only the first 5 rounds are printed then; the others are measured, 1000000 of them at least.
 ";
 
+/// The command line; see `HELP`.
 struct Options {
     rounds: Option<u64>,
     delay: Duration,

@@ -57,9 +57,9 @@
 //! | 0 | `pure/` | data structures without kernel, clock or stacks | `crossbeam-queue`, nothing of the crate |
 //! | 0 | `sys/` | the kernel seam | `libc`, nothing of the crate |
 //! | 1 to 6 | `switch/` | stacks, fibers, the root loop, greenlets | `corosensei` |
-//! | 7 to 9 | `runtime/` | reactor, mail, reports; hub and park; source | |
-//! | 10 | `hub.rs`, `interrupt.rs`, `thread/` | what programs call | |
-//! | 11 | `net/`, `io/` | sockets and stdin with std's methods | |
+//! | 7 to 10 | `runtime/` | reactor, mail, reports; hub; park; source | |
+//! | 11 | `hub.rs`, `interrupt.rs`, `thread/` | what programs call | |
+//! | 12 | `net/`, `io/` | sockets and stdin with std's methods | |
 //!
 //! `tests/tidy.rs` has the rank of each file, and checks the imports.
 //!

@@ -176,19 +176,21 @@ fn a_timeout_that_was_left_does_not_hide_a_deadlock() {
     let began = Instant::now();
     let hour = Duration::from_secs(3600);
     // Main's own, one of a thread that is parked now, one of a thread that is dead.
-    timeout(hour, || sleep(Duration::from_millis(1))).unwrap();
+    let main = current();
+    let waker = spawn(move || main.unpark());
+    timeout(hour, park).unwrap();
+    waker.join().unwrap();
     let parked = spawn(move || {
-        let me = current();
-        timeout(hour, || {
-            me.unpark();
-            park();
-            sleep(Duration::from_micros(10));
-        })
-        .unwrap();
-        drop(me);
+        timeout(hour, park).unwrap();
         park();
     });
-    spawn(move || timeout(hour, yield_now).unwrap()).join().unwrap();
+    let dead = spawn(move || timeout(hour, park).unwrap());
+    let handles = [parked.thread().clone(), dead.thread().clone()];
+    yield_now();
+    handles.iter().for_each(greenling::thread::Thread::unpark);
+    drop(handles);
+    dead.join().unwrap();
+    yield_now();
     let text = report(|| drop(parked.join()));
     assert!(text.contains("is parked"), "{text}");
     assert!(began.elapsed() < Duration::from_secs(60));

@@ -38,7 +38,7 @@ fn a_start_without_memory_is_an_error_and_works_later() {
     limit_address_space(Some(16 << 20));
 
     // Case 54: the caller gets the error and the value, nothing else has happened.
-    let large = G::with_stack_size(|n| n + 1, 1 << 20);
+    let large = G::with_stack_size(|n| n + 1, 64 << 20);
     let error = large.try_switch(5).unwrap_err();
     assert!(matches!(error.kind, SwitchErrorKind::NoStack(_)), "{error}");
     assert_eq!((error.value, large.state()), (5, GreenletState::Unstarted));
@@ -67,7 +67,7 @@ fn a_start_without_memory_is_an_error_and_works_later() {
         i64::from(message.is::<String>()) + 10
     });
     waits.switch(0);
-    let orphan = G::with_stack_size(|n| n, 2 << 20);
+    let orphan = G::with_stack_size(|n| n, 200 << 20);
     orphan.set_parent(&waits).unwrap();
     assert_eq!(G::with_parent(|n| n, &orphan).switch(1), 11);
 

@@ -210,6 +210,28 @@ fn a_shield_defers_a_kill_until_the_next_wait_after_it() {
 }
 
 #[test]
+fn a_kill_that_is_due_waits_for_a_shield_that_begins_later() {
+    let _guard = common::guard();
+    let log = Log::default();
+    let own: Rc<RefCell<Option<JoinHandle<()>>>> = Rc::default();
+    let (inner, me) = (log.clone(), Rc::clone(&own));
+    *own.borrow_mut() = Some(spawn(move || {
+        me.borrow().as_ref().unwrap().kill();
+        shield(|| {
+            yield_now();
+            sleep(Duration::from_micros(1));
+            inner.say("shielded");
+        });
+        yield_now();
+        inner.say("never");
+    }));
+    sleep(Duration::from_millis(5));
+    let thread = own.borrow_mut().take().unwrap();
+    assert!(thread.join().unwrap_err().is_killed());
+    assert_eq!(log.text(), "shielded");
+}
+
+#[test]
 fn a_shield_that_panics_is_taken_down() {
     let _guard = common::guard();
     let thread = spawn(|| {

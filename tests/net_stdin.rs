@@ -141,6 +141,30 @@ fn several_green_threads_take_turns_in_order() {
 }
 
 #[test]
+fn a_turn_that_a_killed_thread_was_given_goes_to_the_next() {
+    const TEST: &str = "a_turn_that_a_killed_thread_was_given_goes_to_the_next";
+    child_runs(TEST, || {
+        let lock = stdin().lock();
+        let readers = [0, 1].map(|_| {
+            spawn(|| {
+                let mut line = String::new();
+                stdin().read_line(&mut line).unwrap();
+                line
+            })
+        });
+        yield_now();
+        // The first one has the turn now, and is killed before it runs.
+        drop(lock);
+        let [first, second] = readers;
+        first.kill();
+        assert!(first.join().unwrap_err().is_killed());
+        assert_eq!(second.join().unwrap(), "line\n");
+        stdin().read_line(&mut String::new()).unwrap();
+    });
+    feed(TEST, &["line\nrest\n"]);
+}
+
+#[test]
 fn the_lock_keeps_others_out_until_it_is_dropped() {
     const TEST: &str = "the_lock_keeps_others_out_until_it_is_dropped";
     child_runs(TEST, || {

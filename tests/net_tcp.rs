@@ -173,32 +173,51 @@ fn more_buffers_than_the_kernel_takes_do_not_look_like_a_short_read() {
 #[test]
 fn data_that_comes_while_a_reader_gives_way_is_not_lost() {
     bounded(|| {
-        let (mut stream, mut peer) = with_std_peer();
-        let read = Rc::new(Cell::new(0));
-        let count = Rc::clone(&read);
-        let reader = spawn(move || {
-            let mut buf = [0; 100];
-            // Every read is short, and the budget of operations ends after one of them.
-            while let Ok(n @ 1..) = stream.read(&mut buf) {
-                count.set(count.get() + n);
-            }
-        });
-        for sent in 1..=600 {
+        // Between a turn of main and the next turn of the reader there are more turns than the runtime takes without a
+        // look at epoll, and they last long enough.
+        let stop = Rc::new(Cell::new(false));
+        let spinners: Vec<_> = (0..70)
+            .map(|_| {
+                let stop = Rc::clone(&stop);
+                spawn(move || {
+                    while !stop.get() {
+                        let start = Instant::now();
+                        while start.elapsed() < Duration::from_micros(2) {}
+                        yield_now();
+                    }
+                })
+            })
+            .collect();
+        // One of these numbers of full reads is the one after which the reader gives way at its short read.
+        for full in 120..136 {
+            let (mut stream, mut peer) = with_std_peer();
+            stream.set_read_timeout(Some(Duration::from_micros(1))).unwrap();
+            assert!(stream.read(&mut [0]).is_err(), "this registers it");
+            stream.set_read_timeout(None).unwrap();
+            let before = full * 100 + 50;
+            peer.write_all(&pattern(0, before)).unwrap();
+            settle();
+            let read = Rc::new(Cell::new(0));
+            let count = Rc::clone(&read);
+            let reader = spawn(move || {
+                while let Ok(n @ 1..) = stream.read(&mut [0; 100]) {
+                    count.set(count.get() + n);
+                }
+            });
+            yield_now();
             peer.write_all(b"z").unwrap();
-            // More than a round of looks, with time for epoll to be asked in each.
-            for _ in 0..70 {
-                let start = Instant::now();
-                while start.elapsed() < Duration::from_micros(2) {}
-                yield_now();
-            }
             let start = Instant::now();
-            while read.get() < sent {
-                assert!(start.elapsed() < LONG, "byte {sent} was never seen");
+            while read.get() <= before {
+                assert!(start.elapsed() < LONG, "the byte after {full} full reads and a short one was never seen");
                 yield_now();
             }
+            drop(peer);
+            reader.join().unwrap();
         }
-        drop(peer);
-        reader.join().unwrap();
+        stop.set(true);
+        for spinner in spinners {
+            spinner.join().unwrap();
+        }
     });
 }
 
@@ -737,6 +756,26 @@ fn acceptors_get_connections_in_the_order_in_which_they_began_to_wait() {
             acceptor.join().unwrap();
         }
         assert_eq!(*log.borrow(), [0, 1, 2, 0, 1, 2, 0, 1, 2]);
+    });
+}
+
+#[test]
+fn connections_that_come_together_go_to_different_acceptors() {
+    bounded(|| {
+        let (listener, addr) = local_listener();
+        let listener = Rc::new(listener);
+        let acceptors: Vec<_> = (0..3)
+            .map(|_| {
+                let listener = Rc::clone(&listener);
+                spawn(move || listener.accept().unwrap().1)
+            })
+            .collect();
+        settle();
+        // No turn of the hub in between, so that one event tells of all three.
+        let clients: Vec<_> = (0..3).map(|_| std::net::TcpStream::connect(addr).unwrap()).collect();
+        for (acceptor, client) in acceptors.into_iter().zip(&clients) {
+            assert_eq!(acceptor.join().unwrap(), client.local_addr().unwrap());
+        }
     });
 }
 

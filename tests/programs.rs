@@ -14,8 +14,10 @@ use std::sync::OnceLock;
 fn build(panic: &str) -> PathBuf {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("end-{panic}"));
     fs::create_dir_all(folder.join("src")).expect("a folder");
+    // Under AddressSanitizer the flags of the build are inherited, and the feature that goes with them must follow.
+    let features = if cfg!(feature = "sanitizer") { "\"sanitizer\"" } else { "" };
     let manifest = format!(
-        "[package]\nname = \"end\"\nversion = \"0.0.0\"\nedition = \"2024\"\n\n[dependencies]\ngreenling = {{ path = {:?} }}\n\n\
+        "[package]\nname = \"end\"\nversion = \"0.0.0\"\nedition = \"2024\"\n\n[dependencies]\ngreenling = {{ path = {:?}, features = [{features}] }}\n\n\
          [profile.dev]\npanic = {panic:?}\ndebug = false\n\n[workspace]\n",
         env!("CARGO_MANIFEST_DIR")
     );

@@ -441,8 +441,13 @@ static RUNS: AtomicU32 = AtomicU32::new(0);
 #[test]
 fn the_child_of_a_fork_gets_errors_and_runs_nobody() {
     let output = common::child("the_child_of_a_fork_gets_errors_and_runs_nobody", || {
-        let ready = spawn(|| {
-            let _mark = OnDrop::new(|| println!("unwound in {}", std::process::id()));
+        let mark = || OnDrop::new(|| println!("\nunwound in {}", std::process::id()));
+        drop(spawn(move || {
+            let _mark = mark();
+            park();
+        }));
+        let ready = spawn(move || {
+            let _mark = mark();
             loop {
                 RUNS.fetch_add(1, Ordering::SeqCst);
                 yield_now();
@@ -495,7 +500,7 @@ fn the_child_of_a_fork_gets_errors_and_runs_nobody() {
     let text = common::stdout(&output);
     let parent = text.lines().find_map(|line| line.strip_prefix("parent ")?.strip_suffix(" done")).expect("it ended");
     let unwound: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("unwound in ")).collect();
-    assert!(unwound.iter().all(|process| *process == parent), "children unwound copies: {text}");
+    assert_eq!(unwound, [parent; 2], "children unwound copies: {text}");
 }
 
 #[test]
@@ -504,10 +509,14 @@ fn a_green_thread_that_returns_in_a_forked_child_ends_it_with_the_reason() {
         let parent = std::process::id();
         drop(spawn(|| {
             loop {
+                RUNS.fetch_add(1, Ordering::SeqCst);
                 yield_now();
             }
         }));
-        let forker = spawn(|| {
+        let runs_at_fork = Rc::new(Cell::new(0));
+        let note = Rc::clone(&runs_at_fork);
+        let forker = spawn(move || {
+            note.set(RUNS.load(Ordering::SeqCst));
             // SAFETY: as in `forked`.
             unsafe { libc::fork() }
         });
@@ -516,6 +525,7 @@ fn a_green_thread_that_returns_in_a_forked_child_ends_it_with_the_reason() {
             Err(payload) => {
                 assert_ne!(std::process::id(), parent);
                 assert!(payload.downcast_ref::<String>().unwrap().contains("forked"));
+                assert_eq!(RUNS.load(Ordering::SeqCst), runs_at_fork.get(), "nobody else ran in the child");
                 std::process::exit(44);
             }
         };

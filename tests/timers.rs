@@ -64,25 +64,29 @@ fn a_timer_never_fires_early() {
 fn sleepers_wake_in_the_order_of_their_deadlines() {
     let _guard = common::guard();
     let mut random = common::Random::new();
-    let order = Rc::new(RefCell::new(Vec::new()));
-    let threads: Vec<_> = (0..500)
-        .map(|_| {
-            let (order, span) = (Rc::clone(&order), Duration::from_micros(random.below(30_000)));
+    let spans: Vec<_> = (0..500).map(|_| Duration::from_micros(1 + random.below(30_000))).collect();
+    let (starts, order) = (Rc::new(RefCell::new(Vec::new())), Rc::new(RefCell::new(Vec::new())));
+    let threads: Vec<_> = (0..spans.len())
+        .map(|number| {
+            let (starts, order, span) = (Rc::clone(&starts), Rc::clone(&order), spans[number]);
             spawn(move || {
-                let until = Instant::now() + span;
-                sleep_until(until);
-                order.borrow_mut().push(until);
+                starts.borrow_mut().push(Instant::now());
+                sleep(span);
+                order.borrow_mut().push(number);
             })
         })
         .collect();
     yield_now();
+    starts.borrow_mut().push(Instant::now());
     // All are over when the hub looks: the order must come from the deadlines, not from the looks.
     hog_until(Instant::now() + Duration::from_millis(40));
     threads.into_iter().for_each(|thread| thread.join().unwrap());
-    let order = order.borrow();
-    // A sleeper reads the clock twice, so neighbours closer than that may be told apart wrongly by this test.
-    let slack = Duration::from_micros(500);
-    assert!(order.windows(2).all(|pair| pair[0] <= pair[1] + slack), "{:?}", *order);
+    // Each read the clock between its own start and the next one's.
+    let (starts, order) = (starts.borrow(), order.borrow());
+    for pair in order.windows(2) {
+        let (first, second) = (pair[0], pair[1]);
+        assert!(starts[first] + spans[first] <= starts[second + 1] + spans[second], "{first} before {second}");
+    }
 }
 
 /// A thread keeps one wheel entry, and an earlier one from an earlier wait does not put it before its turn.
@@ -106,6 +110,10 @@ fn an_entry_left_over_from_an_earlier_wait_does_not_change_the_order() {
     threads.iter().for_each(|thread| thread.thread().unpark());
     yield_now();
     hog_until(Instant::now() + Duration::from_millis(450));
+    // Main stays runnable, so that the hub looks at the timers that are over, and does not prepare to sleep.
+    while order.borrow().len() < 3 {
+        yield_now();
+    }
     threads.into_iter().for_each(|thread| thread.join().unwrap());
     assert_eq!(*order.borrow(), ["first", "second", "third"]);
 }
@@ -199,4 +207,48 @@ fn sleeping_threads_do_not_run() {
         assert!(thread.join().unwrap_err().is_killed());
     }
     assert_eq!(greenling::hub::live_threads(), 0);
+}
+
+/// As a server's read timeout: each wait moves the deadline, and the wheel entry of an earlier one stays (design 6).
+#[test]
+fn a_deadline_that_moves_never_fires_early() {
+    let _guard = common::guard();
+    let mut random = common::Random::new();
+    let over = Instant::now() + Duration::from_secs(2);
+    let threads: Vec<_> = (0..50)
+        .map(|_| {
+            let mut random = random.fork();
+            spawn(move || {
+                let (mut timed_out, mut early) = (0, 0);
+                while Instant::now() < over {
+                    let (limit, began) = (Duration::from_micros(1 + random.below(8_000)), Instant::now());
+                    let woken = match random.below(3) {
+                        0 => {
+                            park_timeout(limit);
+                            began.elapsed() < limit
+                        }
+                        1 => timeout(limit, park).is_ok(),
+                        _ => timeout(LONG, || timeout(limit, park)).expect("an hour").is_ok(),
+                    };
+                    assert!(woken || began.elapsed() >= limit, "early: {:?} instead of {limit:?}", began.elapsed());
+                    timed_out += u32::from(!woken);
+                    early += u32::from(woken);
+                }
+                (timed_out, early)
+            })
+        })
+        .collect();
+    let handles: Vec<_> = threads.iter().map(|thread| thread.thread().clone()).collect();
+    let mut unparks = 0;
+    while Instant::now() < over {
+        for _ in 0..random.below(10) {
+            handles[random.below(50) as usize].unpark();
+            unparks += 1;
+        }
+        if random.below(3) == 0 { sleep(Duration::from_micros(random.below(500))) } else { yield_now() }
+    }
+    let ends = threads.into_iter().map(|thread| thread.join().unwrap());
+    let (timed_out, early) = ends.fold((0, 0), |sum, end| (sum.0 + end.0, sum.1 + end.1));
+    // Whoever did not time out was unparked.
+    assert!(timed_out > 0 && early > 0 && early <= unparks, "{timed_out} late, {early} early, {unparks} unparks");
 }

@@ -24,6 +24,6 @@ pub(crate) mod run_queue;
 #[allow(dead_code)]
 pub(crate) mod slab;
 #[cfg(test)]
-mod test_random;
+pub(crate) mod test_random;
 #[allow(dead_code)]
 pub(crate) mod timer_wheel;

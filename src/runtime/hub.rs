@@ -5,7 +5,8 @@
 //!     1. mail            letters of other OS threads: unparks, finished jobs
 //!     2. poll            nobody runnable: sleep in epoll_wait until the next timer or event
 //!                        otherwise: epoll_wait(0), at most every POLL_INTERVAL
-//!     3. timers          after the poll, so that ready IO beats a timeout that expires in the same turn
+//!     3. stacks          memory of stacks that nobody has used for a while goes back
+//!     4. timers          after the poll, so that ready IO beats a timeout that expires in the same turn
 //! ```
 //!
 //! Timers are lazy: a fiber has at most one wheel entry, which may be *earlier* than the deadline it waits for. A
@@ -64,8 +65,6 @@ pub(crate) struct Hub {
     scratch: Cell<Option<Box<[u8]>>>,
     /// See [`HubState`].
     state: Cell<HubState>,
-    /// The signal stack of an OS thread that had none.
-    _alt_stack: crate::sys::signal::AltStack,
 }
 
 /// Whether a hub can still be used.
@@ -116,9 +115,7 @@ pub(crate) fn ending() -> io::Error {
 fn create(root: &'static Root) -> io::Result<&'static Hub> {
     fork::in_children(crate::switch::root::after_fork_in_child);
     fork::watch_forks()?;
-    crate::sys::signal::install(report::classify_fault)?;
     report::name_panics();
-    let alt_stack = crate::sys::signal::ensure_alt_stack()?;
     let mail = Arc::new(Mail::new()?);
     let hub = Hub {
         reactor: Reactor::new(mail.bell())?,
@@ -131,7 +128,6 @@ fn create(root: &'static Root) -> io::Result<&'static Hub> {
         generation: fork::fork_generation(),
         scratch: Cell::new(None),
         state: Cell::new(HubState::Open),
-        _alt_stack: alt_stack,
     };
     root.set_scheduler(Box::new(hub));
     match root.scheduler().as_any().downcast_ref::<Hub>() {
@@ -242,7 +238,7 @@ impl Hub {
             match letter {
                 Letter::Unpark(parcel) => {
                     if let Some(fiber) = root.open(parcel) {
-                        super::park::give_permit(root, fiber);
+                        root.give_permit(fiber);
                     }
                 }
                 Letter::Wake(parcel) => {
@@ -276,7 +272,9 @@ impl Hub {
             }
             return;
         }
-        let timeout = next.map(|at| at.saturating_sub(monotonic_ns()));
+        // Stacks that nobody uses are given back in steps, for which an idle hub wakes up a few times.
+        let wakeup = [next, root.tend_stacks_at()].into_iter().flatten().min();
+        let timeout = wakeup.map(|at| at.saturating_sub(monotonic_ns()));
         self.reactor.poll(root, timeout);
         self.mail.woke();
     }
@@ -328,6 +326,7 @@ impl Scheduler for Hub {
             self.polled.set(now);
         }
         root.clock.set(now);
+        root.tend_stacks(now);
         if !self.timers.borrow().is_empty() {
             self.fire(root, now);
         }

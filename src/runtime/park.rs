@@ -50,7 +50,18 @@ pub(crate) fn park(root: &Root, hub: &Hub, me: Fiber, reason: Reason, deadline: 
     Ok(suspend(root, hub, me, reason, deadline))
 }
 
-/// `park` after its checks; also for waits that must not be interrupted, which pass `NEVER` and have no scope.
+/// Suspends until somebody wakes `me`, with word of what for and since when.
+#[inline(always)]
+fn leave_cpu(root: &Root, me: Fiber, reason: Reason) {
+    me.reason.set(reason);
+    me.since.set(root.clock.get());
+    me.note_frames();
+    me.state.set(State::Parked);
+    root.switch_out(me);
+    me.state.set(State::Running);
+}
+
+/// `park` after its checks.
 #[inline(always)]
 fn suspend(root: &Root, hub: &Hub, me: Fiber, reason: Reason, deadline: u64) -> Wake {
     let scope = me.scope_deadline.get().at;
@@ -58,12 +69,7 @@ fn suspend(root: &Root, hub: &Hub, me: Fiber, reason: Reason, deadline: u64) -> 
     if until != NEVER {
         hub.set_deadline(me, until);
     }
-    me.reason.set(reason);
-    me.since.set(root.clock.get());
-    me.note_frames();
-    me.state.set(State::Parked);
-    root.switch_out(me);
-    me.state.set(State::Running);
+    leave_cpu(root, me, reason);
     if until == NEVER {
         if me.attention.get() != 0 {
             cancel::after_suspension(root, me, false);
@@ -95,12 +101,7 @@ pub(crate) fn park_uninterrupted(root: &Root, hub: &Hub, me: Fiber, reason: Reas
     if deadline != NEVER {
         hub.set_deadline(me, deadline);
     }
-    me.reason.set(reason);
-    me.since.set(root.clock.get());
-    me.note_frames();
-    me.state.set(State::Parked);
-    root.switch_out(me);
-    me.state.set(State::Running);
+    leave_cpu(root, me, reason);
     me.deadline.set(NEVER);
     Interruption {
         kill: me.attention.get() & attention::KILL != 0,
@@ -137,13 +138,5 @@ struct Parked<'a>(&'a Hub);
 impl Drop for Parked<'_> {
     fn drop(&mut self) {
         self.0.parked.set(self.0.parked.get() - 1);
-    }
-}
-
-/// Gives a fiber its permit, and wakes it if it waits for one.
-pub(crate) fn give_permit(root: &Root, fiber: Fiber) {
-    fiber.permit.set(true);
-    if fiber.state.get() == State::Parked && fiber.reason.get() == Reason::Park {
-        root.wake(fiber);
     }
 }

@@ -1,4 +1,4 @@
-//! Who waits on what, since when, spawned where: the deadlock report and the stack-overflow report.
+//! Who waits on what, since when, spawned where: the deadlock report, and the names in panic messages.
 #![forbid(unsafe_code)]
 
 use std::collections::HashMap;
@@ -8,9 +8,7 @@ use std::sync::Once;
 
 use crate::switch::fiber::{Fiber, Reason, State};
 use crate::switch::root::{Root, existing_root};
-use crate::switch::stack::Slot;
 use crate::sys::clock::monotonic_ns;
-use crate::sys::signal::Message;
 
 /// Fibers listed at most; a report is for reading.
 const MOST: usize = 50;
@@ -98,32 +96,6 @@ fn cycle(fibers: &[Fiber], names: &HashMap<u64, String>) -> Option<String> {
         }
     }
     None
-}
-
-/// Says whether a fault is the running fiber's stack overflow, and writes the message. Runs in a signal handler:
-/// no allocation, no lock.
-pub(crate) fn classify_fault(address: usize, out: &mut Message) -> bool {
-    let Some(root) = existing_root() else { return false };
-    let fiber = root.current();
-    if fiber.is_main() || fiber.state.get() == State::Unused || !fiber.slot().guards(address) {
-        return false;
-    }
-    let size = Slot::stack_size(fiber.slot().shift);
-    let (id, at) = (fiber.id.get(), fiber.spawned_at());
-    let kind = if fiber.green_thread.get() { "green thread" } else { "greenlet" };
-    let _ = fiber.with_name(|name| match name {
-        Some(name) => {
-            write!(out, "\n{kind} #{id} \"{name}\", spawned at {at}, has overflowed its stack of {size} bytes\n")
-        }
-        None => write!(out, "\n{kind} #{id}, spawned at {at}, has overflowed its stack of {size} bytes\n"),
-    });
-    let cure = if fiber.green_thread.get() {
-        "greenling::thread::Builder::new().stack_size(bytes), or greenling::hub::set_default_stack_size(bytes)"
-    } else {
-        "Greenlet::with_stack_size(body, bytes), or greenling::hub::set_default_stack_size(bytes)"
-    };
-    let _ = writeln!(out, "give it a larger one: {cure}");
-    true
 }
 
 /// Makes panic messages name the green thread: the hook in force goes on printing what it prints, after one line of

@@ -8,7 +8,8 @@
 //! | `stack_pool` | slots: from the kernel once, then from a LIFO free list; trimming | `stack` |
 //! | `wait_list` | fibers in a row, linked through their control blocks; one unit with `fiber` | `fiber` |
 //! | `fiber` | one stackful coroutine: control block, launch, resume, suspend, result packet | `stack` |
-//! | `root` | the OS thread's side: who runs, who is next, the one loop that resumes fibers | `fiber`, `stack_pool`, `pure` |
+//! | `overflow` | what to say when a fiber hits its guard | `fiber` |
+//! | `root` | the OS thread's side: who runs, who is next, the one loop that resumes fibers | `fiber`, `overflow`, `stack_pool`, `pure` |
 //! | `mailbox` | moving one typed value into the frame of a suspended fiber | `fiber` |
 //! | `greenlet` | the public explicit API; parents, death, throw, kill, drop, trace | all of the above |
 //!
@@ -19,6 +20,7 @@ pub(crate) mod cancel;
 pub(crate) mod fiber;
 pub(crate) mod greenlet;
 pub(crate) mod mailbox;
+pub(crate) mod overflow;
 pub(crate) mod packet;
 pub(crate) mod root;
 pub(crate) mod stack;

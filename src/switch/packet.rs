@@ -117,12 +117,13 @@ where
     unsafe { root.launch(shift, id, role, made_at, f) }
 }
 
-/// The error for a result that the stack cannot hold.
+/// The error for a closure or result that the stack cannot hold.
 #[cold]
 fn too_large() -> io::Error {
     io::Error::new(
         io::ErrorKind::InvalidInput,
-        "the thread's result takes more than a quarter of its stack: give it a larger stack, or return a Box",
+        "the thread's closure or result, with its alignment, takes more than a quarter of its stack: give it a larger \
+         stack, or a Box",
     )
 }
 

@@ -32,11 +32,12 @@ use std::ptr::{self, NonNull};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::fiber::{self, ControlBlock, Fiber, FiberRef, Progress, Role, State, attention};
-use super::stack::Slot;
+use super::fiber::{self, ControlBlock, Fiber, FiberRef, Progress, Reason, Role, State, attention};
+use super::overflow;
 use super::stack_pool::{StackPool, StackStats};
 use crate::pure::run_queue::RunQueue;
 use crate::sys::fork::fork_generation;
+use crate::sys::signal::Message;
 
 /// Resumptions between two looks at the scheduler's clock. Go and tokio also chose 61: a prime, so that no
 /// program's own rhythm locks on to it.
@@ -211,6 +212,11 @@ pub(crate) fn existing_root() -> Option<&'static Root> {
     (root.addr() > GONE.addr()).then(|| unsafe { &*root })
 }
 
+/// Whether a fault at `address` is the overflow of the fiber that runs, and what to say then. Runs in a signal handler.
+fn classify_fault(address: usize, out: &mut Message) -> bool {
+    existing_root().is_some_and(|root| overflow::describe(root.current(), address, out))
+}
+
 /// Makes the root, unless the thread is ending.
 #[cold]
 #[inline(never)]
@@ -232,7 +238,7 @@ fn try_root_slow() -> Option<&'static Root> {
         main_block,
         number: number(),
         last_id: Cell::new(MAIN_ID),
-        pool: RefCell::new(StackPool::new()),
+        pool: RefCell::new(StackPool::new(classify_fault)),
         live: Cell::new(0),
         scheduler: OnceCell::new(),
         clock: Cell::new(crate::sys::clock::monotonic_ns()),
@@ -304,6 +310,14 @@ impl Root {
                 true
             }
             State::Unused | State::Pooled | State::Ready | State::Running | State::Finished => false,
+        }
+    }
+
+    /// Gives a fiber its permit, and wakes it if it waits for one in `thread::park`.
+    pub(crate) fn give_permit(&self, fiber: Fiber) {
+        fiber.permit.set(true);
+        if fiber.state.get() == State::Parked && fiber.reason.get() == Reason::Park {
+            self.wake(fiber);
         }
     }
 
@@ -506,7 +520,7 @@ impl Root {
 
     /// Calls `f` with every live fiber, in no particular order.
     pub(crate) fn for_each_fiber(&self, mut f: impl FnMut(Fiber)) {
-        let slots: Vec<Slot> = self.pool.borrow().made().collect();
+        let slots = self.pool.borrow().made();
         for slot in slots {
             // SAFETY: the slot is one of this pool's.
             if let Some(fiber) = unsafe { Fiber::in_slot(slot) }
@@ -550,7 +564,7 @@ impl Root {
 
     /// Drops the results that nobody joined for: their handles outlive the thread, and get an error.
     fn drop_results(&self) {
-        let slots: Vec<Slot> = self.pool.borrow().made().collect();
+        let slots = self.pool.borrow().made();
         for slot in slots {
             // SAFETY: the slot is one of this pool's.
             if let Some(fiber) = unsafe { Fiber::in_slot(slot) }
@@ -569,6 +583,17 @@ impl Root {
     /// Returns the pages of unused stacks to the kernel.
     pub(crate) fn trim_stacks(&self) {
         self.pool.borrow_mut().trim();
+    }
+
+    /// Returns the pages of stacks that nobody has used for a while. The scheduler calls it when it looks at the clock.
+    #[inline]
+    pub(crate) fn tend_stacks(&self, now: u64) {
+        self.pool.borrow_mut().tend(now);
+    }
+
+    /// When [`tend_stacks`](Self::tend_stacks) will have something to do, in monotonic nanoseconds.
+    pub(crate) fn tend_stacks_at(&self) -> Option<u64> {
+        self.pool.borrow().tend_at()
     }
 
     /// See [`StackPool::high_water`].

@@ -11,7 +11,8 @@
 //! A slot is a power of two in size and aligned to it. The *colour* is 0 to 15 times 128 bytes, by slot number:
 //! without it every stack top lies at the same page offset, all of them compete for the same few L1 sets, and a
 //! yield among 1000 threads takes twice as long. Control block, payload and the first frames share one page, so an
-//! idle fiber keeps 4 KiB resident.
+//! idle fiber keeps 4 KiB resident: at the last colour 1.8 KiB of the page are left to payload and frames. A closure
+//! aligned to a page or more takes two.
 //!
 //! * Invariant S1: between `low` and `low + GUARD` every access faults. Upheld by `StackPool::acquire`, which
 //!   installs the guard once, before the slot is handed out for the first time; discarding pages keeps it.
@@ -24,12 +25,15 @@ use std::ptr::{self, NonNull};
 
 use corosensei::stack::{Stack, StackPointer};
 
-/// Bytes at the low end of each slot that fault. Four pages, since C code compiled without stack probes may step
-/// over a single one.
-pub(crate) const GUARD: usize = 16 * 1024;
+use crate::sys::mmap::page_size;
 
-/// The smallest slot: 16 KiB of guard and 48 KiB of stack. A signal frame with AVX-512 state alone takes 3 KiB.
-pub(crate) const MIN_SHIFT: u8 = 16;
+/// Bytes at the low end of each slot that fault. Four pages of 4 KiB, since C code compiled without stack probes may
+/// step over a single one. On aarch64 a page may be 64 KiB, and a guard is whole pages.
+pub(crate) const GUARD: usize = if cfg!(target_arch = "aarch64") { 64 * 1024 } else { 16 * 1024 };
+
+/// The smallest slot: 64 KiB, of which 16 KiB are guard; on aarch64 twice as much, and half of it guard. A signal
+/// frame with AVX-512 state alone takes 3 KiB.
+pub(crate) const MIN_SHIFT: u8 = if cfg!(target_arch = "aarch64") { 17 } else { 16 };
 
 /// The largest slot, 4 GiB.
 pub(crate) const MAX_SHIFT: u8 = 32;
@@ -110,6 +114,13 @@ impl Slot {
         self.low + GUARD
     }
 
+    /// What a free slot may hold between two uses beside the `keep` pages at its top: offset from `low` and length, or
+    /// nothing if the slot is that small. The control block lies in the top page.
+    pub(crate) fn below_top(self, keep: usize) -> Option<(usize, usize)> {
+        let end = (1usize << self.shift).checked_sub(keep * page_size())?;
+        (end > GUARD).then(|| (GUARD, end - GUARD))
+    }
+
     /// Whether `address` lies in this slot's guard.
     pub(crate) fn guards(self, address: usize) -> bool {
         (self.low..self.stack_low()).contains(&address)
@@ -146,7 +157,7 @@ impl FiberStack {
 
 // SAFETY: the trait asks for 16-aligned ends, at least MIN_STACK_SIZE usable bytes, a guard at the low end and
 // memory that stays until the value is dropped: invariants S3 (alignment, exclusive use), S1 (guard) and S2
-// (lifetime); MIN_SHIFT leaves 44 KiB at the least.
+// (lifetime); MIN_SHIFT leaves 44 KiB at the least, of which `fiber::fits` gives a quarter to the payload.
 unsafe impl Stack for FiberStack {
     #[inline]
     fn base(&self) -> StackPointer {

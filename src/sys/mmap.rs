@@ -56,8 +56,16 @@ pub(crate) enum GuardKind {
 ///
 /// If the variable has another value.
 pub(crate) fn guard_kind() -> GuardKind {
-    static KIND: OnceLock<GuardKind> = OnceLock::new();
-    *KIND.get_or_init(|| parse_guard(env::var_os(GUARD_VARIABLE).as_deref()).unwrap_or_else(detect_guard))
+    chosen_guard().0
+}
+
+/// The kind of [`guard_kind`], and whether the environment insists on it.
+fn chosen_guard() -> (GuardKind, bool) {
+    static CHOSEN: OnceLock<(GuardKind, bool)> = OnceLock::new();
+    *CHOSEN.get_or_init(|| match parse_guard(env::var_os(GUARD_VARIABLE).as_deref()) {
+        Some(kind) => (kind, true),
+        None => (detect_guard(), false),
+    })
 }
 
 /// What the environment variable says, if it is set and not empty.
@@ -231,6 +239,33 @@ impl Mapping {
             GuardKind::Protect => cvt(unsafe { libc::mprotect(start, len, libc::PROT_NONE) })?,
         };
         Ok(())
+    }
+
+    /// [`Mapping::guard`] with the kind of this process, [`guard_kind`]. Where the kernel refuses to install one on these
+    /// pages, because the program locked them after the kind was found out (mlockall(2)), they are protected instead,
+    /// unless the environment insists.
+    ///
+    /// # Errors
+    ///
+    /// As [`Mapping::guard`]; the kind says which was tried last.
+    ///
+    /// # Panics
+    ///
+    /// As [`Mapping::guard`].
+    ///
+    /// # Safety
+    ///
+    /// As for [`Mapping::guard`].
+    pub(crate) unsafe fn guard_as_usual(&self, offset: usize, len: usize) -> Result<(), (GuardKind, io::Error)> {
+        let (kind, insists) = chosen_guard();
+        // SAFETY: the caller's promise.
+        match unsafe { self.guard(offset, len, kind) } {
+            Err(error) if kind == GuardKind::Install && !insists && error.raw_os_error() == Some(libc::EINVAL) => {
+                // SAFETY: the same.
+                unsafe { self.guard(offset, len, GuardKind::Protect) }.map_err(|error| (GuardKind::Protect, error))
+            }
+            result => result.map_err(|error| (kind, error)),
+        }
     }
 
     /// Gives the memory of `len` bytes from `offset` on back to the kernel. They read as zeros afterwards; guards stay.

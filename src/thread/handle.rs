@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use crate::runtime::hub::{Hub, existing_hub_of};
 use crate::runtime::mail::{Letter, Mail};
-use crate::runtime::park::give_permit;
 use crate::switch::fiber::Fiber;
 use crate::switch::root::{Parcel, Root, existing_root};
 
@@ -78,7 +77,7 @@ impl Thread {
             && Arc::ptr_eq(hub.mail(), mail)
         {
             if let Some(fiber) = root.open(self.fiber) {
-                give_permit(root, fiber);
+                root.give_permit(fiber);
             }
             return;
         }

@@ -315,7 +315,9 @@ impl<T> ScopedJoinHandle<'_, T> {
     /// As [`JoinHandle::join`](super::JoinHandle::join).
     ///
     /// May switch: yes, unless the thread has ended.
-    pub fn join(self) -> Result<T, JoinError> {
+    pub fn join(mut self) -> Result<T, JoinError> {
+        // As in `JoinHandle::join`.
+        drop(self.thread.take());
         join(&self.packet)
     }
 

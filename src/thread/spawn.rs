@@ -317,7 +317,10 @@ impl<T> JoinHandle<T> {
     /// May switch: yes, unless the thread has ended.
     #[inline(always)]
     pub fn join(self) -> Result<T, JoinError> {
-        join(&self.packet)
+        let JoinHandle { packet, thread } = self;
+        // Nobody can ask for it any more, and a handle that is left would hide a deadlock.
+        drop(thread);
+        join(&packet)
     }
 
     /// Its name, id and `unpark`. If the OS thread is ending and nobody asked before, the name is lost.

@@ -268,7 +268,7 @@ fn without_descriptors_it_serves_who_is_there_and_goes_on_later() {
 fn waiting(clients: &mut [TcpStream]) -> usize {
     let mut waiting = 0;
     for client in clients {
-        let patience = if waiting == 0 { Duration::from_millis(700) } else { Duration::from_millis(1) };
+        let patience = if waiting == 0 { Duration::from_secs(2) } else { Duration::from_millis(1) };
         client.set_read_timeout(Some(patience)).unwrap();
         client.write_all(b"?").unwrap();
         match client.read(&mut [0]) {
@@ -303,11 +303,11 @@ fn more_than_max_connections_wait_in_line() {
 
 #[test]
 fn a_silent_client_is_closed_after_the_idle_timeout() {
-    let server = Server::start(&["--idle-timeout", "1"]);
+    let server = Server::start(&["--idle-timeout", "3"]);
     let (mut silent, mut talkative) = (server.connect(), server.connect());
     echo(&mut silent, b"hello");
     let begin = Instant::now();
-    while begin.elapsed() < Duration::from_millis(2500) {
+    while begin.elapsed() < Duration::from_millis(4500) {
         echo(&mut talkative, b"bla");
         thread::sleep(Duration::from_millis(100));
     }
