@@ -20,8 +20,8 @@
 //!   destructors, which get `None` from `try_root` once it is gone.
 //! * Invariant R2: `ready`, `pool` and `scheduler` are borrowed only inside the small functions below, and no
 //!   foreign code (closures, destructors, `Debug`) runs meanwhile.
-//! * Invariant R3: a fiber is in `ready` at most once, and then its state is READY. `wake` checks, `yield` and
-//!   `launch` push only fibers that are in no list.
+//! * Invariant R3: a fiber is in `ready` at most once, and then its state is READY, or RUNNING if it yielded: in both
+//!   cases `wake` leaves it alone. A yield and a launch push only fibers that are in no list.
 #![allow(unsafe_code)]
 
 use std::any::Any;
