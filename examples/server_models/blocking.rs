@@ -39,7 +39,8 @@ pub(crate) fn converse(socket: &Socket, service: &Service, received: &mut u64) -
 
 /// Sends all of `bytes`.
 //
-// Mended: the documents call `send` once. It may take less than it is given, and then the rest of the answer is lost.
+// Mended: the documents call `send` once. It may take less than it is given, and then the rest of the answer is lost; on
+// a blocking socket that happens when a signal comes, which is rare enough to be found by the users.
 fn send_all(socket: &Socket, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         let count = socket.send(bytes)?;

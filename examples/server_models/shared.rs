@@ -110,7 +110,8 @@ pub(crate) fn check(result: impl Into<i64>) -> io::Result<i64> {
 pub(crate) struct Listener {
     /// It listens.
     fd: OwnedFd,
-    /// An open file that is given up to accept, and turn away, a client for whom there is no descriptor.
+    /// An open file that is given up to accept, and turn away, a client for whom there is no descriptor; none only if
+    /// it could not be opened again.
     spare: RefCell<Option<File>>,
     /// Whether accepting, and all accepted sockets, are non-blocking.
     nonblocking: bool,
@@ -233,7 +234,7 @@ pub(crate) fn out_of_descriptors(error: &io::Error) -> bool {
 /// What to do when accept fails: nothing that ends the server, unless the listener itself is broken.
 fn wait_after(error: io::Error) -> io::Result<()> {
     match error.raw_os_error() {
-        Some(libc::EBADF | libc::EINVAL | libc::ENOTSOCK | libc::EFAULT | libc::EOPNOTSUPP) | None => Err(error),
+        Some(libc::EBADF | libc::EINVAL | libc::ENOTSOCK | libc::EFAULT) | None => Err(error),
         Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
             thread::sleep(BACK_OFF);
             Ok(())
