@@ -20,8 +20,8 @@
 //!   destructors, which get `None` from `try_root` once it is gone.
 //! * Invariant R2: `ready`, `pool` and `scheduler` are borrowed only inside the small functions below, and no
 //!   foreign code (closures, destructors, `Debug`) runs meanwhile.
-//! * Invariant R3: a fiber is in `ready` at most once, and then its state is READY. `wake` checks, `yield` and
-//!   `launch` push only fibers that are in no list.
+//! * Invariant R3: a fiber is in `ready` at most once, and then its state is READY, or RUNNING if it yielded: in both
+//!   cases `wake` leaves it alone. A yield and a launch push only fibers that are in no list.
 #![allow(unsafe_code)]
 
 use std::any::Any;
@@ -734,13 +734,15 @@ pub(crate) fn after_fork_in_child() {
 /// 5. `ROOT` becomes `GONE`; later calls on this thread get an error.
 ///
 /// Where nothing may be unwound, everything is left as it is: `process::exit` on a green thread's stack, which promises
-/// to run no destructors of any stack, and the end of a forked child, which has copies of its parent's threads.
+/// to run no destructors of any stack, and in a destructor while main unwinds, when no thread can be made to wait and one
+/// that goes on whatever happens would never let go; and the end of a forked child, which has copies of its parent's
+/// threads.
 fn teardown() {
     let Some(root) = existing_root() else {
         ROOT.set(GONE);
         return;
     };
-    if !root.current().is_main() || root.is_forked() {
+    if !root.current().is_main() || root.is_forked() || std::thread::panicking() {
         root.scheduler().close();
         ROOT.set(GONE);
         return;
