@@ -224,3 +224,46 @@ impl Mail {
         self.closed.store(true, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Counts how often it was abandoned; is never started here.
+    struct Count(AtomicUsize);
+
+    impl Work for Count {
+        fn start(self: Arc<Self>, _: &'static Root) {
+            unreachable!("nobody looks");
+        }
+
+        fn abandon(&self) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_hub_with_work_does_not_sleep() {
+        let mail = Mail::new().unwrap();
+        assert!(mail.prepare_to_sleep());
+        mail.woke();
+        // The hub is awake, so this rings nobody.
+        mail.post(Arc::new(Count(AtomicUsize::new(0))));
+        assert!(mail.has_mail());
+        assert!(!mail.prepare_to_sleep());
+        assert!(mail.take_work().is_some() && mail.take_work().is_none());
+        assert!(mail.prepare_to_sleep());
+    }
+
+    #[test]
+    fn work_for_a_hub_that_refuses_is_abandoned_once_and_what_came_before_is_the_hubs() {
+        let mail = Mail::new().unwrap();
+        let [early, late] = [(), ()].map(|()| Arc::new(Count(AtomicUsize::new(0))));
+        mail.post(early.clone());
+        mail.refuse();
+        mail.post(late.clone());
+        assert_eq!(late.0.load(Ordering::Relaxed), 1);
+        assert_eq!(early.0.load(Ordering::Relaxed), 0);
+        assert!(mail.take_work().is_some() && mail.take_work().is_none());
+    }
+}
