@@ -37,6 +37,7 @@ fn words(reason: Reason, names: &HashMap<u64, String>) -> String {
         Reason::Write(fd) => format!("waits until descriptor {fd} can be written"),
         Reason::Lock(what) => format!("waits for the lock of {what}"),
         Reason::Job(what) => format!("waits for {what} on another OS thread"),
+        Reason::Remote(what) => format!("waits for {what}"),
     }
 }
 

@@ -94,6 +94,8 @@ pub(crate) enum Reason {
     Lock(&'static str),
     /// A job on an OS thread, by what it does.
     Job(&'static str),
+    /// Something that another hub does, by what it is.
+    Remote(&'static str),
 }
 
 /// Bits of [`ControlBlock::attention`]: why a suspension must take the slow path. Zero on the fast one.

@@ -78,6 +78,12 @@ pub(crate) trait Scheduler {
     /// A fiber that is still in the timer wheel ended.
     fn forget(&self, fiber: Fiber);
 
+    /// Every fiber is being unwound: makes fibers of what other OS threads want started, so that they are unwound too.
+    fn collect(&self, root: &Root);
+
+    /// The thread begins to end: other OS threads cannot have anything started any more.
+    fn refuse(&self);
+
     /// The thread ends, all fibers are gone: nothing may be waited for any more.
     fn close(&self);
 }
@@ -105,6 +111,10 @@ impl Scheduler for NoScheduler {
     }
 
     fn forget(&self, _: Fiber) {}
+
+    fn collect(&self, _: &Root) {}
+
+    fn refuse(&self) {}
 
     fn close(&self) {}
 }
@@ -542,6 +552,7 @@ impl Root {
         }
         self.closing.set(true);
         for _ in 0..KILL_ROUNDS {
+            self.scheduler().collect(self);
             if self.live.get() == 0 && self.runnable() == 0 {
                 break;
             }
@@ -715,6 +726,7 @@ pub(crate) fn after_fork_in_child() {
 
 /// Runs when the OS thread ends: unwinds what is suspended, then frees everything.
 ///
+/// 0. Work of other hubs is refused; what came before is unwound with the rest.
 /// 1. Every fiber is killed and runs until it ended; blocking calls are refused or raise the kill at once.
 /// 2. Results whose handles were never joined are dropped. If a destructor spawned, 1 and 2 again.
 /// 3. The scheduler closes: descriptors, timers.
@@ -735,6 +747,7 @@ fn teardown() {
         ROOT.set(GONE);
         return;
     }
+    root.scheduler().refuse();
     let mut stuck = root.unwind_all();
     for _ in 0..KILL_ROUNDS {
         root.drop_results();
