@@ -29,6 +29,7 @@
 //! * [`Greenlet`]: explicit switches with values, as in Python's greenlet.
 //! * [`net`]: TCP, shaped like `std::net`.
 //! * [`io`]: `std::io`, with a green `stdin`.
+//! * [`sync`]: `std::sync` for green threads, with semaphores, events and wait groups.
 //! * [`timeout`], [`shield`], [`no_switch`]: limits on waiting.
 //! * [`hub`]: what the OS thread's scheduler is asked and told: stacks, counters, shutdown.
 //!
@@ -59,7 +60,7 @@
 //! | 1 to 6 | `switch/` | stacks, fibers, the root loop, greenlets | `corosensei` |
 //! | 7 to 10 | `runtime/` | reactor, mail, reports; hub; park; source | |
 //! | 11 | `hub.rs`, `interrupt.rs`, `thread/` | what programs call | |
-//! | 12 | `net/`, `io/` | sockets and stdin with std's methods | |
+//! | 12 | `net/`, `io/`, `sync/` | sockets, stdin and locks with std's methods | |
 //!
 //! `tests/tidy.rs` has the rank of each file, and checks the imports.
 //!
@@ -77,6 +78,7 @@ pub mod net;
 mod pure;
 mod runtime;
 mod switch;
+pub mod sync;
 mod sys;
 pub mod thread;
 

@@ -60,6 +60,7 @@ const RANKS: &[(&str, u32, &str)] = &[
     ("thread/", 11, "thread"),
     ("net/", 12, "net"),
     ("io/", 12, "io"),
+    ("sync/", 12, "sync"),
     ("lib.rs", 99, ""),
 ];
 
