@@ -29,6 +29,7 @@
 //! * [`Greenlet`]: explicit switches with values, as in Python's greenlet.
 //! * [`net`]: TCP, shaped like `std::net`.
 //! * [`io`]: `std::io`, with a green `stdin`.
+//! * [`sync`]: `std::sync` for green threads, with semaphores, events and wait groups.
 //! * [`timeout`], [`shield`], [`no_switch`]: limits on waiting.
 //! * [`hub`]: what the OS thread's scheduler is asked and told: stacks, counters, shutdown; handles and channels to the
 //!   hubs of other OS threads. [`Hubs`] starts several.
@@ -60,7 +61,7 @@
 //! | 1 to 6 | `switch/` | stacks, fibers, the root loop, greenlets | `corosensei` |
 //! | 7 to 10 | `runtime/` | reactor, mail, reports; hub; park; source, remote | `crossbeam-queue` |
 //! | 11 | `interrupt.rs`, `thread/` | what programs call | |
-//! | 12 | `net/`, `io/`, `hub.rs`, `hub/` | sockets and stdin with std's methods; the hub, this one and others | |
+//! | 12 | `net/`, `io/`, `sync/`, `hub.rs`, `hub/` | sockets, stdin and locks with std's methods; the hub, this one and others | |
 //! | 13 | `hubs.rs` | many hubs at once | |
 //!
 //! `tests/tidy.rs` has the rank of each file, and checks the imports.
@@ -80,6 +81,7 @@ pub mod net;
 mod pure;
 mod runtime;
 mod switch;
+pub mod sync;
 mod sys;
 pub mod thread;
 

@@ -64,6 +64,7 @@ const RANKS: &[(&str, u32, &str)] = &[
     ("hubs.rs", 13, ""),
     ("net/", 12, "net"),
     ("io/", 12, "io"),
+    ("sync/", 12, "sync"),
     ("lib.rs", 99, ""),
 ];
 

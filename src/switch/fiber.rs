@@ -92,10 +92,28 @@ pub(crate) enum Reason {
     Write(i32),
     /// A lock, by what it protects.
     Lock(&'static str),
+    /// Something that one fiber has at a time, and the id of who has it; 0 if several readers do. Of several waiters in
+    /// a list only the first one's id is kept up to date; the others wait for those before them.
+    Held(Held, u64),
+    /// An event, in words that follow "waits for".
+    Event(&'static str),
     /// A job on an OS thread, by what it does.
     Job(&'static str),
     /// Something that another hub does, by what it is.
     Remote(&'static str),
+}
+
+/// What a fiber can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Held {
+    /// A `sync::Mutex`.
+    Mutex,
+    /// A `sync::RwLock`; the waiter wants to read.
+    Read,
+    /// A `sync::RwLock`; the waiter wants to write.
+    Write,
+    /// The turn of a `sync::Once`.
+    Once,
 }
 
 /// Bits of [`ControlBlock::attention`]: why a suspension must take the slow path. Zero on the fast one.
@@ -114,6 +132,8 @@ pub(crate) mod attention {
     pub(crate) const FORKED: u8 = 32;
     /// A kill was raised in it. If another one is due, the program swallowed that one.
     pub(crate) const RAISED: u8 = 64;
+    /// The latest unwinding was a kill or a timeout, not a panic of the program. Means nothing unless it unwinds.
+    pub(crate) const QUIET: u8 = 128;
 }
 
 /// The deadline of the innermost `timeout` scope that expires first, and whose it is.
