@@ -118,3 +118,47 @@ fn an_unpark_whose_handle_is_dropped_at_once_is_no_deadlock() {
     drop(send);
     other.join().unwrap();
 }
+
+/// Calls that would have to wait return at once while the OS thread counts a panic, so a thread that goes on whatever
+/// happens kept the CPU for ever.
+#[test]
+fn an_exit_out_of_an_unwinding_main_does_not_hang() {
+    let _guard = common::guard();
+    let out = common::child("an_exit_out_of_an_unwinding_main_does_not_hang", || {
+        drop(spawn(|| {
+            loop {
+                let _ = catch_unwind(|| sleep(Duration::from_secs(10)));
+            }
+        }));
+        thread::yield_now();
+        let _exit = common::OnDrop::new(|| std::process::exit(3));
+        panic!("main unwinds");
+    });
+    assert_eq!(out.status.code(), Some(3));
+}
+
+/// A read stops at the mark of urgent data, however much comes after it: such a short read does not mean that the socket
+/// is empty.
+#[test]
+fn a_read_that_stops_at_urgent_data_does_not_lose_what_follows() {
+    let _guard = common::guard();
+    let listener = greenling::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (mut far, _) = listener.accept().unwrap();
+    // Registers it.
+    assert!(timeout(Duration::from_millis(1), || near.read(&mut [0])).is_err());
+    far.write_all(b"abc").unwrap();
+    // SAFETY: the descriptor is open, and send(2) reads one byte of a string that lives.
+    let sent = unsafe { libc::send(far.as_raw_fd(), c"!".as_ptr().cast(), 1, libc::MSG_OOB) };
+    assert_eq!(sent, 1);
+    far.write_all(b"def").unwrap();
+    sleep(Duration::from_millis(20));
+    let mut text = Vec::new();
+    let mut bytes = [0; 64];
+    near.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    while text.len() < 6 {
+        let n = near.read(&mut bytes).unwrap();
+        text.extend_from_slice(&bytes[..n]);
+    }
+    assert_eq!(text, b"abcdef");
+}

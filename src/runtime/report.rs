@@ -74,6 +74,7 @@ fn words(reason: Reason, names: &HashMap<u64, String>) -> String {
         Reason::Held(Held::Once, id) => format!("waits for a Once that {} runs", name(id)),
         Reason::Event(what) => format!("waits for {what}"),
         Reason::Job(what) => format!("waits for {what} on another OS thread"),
+        Reason::Remote(what) => format!("waits for {what}"),
     }
 }
 

@@ -101,6 +101,10 @@ fn step_aside(root: &Root, me: Fiber) {
 #[inline(never)]
 pub(crate) fn after_suspension(root: &Root, me: Fiber, scope_due: bool) {
     raise_fork(me);
+    if me.attention.get() & attention::ABANDONED != 0 {
+        // Nobody has a handle of this greenlet any more; this is its next turn.
+        me.attention.set(me.attention.get() & !attention::ABANDONED | attention::KILL);
+    }
     raise_kill(me);
     raise_deadlock(root, me);
     if scope_due {

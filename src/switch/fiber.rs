@@ -99,6 +99,8 @@ pub(crate) enum Reason {
     Event(&'static str),
     /// A job on an OS thread, by what it does.
     Job(&'static str),
+    /// Something that another hub does, by what it is.
+    Remote(&'static str),
 }
 
 /// What a fiber can have.
