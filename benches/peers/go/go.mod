@@ -1,0 +1,3 @@
+module greenling-peers
+
+go 1.18
