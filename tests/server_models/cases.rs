@@ -319,20 +319,21 @@ struct Queues {
     received: usize,
 }
 
-/// The kernel's queues of the connection from `local` to `peer`, as that end has them.
-fn queues(local: SocketAddr, peer: SocketAddr) -> Queues {
+/// The kernel's queues of a connection: those of its `local` end, and those of the other.
+fn queues(local: SocketAddr, peer: SocketAddr) -> [Queues; 2] {
     // proc_pid_net(5): addresses in hexadecimal as they lie in memory, then the state and both queues.
     let name = |addr: SocketAddr| match addr.ip() {
         IpAddr::V4(ip) => format!("{:08X}:{:04X}", u32::from_ne_bytes(ip.octets()), addr.port()),
         IpAddr::V6(_) => panic!("{addr}: not in this table"),
     };
-    let ends = format!(" {} {} ", name(local), name(peer));
     let table = fs::read_to_string("/proc/net/tcp").unwrap();
-    let row = table.lines().find(|row| row.contains(&ends)).unwrap_or_else(|| panic!("no{ends}in {table}"));
-    let fields = row.split_whitespace().nth(4).unwrap();
-    let (sent, received) = fields.split_once(':').unwrap();
-    let number = |hex| usize::from_str_radix(hex, 16).unwrap();
-    Queues { sent: number(sent), received: number(received) }
+    [(local, peer), (peer, local)].map(|(one, other)| {
+        let ends = format!(" {} {} ", name(one), name(other));
+        let row = table.lines().find(|row| row.contains(&ends)).unwrap_or_else(|| panic!("no{ends}in {table}"));
+        let (sent, received) = row.split_whitespace().nth(4).unwrap().split_once(':').unwrap();
+        let number = |hex| usize::from_str_radix(hex, 16).unwrap();
+        Queues { sent: number(sent), received: number(received) }
+    })
 }
 
 /// The client ends its side at a moment when the server has read all there was, and could not yet send all of it.
@@ -340,21 +341,22 @@ pub(crate) fn it_sends_what_it_kept_to_a_client_that_has_ended(model: Model) {
     let server = start(model, &[]);
     // A receive buffer of a fixed size: what the connection holds when it is full is the same the second time.
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    socket.set_recv_buffer_size(64 * 1024).unwrap();
+    socket.set_recv_buffer_size(208 * 1024).unwrap();
     socket.connect(&server.addr.into()).unwrap();
     let mut client = TcpStream::from(socket);
     client.set_read_timeout(Some(PATIENCE)).unwrap();
     client.set_write_timeout(Some(PATIENCE)).unwrap();
     let addr = client.local_addr().unwrap();
     let full = fill(&mut client, &MESSAGE);
-    let on_its_way_back = queues(server.addr, addr).sent + queues(addr, server.addr).received;
+    let [ours, its] = queues(addr, server.addr);
+    let on_its_way_back = its.sent + ours.received;
     client.read_exact(&mut vec![0; full]).unwrap();
 
     // What is in no queue of the kernel, and stays so, is kept by the server.
     let is_kept = |sent: usize| {
         (0..3).all(|_| {
             thread::sleep(Duration::from_millis(2));
-            let (ours, its) = (queues(addr, server.addr), queues(server.addr, addr));
+            let [ours, its] = queues(addr, server.addr);
             sent > ours.sent + its.received + its.sent + ours.received
         })
     };
