@@ -2,12 +2,14 @@
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 use std::sync::LazyLock;
 use std::thread;
 use std::time::{Duration, Instant};
+
+use socket2::{Domain, Socket, Type};
 
 use crate::Model;
 use crate::support::{PATIENCE, Server, echo, limit_descriptors, noise, reset};
@@ -245,14 +247,16 @@ pub(crate) fn it_survives_a_reset_in_mid_message(model: Model) {
     assert!(server.err.all().is_empty(), "{:?}", server.err.all());
 }
 
-/// Sends until neither side takes anything any more; returns how much that was.
+/// More than any connection holds.
+static MESSAGE: LazyLock<Vec<u8>> = LazyLock::new(|| noise(5, 64 << 20));
+
+/// Sends until neither side takes anything any more, or all is sent; returns how much that was.
 fn fill(client: &mut TcpStream, message: &[u8]) -> usize {
     client.set_nonblocking(true).unwrap();
     let (mut sent, mut full_since) = (0, Instant::now());
-    while full_since.elapsed() < A_WHILE {
+    while sent < message.len() && full_since.elapsed() < A_WHILE {
         match client.write(&message[sent..]) {
             Ok(count) => {
-                assert!(count > 0, "the server has buffered {} MiB", sent >> 20);
                 sent += count;
                 full_since = Instant::now();
             }
@@ -270,9 +274,8 @@ pub(crate) fn it_bounds_what_it_keeps_for_a_client_that_never_reads(model: Model
     let mut stuck = server.connect();
     echo(&mut stuck, b"before");
     let before = server.resident_kib();
-    static MESSAGE: LazyLock<Vec<u8>> = LazyLock::new(|| noise(5, 64 << 20));
-    let message = &*MESSAGE;
-    let sent = fill(&mut stuck, message);
+    let sent = fill(&mut stuck, &MESSAGE);
+    assert!(sent < MESSAGE.len(), "the server has read all of {sent} bytes");
     // A debug build, its first large message: some pages are touched for the first time.
     let grown = server.resident_kib().saturating_sub(before);
     assert!(grown < 1024, "{grown} KiB more for one client that does not read");
@@ -291,7 +294,7 @@ pub(crate) fn it_bounds_what_it_keeps_for_a_client_that_never_reads(model: Model
         assert_silent(&mut other);
     }
     let answer = rest_of(&mut stuck, sent);
-    assert!(answer == message[..sent], "what was read late differs");
+    assert!(answer == MESSAGE[..sent], "what was read late differs");
     if !model.concurrent {
         drop(stuck);
         let mut answer = [0; 9];
@@ -306,6 +309,66 @@ fn rest_of(client: &mut TcpStream, count: usize) -> Vec<u8> {
     let mut answer = Vec::with_capacity(count);
     client.read_to_end(&mut answer).unwrap();
     answer
+}
+
+/// Bytes that the kernel has for one end of a connection.
+struct Queues {
+    /// Sent, and not acknowledged.
+    sent: usize,
+    /// Received, and not read.
+    received: usize,
+}
+
+/// The kernel's queues of a connection: those of its `local` end, and those of the other.
+fn queues(local: SocketAddr, peer: SocketAddr) -> [Queues; 2] {
+    // proc_pid_net(5): addresses in hexadecimal as they lie in memory, then the state and both queues.
+    let name = |addr: SocketAddr| match addr.ip() {
+        IpAddr::V4(ip) => format!("{:08X}:{:04X}", u32::from_ne_bytes(ip.octets()), addr.port()),
+        IpAddr::V6(_) => panic!("{addr}: not in this table"),
+    };
+    let table = fs::read_to_string("/proc/net/tcp").unwrap();
+    [(local, peer), (peer, local)].map(|(one, other)| {
+        let ends = format!(" {} {} ", name(one), name(other));
+        let row = table.lines().find(|row| row.contains(&ends)).unwrap_or_else(|| panic!("no{ends}in {table}"));
+        let (sent, received) = row.split_whitespace().nth(4).unwrap().split_once(':').unwrap();
+        let number = |hex| usize::from_str_radix(hex, 16).unwrap();
+        Queues { sent: number(sent), received: number(received) }
+    })
+}
+
+/// The client ends its side at a moment when the server has read all there was, and could not yet send all of it.
+pub(crate) fn it_sends_what_it_kept_to_a_client_that_has_ended(model: Model) {
+    let server = start(model, &[]);
+    // A receive buffer of a fixed size: what the connection holds when it is full is the same the second time.
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(208 * 1024).unwrap();
+    socket.connect(&server.addr.into()).unwrap();
+    let mut client = TcpStream::from(socket);
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    client.set_write_timeout(Some(PATIENCE)).unwrap();
+    let addr = client.local_addr().unwrap();
+    let full = fill(&mut client, &MESSAGE);
+    let [ours, its] = queues(addr, server.addr);
+    let on_its_way_back = its.sent + ours.received;
+    client.read_exact(&mut vec![0; full]).unwrap();
+
+    // What is in no queue of the kernel, and stays so, is kept by the server.
+    let is_kept = |sent: usize| {
+        (0..3).all(|_| {
+            thread::sleep(Duration::from_millis(2));
+            let [ours, its] = queues(addr, server.addr);
+            sent > ours.sent + its.received + its.sent + ours.received
+        })
+    };
+    let mut sent = fill(&mut client, &MESSAGE[..on_its_way_back]);
+    while !is_kept(sent) {
+        sent += fill(&mut client, &MESSAGE[sent..sent + 16 * 1024]);
+    }
+    client.shutdown(Shutdown::Write).unwrap();
+    thread::sleep(Duration::from_millis(30));
+    let mut answer = Vec::new();
+    client.read_to_end(&mut answer).unwrap();
+    assert!(answer == MESSAGE[..sent], "{} of {sent} bytes", answer.len());
 }
 
 /// No descriptor, no zombie, no entry in a list that would be looked through for ever.

@@ -44,6 +44,7 @@ macro_rules! models {
             it_answers_all_before_a_half_closed_connection_ends
             it_survives_a_reset_in_mid_message
             it_bounds_what_it_keeps_for_a_client_that_never_reads
+            it_sends_what_it_kept_to_a_client_that_has_ended
             it_forgets_clients_that_left
             it_refuses_a_client_without_descriptor_and_goes_on
             it_ends_on_sigterm_and_sigint_with_all_its_clients
