@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener};
 use std::process::{Command, Stdio};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::support::{Lines, Running, Server, example, noise, on_terminal, run, terminal};
 
@@ -120,6 +121,11 @@ fn a_terminal_gets_a_prompt_before_each_line() {
     keyboard.write_all(b"\x04").unwrap();
     assert_eq!(client.wait().code(), Some(0));
     server.out.wait_for("echoed 8 bytes, closed by the client");
+    // The last prompt has no end of line, and comes with the end of the terminal.
+    let begin = Instant::now();
+    while screen.all().join("\n").matches("Input:").count() < 3 && begin.elapsed() < Duration::from_secs(10) {
+        thread::sleep(Duration::from_millis(10));
+    }
     let text = screen.all().join("\n");
     assert!(text.matches("Input:").count() >= 3, "{text}");
     // Once as it was typed, once as it came back.

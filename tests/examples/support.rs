@@ -145,10 +145,19 @@ impl Lines {
         let lines = Lines::default();
         let also = lines.clone();
         thread::spawn(move || {
-            // A terminal whose other side is closed says EIO.
-            for line in BufReader::new(pipe).lines().map_while(Result::ok) {
-                also.shared.0.lock().unwrap().push(line);
-                also.shared.1.notify_all();
+            let mut pipe = BufReader::new(pipe);
+            loop {
+                let mut line = Vec::new();
+                // A terminal whose other side is closed says EIO, perhaps after a last piece without an end of line.
+                let read = pipe.read_until(b'\n', &mut line);
+                if !line.is_empty() {
+                    let line = String::from_utf8_lossy(&line).trim_end_matches(['\r', '\n']).to_owned();
+                    also.shared.0.lock().unwrap().push(line);
+                    also.shared.1.notify_all();
+                }
+                if !read.is_ok_and(|n| n > 0) {
+                    return;
+                }
             }
         });
         lines
