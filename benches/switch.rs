@@ -8,6 +8,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use corosensei::Coroutine;
+use greenling::sync::{Mutex, Semaphore};
 use greenling::{Greenlet, spawn, thread, timeout, yield_now};
 
 /// Rounds of each row.
@@ -180,6 +181,30 @@ fn timeout_unexpired() -> f64 {
     })
 }
 
+/// A `Mutex` that nobody else wants; nanoseconds per lock and unlock.
+fn mutex_uncontended() -> f64 {
+    const N: u64 = 10_000_000;
+    let mutex = Mutex::new(0);
+    let ns = time(N, || {
+        for _ in 0..N {
+            *black_box(&mutex).lock().expect("nobody panics") += 1;
+        }
+    });
+    assert_eq!(mutex.into_inner().expect("nobody panics"), N);
+    ns
+}
+
+/// A `Semaphore` with a free permit; nanoseconds per acquire and release.
+fn semaphore_uncontended() -> f64 {
+    const N: u64 = 10_000_000;
+    let semaphore = Semaphore::new(1);
+    time(N, || {
+        for _ in 0..N {
+            drop(black_box(black_box(&semaphore).acquire()));
+        }
+    })
+}
+
 fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
@@ -198,6 +223,8 @@ fn main() {
     row("spawn+join/single", None, Box::new(spawn_join_single));
     row("park+unpark/round-trip", None, Box::new(park_unpark));
     row("timeout/unexpired", None, Box::new(timeout_unexpired));
+    row("mutex/uncontended", None, Box::new(mutex_uncontended));
+    row("semaphore/uncontended", None, Box::new(semaphore_uncontended));
 
     println!("{:<24} {:>9}  unit  {:>12}  bar", "name", "value", "ratio-to-raw");
     println!(

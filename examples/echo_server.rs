@@ -1,12 +1,16 @@
 //! You will see a server that sends back whatever its clients send, thousands of them at once, on one OS thread: try it
-//! with `nc`, or with the example `echo_client`.
+//! with `nc`, or with the example `echo_client`. `--hubs N` makes it N of them, on N OS threads.
 //!
 //! ```text
 //!   main      accepts, and spawns one green thread per connection; waits when the house is full
 //!   guest     waits until its client sends something; sends it back        as many as there are clients
 //!   log       writes what the others tell it                               unless --quiet
 //!   terminal  waits for `quit` or the end of input                         if standard input is one
+//!   stop      waits for word that all hubs are to stop                     on each hub but the first
 //! ```
+//!
+//! Several hubs are several such servers on one port: the kernel spreads connections over their listeners, and a
+//! connection stays with its hub. They share the number of guests, touched when one comes or leaves, and nothing else.
 //!
 //! A guest is written as if it had the machine for itself: it reads, it writes, it waits. What it has on its stack
 //! while it waits fits into the stack's first 4 KiB page, and that page is all the memory an idle client takes: the
@@ -18,13 +22,17 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZero;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use greenling::hub;
+use greenling::hub::{self, RemoteReceiver, RemoteSender};
 use greenling::io::stdin;
-use greenling::net::{TcpListener, TcpStream};
+use greenling::net::{TcpListener, TcpStream, ToSocketAddrs};
 use greenling::thread::{self, Builder, Thread};
+use greenling::{Hubs, RunningHubs};
 
 #[path = "common/cli.rs"]
 mod cli;
@@ -37,16 +45,22 @@ const BACK_OFF: Duration = Duration::from_millis(100);
 /// How often a failure to accept is reported at most.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
 
+/// More OS threads than that are a typing error.
+const MOST_HUBS: usize = 1024;
+
 const HELP: &str = "\
 Sends back whatever its clients send.
 
 usage: echo_server [--addr HOST:PORT] [--quiet] [--max-connections N] [--idle-timeout TIME] [--grace TIME]
+                   [--hubs N]
 
   --addr HOST:PORT     where to listen: 127.0.0.1:7007 by default; port 0 takes a free one
   --quiet              do not log who comes and goes
-  --max-connections N  serve N clients at once; others wait in line until one leaves
+  --max-connections N  serve N clients at once, over all hubs; others wait in line until one leaves
   --idle-timeout TIME  close connections that neither send nor take anything for so long: 30 (seconds), 500ms
   --grace TIME         how long clients may go on after `quit`: 5 seconds by default
+  --hubs N             serve on N OS threads: 1 by default; 0 is one for each processor. The kernel decides which of
+                       them gets a client
 
 On a terminal, typing `quit` or Ctrl-D stops it: it accepts nobody any more, goes on serving those who are there until
 they leave or the grace is over, and ends. Ctrl-C ends it at once.
@@ -55,23 +69,41 @@ For more than about 1000 clients, raise the limit on descriptors first: ulimit -
 ";
 
 /// The command line; see `HELP`.
+#[derive(Clone)]
 struct Options {
     addr: String,
     quiet: bool,
     max_connections: usize,
     idle_timeout: Option<Duration>,
     grace: Duration,
+    hubs: usize,
 }
 
-/// What the green threads share.
+/// What all hubs share.
+struct House {
+    /// How many guests there are.
+    guests: AtomicUsize,
+    /// A flag and a way to wake it for each hub's main: whether it waits until a guest leaves, any guest.
+    doors: Vec<Door>,
+}
+
+/// See [`House`].
+struct Door {
+    /// Main waits until a guest leaves.
+    waits: AtomicBool,
+    /// Main, which accepts.
+    main: Thread,
+}
+
+/// What the green threads of a hub share.
 struct Server {
     options: Options,
     listener: TcpListener,
-    /// Main, which accepts.
-    main: Thread,
-    /// Main waits until a guest leaves.
-    main_waits: Cell<bool>,
-    /// How many guests there are.
+    /// What all hubs share.
+    house: Arc<House>,
+    /// Which hub this is.
+    index: usize,
+    /// How many guests this hub has.
     guests: Cell<usize>,
     /// `quit` was typed.
     stopping: Cell<bool>,
@@ -106,19 +138,74 @@ enum Why {
 
 fn main() {
     let options = parse().unwrap_or_else(|what| cli::misused(NAME, what));
-    let listener = TcpListener::bind(options.addr.as_str()).unwrap_or_else(|error| cannot_listen(&options, &error));
+    let hubs = match options.hubs {
+        0 => std::thread::available_parallelism().map_or(1, NonZero::get),
+        hubs => hubs,
+    };
+    let listener = listen(&options, options.addr.as_str(), hubs);
     let addr = listener.local_addr().unwrap_or_else(|error| cannot_listen(&options, &error));
-    let server = Rc::new(Server {
-        options,
-        listener,
-        main: thread::current(),
-        main_waits: Cell::new(false),
-        guests: Cell::new(0),
-        stopping: Cell::new(false),
-        log: Log::default(),
+    let greeting = format!("listening on {addr}\ntry: nc {} {}\n", reachable(addr.ip()), addr.port());
+    if hubs == 1 {
+        let doors = vec![Door { waits: AtomicBool::new(false), main: thread::current() }];
+        let house = Arc::new(House { guests: AtomicUsize::new(0), doors });
+        return serve(Server::new(options, listener, house, 0), &greeting, Part::Alone);
+    }
+    serve_on_many(options, listener, addr, hubs, &greeting);
+}
+
+/// Several servers: this OS thread's, and one on each of the others'. When this one stops, all do.
+fn serve_on_many(options: Options, listener: TcpListener, addr: SocketAddr, hubs: usize, greeting: &str) {
+    // The mains introduce themselves, and get the house that has a door for each.
+    let (introduce, introduced) = hub::channel(None);
+    let (invite, invited) = hub::channel::<Arc<House>>(None);
+    // Nothing is ever sent: its end is the news.
+    let (stop, stopped) = hub::channel::<()>(None);
+    let theirs = options.clone();
+    let others = Hubs::new(hubs - 1).name("echo").start(move |index| {
+        let listener = listen(&theirs, addr, hubs);
+        let _ = introduce.send((index + 1, thread::current()));
+        let Ok(house) = invited.recv() else { return };
+        serve(Server::new(theirs.clone(), listener, house, index + 1), "", Part::Other(stopped.clone()));
     });
-    server.print(&format!("listening on {addr}\ntry: nc {} {}\n", reachable(addr.ip()), addr.port()));
-    if stdin().is_terminal() && in_foreground() {
+    let others = others.unwrap_or_else(|error| cli::fail(1, NAME, format_args!("no OS threads: {error}")));
+    let mut mains = vec![(0, thread::current())];
+    mains.extend(introduced.iter().take(hubs - 1));
+    mains.sort_by_key(|main| main.0);
+    let doors = mains.into_iter().map(|(_, main)| Door { waits: AtomicBool::new(false), main }).collect();
+    let house = Arc::new(House { guests: AtomicUsize::new(0), doors });
+    for _ in 1..hubs {
+        let _ = invite.send(Arc::clone(&house));
+    }
+    serve(Server::new(options, listener, house, 0), greeting, Part::First { stop, others });
+}
+
+/// Listens, so that as many hubs can.
+fn listen(options: &Options, addr: impl ToSocketAddrs, hubs: usize) -> TcpListener {
+    let listener = if hubs == 1 { TcpListener::bind(addr) } else { TcpListener::bind_reuse_port(addr) };
+    listener.unwrap_or_else(|error| cannot_listen(options, &error))
+}
+
+/// A hub's part.
+enum Part {
+    /// There is no other.
+    Alone,
+    /// It has the terminal. The drop of `stop` tells the others to stop.
+    First { stop: RemoteSender<()>, others: RunningHubs<()> },
+    /// The end of the channel tells it to stop.
+    Other(RemoteReceiver<()>),
+}
+
+/// One hub's server, from its first client to its last.
+fn serve(server: Server, greeting: &str, part: Part) {
+    let server = Rc::new(server);
+    server.print(greeting);
+    if let Part::Other(stopped) = &part {
+        let (server, stopped) = (Rc::clone(&server), stopped.clone());
+        drop(thread::spawn(move || {
+            let _ = stopped.recv();
+            server.stop();
+        }));
+    } else if stdin().is_terminal() && in_foreground() {
         server.print("type quit to stop\n");
         let server = Rc::clone(&server);
         drop(thread::spawn(move || watch_terminal(&server)));
@@ -129,19 +216,41 @@ fn main() {
         server.log.writer.get_or_init(|| writer.thread().clone());
     }
     accept(&server);
-    drain(&server);
+    match part {
+        Part::Alone => {
+            drain(&server);
+            server.print("stopped\n");
+        }
+        Part::First { stop, others } => {
+            drop(stop);
+            drain(&server);
+            // Each has the same grace. One that panicked has said so.
+            drop(others.join());
+            server.print("stopped\n");
+        }
+        Part::Other(_) => drain(&server),
+    }
 }
 
 /// Accepts until `quit`.
 fn accept(server: &Rc<Server>) {
     let mut complained: Option<Instant> = None;
     while !server.stopping.get() {
-        if server.guests.get() >= server.options.max_connections {
-            server.wait_for_a_leave(None);
+        if server.wait_for_room() {
             continue;
         }
         match server.listener.accept() {
-            Ok((stream, peer)) => welcome(server, stream, peer),
+            Ok((stream, peer)) => {
+                // Another hub may have filled the house meanwhile; then this client waits in the door.
+                let guests = loop {
+                    match server.enter() {
+                        Some(guests) => break guests,
+                        None if server.stopping.get() => return,
+                        None => drop(server.wait_for_room()),
+                    }
+                };
+                welcome(server, stream, peer, guests);
+            }
             // `quit` closes the listener.
             Err(_) if server.stopping.get() => {}
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -149,7 +258,7 @@ fn accept(server: &Rc<Server>) {
                 // Out of descriptors, as a rule. The client stays in line, so `accept` would fail again at once.
                 if complained.is_none_or(|at| at.elapsed() >= COMPLAINT_INTERVAL) {
                     complained = Some(Instant::now());
-                    let guests = server.guests.get();
+                    let guests = server.house.guests.load(Ordering::SeqCst);
                     complain(format_args!("{error}; {guests} clients are served, new ones have to wait"));
                 }
                 server.wait_for_a_leave(Some(BACK_OFF));
@@ -158,14 +267,14 @@ fn accept(server: &Rc<Server>) {
     }
 }
 
-/// Gives a new client its green thread.
-fn welcome(server: &Rc<Server>, stream: TcpStream, peer: SocketAddr) {
+/// Gives a new client its green thread. `guests`: how many there are now.
+fn welcome(server: &Rc<Server>, stream: TcpStream, peer: SocketAddr, guests: usize) {
     // Each of these fails only if the client has gone again, and then the guest's first read will say so.
     let _ = stream.set_nodelay(true);
     let _ = stream.set_read_timeout(server.options.idle_timeout);
     let _ = stream.set_write_timeout(server.options.idle_timeout);
     server.guests.set(server.guests.get() + 1);
-    server.log(Event::Came { peer, guests: server.guests.get() });
+    server.log(Event::Came { peer, guests });
     let guest = Guest { server: Rc::clone(server), stream, peer, echoed: Cell::new(0), why: Cell::new(Why::Stopped) };
     let spawned = Builder::new().spawn(move || guest.why.set(echo(&guest.stream, &guest.echoed)));
     if let Err(error) = spawned {
@@ -208,10 +317,14 @@ impl Drop for Guest {
     fn drop(&mut self) {
         let server = &self.server;
         server.guests.set(server.guests.get() - 1);
+        // SeqCst, as everywhere here: a main that goes to wait and a guest that leaves must not miss each other.
+        let guests = server.house.guests.fetch_sub(1, Ordering::SeqCst) - 1;
         let why = self.why.replace(Why::Ended);
-        server.log(Event::Left { peer: self.peer, echoed: self.echoed.get(), why, guests: server.guests.get() });
-        if server.main_waits.take() {
-            server.main.unpark();
+        server.log(Event::Left { peer: self.peer, echoed: self.echoed.get(), why, guests });
+        for door in &server.house.doors {
+            if door.waits.load(Ordering::SeqCst) && door.waits.swap(false, Ordering::SeqCst) {
+                door.main.unpark();
+            }
         }
     }
 }
@@ -231,16 +344,15 @@ fn watch_terminal(server: &Server) {
             Err(_) => return,
         }
     }
-    server.stopping.set(true);
-    server.listener.close();
-    server.main.unpark();
+    server.stop();
 }
 
 /// Serves the guests who are there until they leave or the grace is over.
 fn drain(server: &Server) {
     let deadline = Instant::now().checked_add(server.options.grace);
-    if server.guests.get() > 0 {
-        let (guests, grace) = (server.guests.get(), server.options.grace);
+    let guests = server.house.guests.load(Ordering::SeqCst);
+    if guests > 0 && server.index == 0 {
+        let grace = server.options.grace;
         server.print(&format!("stopping: waiting up to {grace:?} for clients to leave ({guests} now)\n"));
     }
     while server.guests.get() > 0 {
@@ -253,18 +365,57 @@ fn drain(server: &Server) {
     // Unwinds whoever is left: guests, and `log`.
     hub::shutdown();
     server.write_events();
-    server.print("stopped\n");
 }
 
 impl Server {
+    fn new(options: Options, listener: TcpListener, house: Arc<House>, index: usize) -> Server {
+        let (guests, stopping, log) = (Cell::new(0), Cell::new(false), Log::default());
+        Server { options, listener, house, index, guests, stopping, log }
+    }
+
+    /// Accepts nobody any more.
+    fn stop(&self) {
+        self.stopping.set(true);
+        self.listener.close();
+        self.door().main.unpark();
+    }
+
+    /// This hub's.
+    fn door(&self) -> &Door {
+        &self.house.doors[self.index]
+    }
+
+    /// Counts a new guest, if there is room; says how many there are then.
+    fn enter(&self) -> Option<usize> {
+        let one_more = |guests| (guests < self.options.max_connections).then_some(guests + 1);
+        let before = self.house.guests.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more);
+        before.ok().map(|guests| guests + 1)
+    }
+
+    /// If the house is full, main waits until a guest leaves, from this hub or another, or the server stops. Says
+    /// whether it was full.
+    fn wait_for_room(&self) -> bool {
+        let full = || self.house.guests.load(Ordering::SeqCst) >= self.options.max_connections;
+        if !full() {
+            return false;
+        }
+        self.door().waits.store(true, Ordering::SeqCst);
+        // Once more: who leaves from now on sees that main waits.
+        if full() && !self.stopping.get() {
+            thread::park();
+        }
+        self.door().waits.store(false, Ordering::SeqCst);
+        true
+    }
+
     /// Main waits until a guest leaves, the server stops, or `limit` is over.
     fn wait_for_a_leave(&self, limit: Option<Duration>) {
-        self.main_waits.set(true);
+        self.door().waits.store(true, Ordering::SeqCst);
         match limit {
             Some(limit) => thread::park_timeout(limit),
             None => thread::park(),
         }
-        self.main_waits.set(false);
+        self.door().waits.store(false, Ordering::SeqCst);
     }
 
     /// Leaves a note for `log`.
@@ -385,6 +536,7 @@ fn parse() -> Result<Options, String> {
         max_connections: usize::MAX,
         idle_timeout: None,
         grace: Duration::from_secs(5),
+        hubs: 1,
     };
     let mut parser = lexopt::Parser::from_env();
     while let Some(arg) = parser.next().map_err(|error| error.to_string())? {
@@ -400,6 +552,13 @@ fn parse() -> Result<Options, String> {
                 options.idle_timeout = Some(limit);
             }
             Long("grace") => options.grace = cli::duration("--grace", &mut parser)?,
+            Long("hubs") => {
+                let hubs = cli::text("--hubs", &mut parser)?;
+                options.hubs = match hubs.parse() {
+                    Ok(hubs) if hubs <= MOST_HUBS => hubs,
+                    _ => return Err(format!("--hubs {hubs}: not a whole number from 0 to {MOST_HUBS}")),
+                };
+            }
             Long("help") | Short('h') => cli::help(HELP),
             other => return Err(other.unexpected().to_string()),
         }

@@ -3,7 +3,14 @@
 //! Nobody has to: the hub is made on first use, runs inside the blocking calls of main, and ends with the OS thread.
 #![forbid(unsafe_code)]
 
+mod channel;
+mod remote;
+
 use std::io;
+
+pub use channel::{RemoteIter, RemoteReceiver, RemoteSender, channel};
+pub(crate) use remote::Shared;
+pub use remote::{HubHandle, RemoteJoinHandle, handle};
 
 pub use crate::switch::stack_pool::StackStats;
 

@@ -13,12 +13,12 @@
 #![forbid(unsafe_code)]
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use crate::runtime::hub::hub;
 use crate::runtime::source::after;
-use crate::switch::cancel::ScopeExpired;
+use crate::switch::cancel::{self, ScopeExpired};
 use crate::switch::fiber::{Fiber, ScopeDeadline, attention};
 use crate::switch::root::try_root;
 
@@ -101,9 +101,12 @@ pub fn timeout<T>(limit: Duration, f: impl FnOnce() -> T) -> Result<T, TimeoutEr
     match result {
         Ok(value) => Ok(value),
         Err(payload) => match payload.downcast::<ScopeExpired>() {
-            Ok(expired) if expired.0 == scope => Err(TimeoutError::Elapsed),
-            Ok(expired) => resume_unwind(expired),
-            Err(payload) => resume_unwind(payload),
+            Ok(expired) if expired.0 == scope => {
+                cancel::calm(me);
+                Err(TimeoutError::Elapsed)
+            }
+            Ok(expired) => cancel::raise(Some(me), expired),
+            Err(payload) => cancel::raise(Some(me), payload),
         },
     }
 }

@@ -29,8 +29,10 @@
 //! * [`Greenlet`]: explicit switches with values, as in Python's greenlet.
 //! * [`net`]: TCP, shaped like `std::net`.
 //! * [`io`]: `std::io`, with a green `stdin`.
+//! * [`sync`]: `std::sync` for green threads, with semaphores, events and wait groups.
 //! * [`timeout`], [`shield`], [`no_switch`]: limits on waiting.
-//! * [`hub`]: what the OS thread's scheduler is asked and told: stacks, counters, shutdown.
+//! * [`hub`]: what the OS thread's scheduler is asked and told: stacks, counters, shutdown; handles and channels to the
+//!   hubs of other OS threads. [`Hubs`] starts several.
 //!
 //! The README has the table from `std` to this crate and the limits with their cures.
 //!
@@ -57,9 +59,10 @@
 //! | 0 | `pure/` | data structures without kernel, clock or stacks | `crossbeam-queue`, nothing of the crate |
 //! | 0 | `sys/` | the kernel seam | `libc`, nothing of the crate |
 //! | 1 to 6 | `switch/` | stacks, fibers, the root loop, greenlets | `corosensei` |
-//! | 7 to 10 | `runtime/` | reactor, mail, reports; hub; park; source | |
-//! | 11 | `hub.rs`, `interrupt.rs`, `thread/` | what programs call | |
-//! | 12 | `net/`, `io/` | sockets and stdin with std's methods | |
+//! | 7 to 10 | `runtime/` | reactor, mail, reports; hub; park; source, remote | `crossbeam-queue` |
+//! | 11 | `interrupt.rs`, `thread/` | what programs call | |
+//! | 12 | `net/`, `io/`, `sync/`, `hub.rs`, `hub/` | sockets, stdin and locks with std's methods; the hub, this one and others | |
+//! | 13 | `hubs.rs` | many hubs at once | |
 //!
 //! `tests/tidy.rs` has the rank of each file, and checks the imports.
 //!
@@ -71,15 +74,18 @@
 compile_error!("greenling runs on Linux on x86-64 and aarch64 only: it needs epoll, eventfd and madvise guards");
 
 pub mod hub;
+mod hubs;
 mod interrupt;
 pub mod io;
 pub mod net;
 mod pure;
 mod runtime;
 mod switch;
+pub mod sync;
 mod sys;
 pub mod thread;
 
+pub use hubs::{Hubs, RunningHubs};
 pub use interrupt::{TimeoutError, no_switch, shield, timeout};
 pub use switch::cancel::GreenletExit;
 pub use switch::greenlet::{

@@ -5,6 +5,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
+use greenling::sync::{Condvar, Event, Mutex, Once, OnceLock, RwLock, Semaphore, WaitGroup};
 use greenling::thread::{park, scope, sleep_until, spawn, yield_now};
 use greenling::{Greenlet, sleep, timeout};
 
@@ -147,4 +148,44 @@ fn a_timeout_that_does_not_expire_allocates_nothing() {
     });
     assert_eq!(waits, 0, "around waits");
     drop(partner);
+}
+
+#[test]
+fn locks_and_signals_allocate_nothing() {
+    let (mutex, rwlock, semaphore) = (Mutex::new(0), RwLock::new(0), Semaphore::bounded(1));
+    let (event, once, cell, group) = (Event::new(), Once::new(), OnceLock::new(), WaitGroup::new());
+    event.set();
+    let free = in_steady_state(|| {
+        for n in 0..1000 {
+            *mutex.lock().unwrap() += 1;
+            drop(rwlock.read().unwrap());
+            *rwlock.write().unwrap() += 1;
+            drop(semaphore.acquire());
+            event.wait();
+            once.call_once(|| ());
+            assert_eq!(*cell.get_or_init(|| n), 0);
+            group.add(1);
+            group.done();
+            group.wait();
+        }
+    });
+    assert_eq!(free, 0, "without waiting");
+    let pair: &'static (Mutex<u64>, Condvar) = Box::leak(Box::new((Mutex::new(0), Condvar::new())));
+    let partner = spawn(move || {
+        for turn in 0..2000 {
+            let mut count = pair.1.wait_while(pair.0.lock().unwrap(), |count| *count % 2 == 0).unwrap();
+            assert_eq!(*count, 2 * turn + 1);
+            *count += 1;
+            pair.1.notify_one();
+        }
+    });
+    let waits = in_steady_state(|| {
+        for _ in 0..1000 {
+            *pair.0.lock().unwrap() += 1;
+            pair.1.notify_one();
+            drop(pair.1.wait_while(pair.0.lock().unwrap(), |count| *count % 2 == 1).unwrap());
+        }
+    });
+    assert_eq!(waits, 0, "with waits");
+    partner.join().unwrap();
 }

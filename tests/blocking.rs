@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use common::{Primitive, Subject, Wakes, five_properties};
 use greenling::net::{TcpListener, TcpStream};
+use greenling::sync::{self, AsyncResult, Barrier, Condvar, Event, Mutex, Once, OnceLock, RwLock, WaitGroup};
 use greenling::thread::{self, JoinHandle, Thread, current, park, park_timeout, scope, sleep, spawn, yield_now};
 use greenling::{Greenlet, GreenletExit};
 
@@ -295,6 +296,187 @@ fn a_read_of_a_tcp_stream_has_the_five_properties() {
                 b.set_read_timeout(None).expect("none");
                 read.is_ok()
             })
+        },
+    });
+}
+
+#[test]
+fn a_permit_of_a_semaphore_has_the_five_properties() {
+    let _guard = common::guard();
+    five_properties(&Primitive {
+        name: "sync::Semaphore",
+        wakes: Wakes::One,
+        make: || {
+            let semaphore = Rc::new(sync::Semaphore::new(0));
+            let (a, b, c) = (Rc::clone(&semaphore), Rc::clone(&semaphore), semaphore);
+            Subject::new(move || a.acquire().forget(), move || c.release().expect("no bound"))
+                .or_for(move |limit| b.acquire_timeout(limit).map(sync::SemaphorePermit::forget).is_some())
+        },
+    });
+}
+
+/// A value that stays until the process ends, so that guards of it can be kept.
+fn leaked<T>(value: T) -> &'static T {
+    Box::leak(Box::new(value))
+}
+
+/// A guard that a thread took which has ended: who takes it itself and locks again is told so, and does not wait.
+fn of_another<G: 'static>(lock: impl FnOnce() -> G + 'static) -> G {
+    spawn(lock).join().expect("free")
+}
+
+/// Something that is locked by a guard until it is woken; each waiter locks and unlocks.
+fn locked<G: 'static>(guard: G, lock: impl Fn() + 'static, limited: impl Fn(Duration) -> bool + 'static) -> Subject {
+    let guard = RefCell::new(Some(guard));
+    Subject::new(lock, move || drop(guard.take())).or_for(limited)
+}
+
+#[test]
+fn a_mutex_has_the_five_properties() {
+    let _guard = common::guard();
+    five_properties(&Primitive {
+        name: "Mutex",
+        wakes: Wakes::All,
+        make: || {
+            let mutex = leaked(Mutex::new(()));
+            let held = of_another(|| mutex.lock().expect("fresh"));
+            locked(held, || drop(mutex.lock().expect("sound")), |limit| mutex.lock_timeout(limit).is_ok())
+        },
+    });
+}
+
+#[test]
+fn both_sides_of_a_rwlock_have_the_five_properties() {
+    let _guard = common::guard();
+    five_properties(&Primitive {
+        name: "RwLock::write, behind a reader",
+        wakes: Wakes::All,
+        make: || {
+            let lock = leaked(RwLock::new(()));
+            let held = of_another(|| lock.read().expect("fresh"));
+            locked(held, || drop(lock.write().expect("sound")), |limit| lock.write_timeout(limit).is_ok())
+        },
+    });
+    five_properties(&Primitive {
+        name: "RwLock::read, behind a writer",
+        wakes: Wakes::All,
+        make: || {
+            let lock = leaked(RwLock::new(()));
+            let held = of_another(|| lock.write().expect("fresh"));
+            locked(held, || drop(lock.read().expect("sound")), |limit| lock.read_timeout(limit).is_ok())
+        },
+    });
+}
+
+/// A count that is waited for with a condvar, so that a notification nobody waits for is not lost.
+#[test]
+fn a_condvar_has_the_five_properties() {
+    let _guard = common::guard();
+    five_properties(&Primitive {
+        name: "Condvar",
+        wakes: Wakes::One,
+        make: || {
+            let (count, changed) = leaked((Mutex::new(0), Condvar::new()));
+            let wait = || {
+                let count = count.lock().expect("sound");
+                *changed.wait_while(count, |count| *count == 0).expect("sound") -= 1;
+            };
+            let wake = || {
+                *count.lock().expect("sound") += 1;
+                changed.notify_one();
+            };
+            Subject::new(wait, wake).or_for(|limit| {
+                let count = count.lock().expect("sound");
+                let (mut count, result) = changed.wait_timeout_while(count, limit, |count| *count == 0).expect("sound");
+                *count -= usize::from(!result.timed_out());
+                !result.timed_out()
+            })
+        },
+    });
+}
+
+#[test]
+fn both_kinds_of_events_have_the_five_properties() {
+    let _guard = common::guard();
+    five_properties(&Primitive {
+        name: "Event",
+        wakes: Wakes::All,
+        make: || {
+            let event = leaked(Event::new());
+            Subject::new(|| event.wait(), || event.set()).or_for(|limit| event.wait_timeout(limit))
+        },
+    });
+    five_properties(&Primitive {
+        name: "Event::auto_reset",
+        wakes: Wakes::One,
+        make: || {
+            let event = leaked(Event::auto_reset());
+            Subject::new(|| event.wait(), || event.set()).or_for(|limit| event.wait_timeout(limit))
+        },
+    });
+}
+
+#[test]
+fn an_async_result_has_the_five_properties() {
+    let _guard = common::guard();
+    five_properties(&Primitive {
+        name: "AsyncResult",
+        wakes: Wakes::All,
+        make: || {
+            let result = leaked(AsyncResult::<()>::new());
+            let wait = || assert_eq!(result.get(), Ok(()));
+            Subject::new(wait, || assert!(result.set(()).is_ok() || result.is_set()))
+                .or_for(|limit| result.wait_timeout(limit).is_some())
+        },
+    });
+}
+
+#[test]
+fn a_wait_group_has_the_five_properties() {
+    let _guard = common::guard();
+    five_properties(&Primitive {
+        name: "WaitGroup",
+        wakes: Wakes::All,
+        make: || {
+            let group = leaked(WaitGroup::new());
+            group.add(1);
+            let wake = || (0..group.remaining()).for_each(|_| group.done());
+            Subject::new(|| group.wait(), wake).or_for(|limit| group.wait_timeout(limit))
+        },
+    });
+}
+
+#[test]
+fn a_once_has_the_five_properties() {
+    let _guard = common::guard();
+    five_properties(&Primitive {
+        name: "Once",
+        wakes: Wakes::All,
+        make: || {
+            let once = leaked(Once::new());
+            Subject::new(|| once.wait(), || once.call_once(|| ()))
+        },
+    });
+    five_properties(&Primitive {
+        name: "OnceLock",
+        wakes: Wakes::All,
+        make: || {
+            let lock = leaked(OnceLock::new());
+            Subject::new(|| *lock.wait(), || assert!(lock.set(()).is_ok() || lock.get().is_some()))
+        },
+    });
+}
+
+/// The second one opens it.
+#[test]
+fn a_barrier_has_the_five_properties() {
+    let _guard = common::guard();
+    five_properties(&Primitive {
+        name: "Barrier",
+        wakes: Wakes::Only,
+        make: || {
+            let barrier = leaked(Barrier::new(2));
+            Subject::new(|| drop(format!("{:?}", barrier.wait())), || drop(spawn(|| barrier.wait())))
         },
     });
 }

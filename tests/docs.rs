@@ -166,7 +166,7 @@ fn check_named_tests(design: &str, everything: &str) -> Vec<String> {
         .collect()
 }
 
-/// `--example NAME` and `--bench NAME` name files.
+/// `--example NAME` and `--bench NAME` name files, or folders with a `main.rs`.
 fn check_commands(document: &str, text: &str) -> Vec<String> {
     let mut complaints = Vec::new();
     let words: Vec<&str> = text.split(|c: char| c.is_whitespace() || c == '`').collect();
@@ -177,7 +177,8 @@ fn check_commands(document: &str, text: &str) -> Vec<String> {
             _ => continue,
         };
         let name = pair[1].trim_end_matches(['.', ',', ';']);
-        if !root().join(folder).join(format!("{name}.rs")).exists() {
+        if ![format!("{name}.rs"), format!("{name}/main.rs")].iter().any(|file| root().join(folder).join(file).exists())
+        {
             complaints.push(format!("{document}: there is no {folder}/{name}.rs"));
         }
     }

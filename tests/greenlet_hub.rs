@@ -277,3 +277,34 @@ fn a_panic_thrown_at_a_green_thread_is_its_own() {
     assert_eq!(handle.take().unwrap().throw(Box::new(33i64)), 33);
     assert_eq!(thread.join().unwrap_err().panic_message(), Some("passed on"));
 }
+
+/// C18, for a greenlet that is neither suspended nor parked: it has yielded, and is unwound at its next turn.
+#[test]
+fn a_greenlet_that_yields_for_ever_ends_when_its_last_handle_is_dropped() {
+    std::thread::spawn(|| {
+        let turns = Rc::new(Cell::new(0));
+        let counter = Rc::clone(&turns);
+        let endless = Greenlet::new(move |()| {
+            loop {
+                counter.set(counter.get() + 1);
+                greenling::yield_now();
+            }
+        });
+        let switcher = spawn(move || {
+            // The greenlet yields, and its switcher waits; the handle goes with the kill.
+            endless.switch(());
+        });
+        greenling::yield_now();
+        assert!(turns.get() > 0, "it runs");
+        switcher.kill();
+        drop(switcher.join());
+        let seen = turns.get();
+        for _ in 0..10 {
+            greenling::yield_now();
+        }
+        assert!(turns.get() <= seen + 1, "it went on for {} turns", turns.get() - seen);
+        assert_eq!(hub::live_threads(), 0);
+    })
+    .join()
+    .unwrap();
+}

@@ -208,3 +208,47 @@ fn sleeping_threads_do_not_run() {
     }
     assert_eq!(greenling::hub::live_threads(), 0);
 }
+
+/// As a server's read timeout: each wait moves the deadline, and the wheel entry of an earlier one stays (design 6).
+#[test]
+fn a_deadline_that_moves_never_fires_early() {
+    let _guard = common::guard();
+    let mut random = common::Random::new();
+    let over = Instant::now() + Duration::from_secs(2);
+    let threads: Vec<_> = (0..50)
+        .map(|_| {
+            let mut random = random.fork();
+            spawn(move || {
+                let (mut timed_out, mut early) = (0, 0);
+                while Instant::now() < over {
+                    let (limit, began) = (Duration::from_micros(1 + random.below(8_000)), Instant::now());
+                    let woken = match random.below(3) {
+                        0 => {
+                            park_timeout(limit);
+                            began.elapsed() < limit
+                        }
+                        1 => timeout(limit, park).is_ok(),
+                        _ => timeout(LONG, || timeout(limit, park)).expect("an hour").is_ok(),
+                    };
+                    assert!(woken || began.elapsed() >= limit, "early: {:?} instead of {limit:?}", began.elapsed());
+                    timed_out += u32::from(!woken);
+                    early += u32::from(woken);
+                }
+                (timed_out, early)
+            })
+        })
+        .collect();
+    let handles: Vec<_> = threads.iter().map(|thread| thread.thread().clone()).collect();
+    let mut unparks = 0;
+    while Instant::now() < over {
+        for _ in 0..random.below(10) {
+            handles[random.below(50) as usize].unpark();
+            unparks += 1;
+        }
+        if random.below(3) == 0 { sleep(Duration::from_micros(random.below(500))) } else { yield_now() }
+    }
+    let ends = threads.into_iter().map(|thread| thread.join().unwrap());
+    let (timed_out, early) = ends.fold((0, 0), |sum, end| (sum.0 + end.0, sum.1 + end.1));
+    // Whoever did not time out was unparked.
+    assert!(timed_out > 0 && early > 0 && early <= unparks, "{timed_out} late, {early} early, {unparks} unparks");
+}

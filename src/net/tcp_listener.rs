@@ -58,6 +58,27 @@ impl TcpListener {
         })
     }
 
+    /// [`bind`](Self::bind) for one of several listeners on the same address, each with `SO_REUSEPORT`: the kernel spreads
+    /// the connections over them. One per hub, and each hub serves its own connections; see [`Hubs`](crate::Hubs).
+    ///
+    /// All of them must be made by this call (or set the option otherwise) and belong to one user. With port 0 the first
+    /// gets a free one, which the others must then name. A connection that waits for `accept` belongs to one listener, and
+    /// is reset if that one closes.
+    ///
+    /// # Errors
+    /// As [`bind`](Self::bind); `AddrInUse` also if a listener is there that does not share.
+    ///
+    /// # Panics
+    /// Those of [`ToSocketAddrs`], if it is a name.
+    ///
+    /// May switch: yes, if a name has to be looked up.
+    pub fn bind_reuse_port<A: ToSocketAddrs>(addr: A) -> io::Result<TcpListener> {
+        each_addr(addr, |addr| {
+            let fd = socket::bind_listener(addr, BACKLOG, true)?;
+            Ok(TcpListener { source: Source::new(fd.into(), false, false), options: Options::default() })
+        })
+    }
+
     /// Waits for a connection and returns it with the address of the other side.
     ///
     /// # Errors

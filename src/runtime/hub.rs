@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   look(may_wait)
-//!     1. mail            letters of other OS threads: unparks, finished jobs
+//!     1. mail            of other OS threads: unparks, finished jobs; work to start
 //!     2. poll            nobody runnable: sleep in epoll_wait until the next timer or event
 //!                        otherwise: epoll_wait(0), at most every POLL_INTERVAL
 //!     3. stacks          memory of stacks that nobody has used for a while goes back
@@ -23,11 +23,12 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::sync::Arc;
 
-use super::mail::{Letter, Mail};
+use super::mail::{Letter, Mail, Work};
 use super::reactor::Reactor;
 use super::report;
+use crate::pure::slab::{Key, Slab};
 use crate::pure::timer_wheel::TimerWheel;
-use crate::switch::cancel::FORKED;
+use crate::switch::cancel::{FORKED, abort_with};
 use crate::switch::fiber::{Fiber, Reason, State};
 use crate::switch::root::{Root, Scheduler, try_root};
 use crate::sys::clock::monotonic_ns;
@@ -39,6 +40,9 @@ const POLL_INTERVAL: u64 = 50_000;
 
 /// Timers fired at one look; the rest fires at the next, after the fibers just woken have run.
 const FIRE_BATCH: usize = 1024;
+
+/// Pieces of other hubs' work started at one look; the rest is started at the next.
+const START_BATCH: usize = 1024;
 
 /// Bytes of the scratch buffer.
 const SCRATCH: usize = 64 * 1024;
@@ -57,8 +61,10 @@ pub(crate) struct Hub {
     polled: Cell<u64>,
     /// Fibers in `thread::park`: a handle in another OS thread may wake them.
     pub(crate) parked: Cell<usize>,
-    /// Jobs on other OS threads that will send a letter.
+    /// Jobs on other OS threads that will send a letter, and fibers that wait for another hub.
     pub(crate) jobs: Cell<usize>,
+    /// Other hubs' work that was started here and has not ended.
+    guests: RefCell<Slab<Arc<dyn Work>>>,
     /// The process this hub belongs to, as a count of forks: a child's copy must not be used.
     generation: u32,
     /// The buffer lent to whoever reads without one of its own; made on first use, away while it is lent.
@@ -125,6 +131,7 @@ fn create(root: &'static Root) -> io::Result<&'static Hub> {
         polled: Cell::new(0),
         parked: Cell::new(0),
         jobs: Cell::new(0),
+        guests: RefCell::new(Slab::new()),
         generation: fork::fork_generation(),
         scratch: Cell::new(None),
         state: Cell::new(HubState::Open),
@@ -161,6 +168,17 @@ impl Hub {
     /// A way for other OS threads to send letters.
     pub(crate) fn mail(&self) -> &Arc<Mail> {
         &self.mail
+    }
+
+    /// Other hubs' work was started here: if the hub ends first, it is abandoned.
+    pub(crate) fn add_guest(&self, work: Arc<dyn Work>) -> Key {
+        self.guests.borrow_mut().insert(work)
+    }
+
+    /// It has ended. Nobody's destructor runs, as long as the caller holds it too.
+    pub(crate) fn remove_guest(&self, key: Key) {
+        let guest = self.guests.borrow_mut().remove(key);
+        drop(guest);
     }
 
     /// Takes the scratch buffer out of its place, or makes one: while it is lent, the next caller gets another.
@@ -244,12 +262,21 @@ impl Hub {
                 Letter::Wake(parcel) => {
                     // Whose wait was unwound meanwhile waits for something else now, and must not be disturbed.
                     if let Some(fiber) = root.open(parcel)
-                        && matches!(fiber.reason.get(), Reason::Job(_))
+                        && matches!(fiber.reason.get(), Reason::Job(_) | Reason::Remote(_))
                     {
                         root.wake(fiber);
                     }
                 }
+                Letter::Kill(parcel) => {
+                    if let Some(fiber) = root.open(parcel) {
+                        root.kill(fiber);
+                    }
+                }
             }
+        }
+        for _ in 0..START_BATCH {
+            let Some(work) = self.mail.take_work() else { return };
+            work.start(root);
         }
     }
 
@@ -266,7 +293,10 @@ impl Hub {
         let next = self.timers.borrow().next_wakeup();
         if next.is_none() && !can_be_woken {
             self.mail.woke();
-            root.deadlock(report::deadlock(root));
+            // A letter whose sender dropped the last handle after `prepare_to_sleep` is still a wake-up.
+            if !self.mail.has_mail() {
+                root.deadlock(report::deadlock(root));
+            }
             return;
         }
         // Stacks that nobody uses are given back in steps, for which an idle hub wakes up a few times.
@@ -294,8 +324,11 @@ impl Hub {
 
     /// Whether anything but a timer may still wake a fiber of this hub.
     fn can_be_woken(&self) -> bool {
-        // Only `thread::park` listens to handles.
-        self.reactor.waiting.get() > 0 || self.jobs.get() > 0 || (self.parked.get() > 0 && self.mail.has_handles())
+        // Only `thread::park` listens to `Thread` handles; what another hub starts here may wake anybody.
+        self.reactor.waiting.get() > 0
+            || self.jobs.get() > 0
+            || (self.parked.get() > 0 && self.mail.has_handles())
+            || self.mail.has_posters()
     }
 }
 
@@ -305,8 +338,7 @@ impl Scheduler for Hub {
         let Some(root) = try_root().filter(|mine| std::ptr::eq(*mine, root)) else { return };
         if !self.is_usable() {
             // A forked child in a wait that cannot be interrupted: epoll would steal its parent's events.
-            eprintln!("{}", self.unusable());
-            std::process::abort();
+            abort_with(&self.unusable());
         }
         if self.mail.has_mail() {
             self.read_mail(root);
@@ -354,8 +386,39 @@ impl Scheduler for Hub {
         fiber.timer_at.set(u64::MAX);
     }
 
+    fn collect(&self, root: &Root) {
+        let Some(root) = try_root().filter(|mine| std::ptr::eq(*mine, root)) else { return };
+        while let Some(work) = self.mail.take_work() {
+            work.start(root);
+        }
+    }
+
+    fn refuse(&self) {
+        self.mail.refuse();
+        if cfg!(panic = "abort") {
+            // It cannot be started and unwound.
+            while let Some(work) = self.mail.take_work() {
+                work.abandon();
+            }
+        }
+    }
+
     fn close(&self) {
         self.state.set(HubState::Closed);
         self.mail.close();
+        if self.generation != fork::fork_generation() {
+            // In a child, whoever waits for guests is not there; and a lock may be held for ever.
+            return;
+        }
+        // Those that could not be unwound. Their joiners must not wait for ever.
+        loop {
+            let mut guests = self.guests.borrow_mut();
+            let Some((key, _)) = guests.iter().next() else { return };
+            let guest = guests.remove(key);
+            drop(guests);
+            if let Some(guest) = guest {
+                guest.abandon();
+            }
+        }
     }
 }

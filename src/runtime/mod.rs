@@ -15,11 +15,13 @@
 //! | `hub` | one per OS thread: reactor, timers, mail; the look above; deadlock detection |
 //! | `park` | the only way anything blocks; takes a reason and a deadline |
 //! | `source` | one file descriptor of a hub: try, wait, try again |
+//! | `remote` | waiting for another hub, and waking whoever does |
 //! | `report` | who waits on what, since when, spawned where |
 
 pub(crate) mod hub;
 pub(crate) mod mail;
 pub(crate) mod park;
 pub(crate) mod reactor;
+pub(crate) mod remote;
 pub(crate) mod report;
 pub(crate) mod source;

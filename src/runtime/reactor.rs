@@ -1,19 +1,19 @@
 //! The reactor: one epoll instance, and for each descriptor its readiness and its waiters.
 //!
-//! Edge-triggered, one registration for both directions (`IN | OUT | RDHUP`), made when a call first has to wait:
+//! Edge-triggered, one registration for both directions (`IN | OUT | RDHUP | PRI`), made when a call first has to wait:
 //! a connection that is served and closed without waiting costs no `epoll_ctl` at all. Readiness is cached in bits
 //! that an event sets and a failed or short operation clears:
 //!
 //! ```text
 //!              event IN                    read: EAGAIN, or 0 < n < len on a stream socket
 //!   not ready ----------> READABLE ----------------------------------------------------> not ready
-//!              event RDHUP, HUP, ERR
+//!              event RDHUP, PRI, HUP, ERR
 //!   anything  ----------> sticky: reads (HUP, ERR: writes too) are tried at once from now on
 //! ```
 //!
 //! Sticky, because edge-triggered epoll tells of the end of a connection once: if the short-read rule cleared that
 //! news away, the end would never be read. RDHUP is not HUP: the peer may still be reading. Only EAGAIN, the
-//! kernel's own word, clears a sticky bit.
+//! kernel's own word, clears a sticky bit. PRI, because a read stops short at urgent data whatever follows it.
 //!
 //! An event wakes one fiber for each direction, who waits longest; it stays in the list until its call is over, and
 //! passes the turn on when it leaves, however it leaves. So turns come in order, and a thousand acceptors do not all
@@ -31,13 +31,18 @@ use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 
 use crate::pure::slab::{Key, Slab};
+use crate::switch::cancel::abort_with;
 use crate::switch::root::{Root, existing_root};
 use crate::switch::wait_list::WaitList;
 use crate::sys::epoll::{Epoll, Events, Interest, Ready};
 use crate::sys::eventfd::EventFd;
+use crate::sys::prefetch::prefetch_read;
 
 /// Events taken at once. Among 1000 busy connections a larger batch saves system calls; above this it saves none.
 const BATCH: usize = 1024;
+
+/// How many events ahead the waiter of one is brought into the cache, and half as far as its registration.
+const AHEAD: usize = 3;
 
 /// The token of the bell.
 const BELL: u64 = u64::MAX;
@@ -57,7 +62,7 @@ mod bits {
     pub(super) const READ: u8 = 1;
     /// A write may succeed.
     pub(super) const WRITE: u8 = 2;
-    /// A read will not block any more: end of stream or error.
+    /// A read will not block any more, or a short one does not mean that it would: end of stream, error, urgent data.
     pub(super) const READ_STICKY: u8 = 4;
     /// A write will not block any more: error.
     pub(super) const WRITE_STICKY: u8 = 8;
@@ -84,6 +89,22 @@ impl Registration {
         match direction {
             Direction::Read => &self.readers,
             Direction::Write => &self.writers,
+        }
+    }
+
+    /// Brings itself into the cache.
+    #[inline]
+    fn prefetch(&self) {
+        let start = std::ptr::from_ref(self).cast::<u8>();
+        prefetch_read(start);
+        prefetch_read(start.wrapping_add(size_of::<Registration>() - 1));
+    }
+
+    /// Brings the reader that an event would wake into the cache.
+    #[inline]
+    fn prefetch_waiter(&self) {
+        if let Some(fiber) = self.readers.first() {
+            fiber.prefetch_whole_block();
         }
     }
 
@@ -148,7 +169,7 @@ impl Registration {
         if ready.any(Ready::OUT) {
             bits |= bits::WRITE;
         }
-        if ready.any(Ready::RDHUP) {
+        if ready.any(Ready::RDHUP | Ready::PRI) {
             bits |= bits::READ_STICKY;
         }
         if ready.any(Ready::HUP | Ready::ERR) {
@@ -228,8 +249,15 @@ impl Reactor {
     pub(crate) fn register(&self, fd: BorrowedFd<'_>, registration: &Rc<Registration>) -> io::Result<()> {
         let mut registrations = self.registrations.borrow_mut();
         let key = registrations.insert(Rc::clone(registration));
-        let interest = Interest::IN | Interest::OUT | Interest::RDHUP | Interest::EDGE;
-        if let Err(error) = self.epoll.add(fd, key.to_token(), interest) {
+        let interest = Interest::IN | Interest::OUT | Interest::RDHUP | Interest::PRI | Interest::EDGE;
+        let mut added = self.epoll.add(fd, key.to_token(), interest);
+        if added.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AlreadyExists) {
+            // The set knows a file by its number too. This one was here under the same number, was closed, and lived on in a
+            // duplicate that we did not know of.
+            let _ = self.epoll.delete(fd);
+            added = self.epoll.add(fd, key.to_token(), interest);
+        }
+        if let Err(error) = added {
             registrations.remove(key);
             return Err(error);
         }
@@ -254,11 +282,21 @@ impl Reactor {
     pub(crate) fn poll(&self, root: &Root, timeout: Option<u64>) {
         let mut events = self.events.borrow_mut();
         if let Err(error) = self.epoll.wait(&mut events, timeout) {
-            // EINTR is no event; the rest (EBADF, EFAULT, EINVAL) means that somebody closed our descriptor.
-            panic!("greenling: epoll_wait failed, somebody closed the hub's descriptor: {error}");
+            // EINTR is no event; the rest (EBADF, EFAULT, EINVAL) means that somebody closed our descriptor. A panic would
+            // unwind main out of waits that must not end early, a scope's for its threads among them.
+            abort_with(&format!("greenling: epoll_wait failed, somebody closed the hub's descriptor: {error}"));
         }
         let registrations = self.registrations.borrow();
+        // What an event leads to is a chain of cache misses, entry -> registration -> waiter: each link of it is fetched
+        // some events ahead.
+        let (mut far, mut near) = (events.iter().skip(2 * AHEAD), events.iter().skip(AHEAD));
         for (token, ready) in events.iter() {
+            if let Some(registration) = far.next().and_then(|(token, _)| registrations.get(Key::from_token(token))) {
+                registration.prefetch();
+            }
+            if let Some(registration) = near.next().and_then(|(token, _)| registrations.get(Key::from_token(token))) {
+                registration.prefetch_waiter();
+            }
             // A ring of an edge-triggered eventfd is an event even if the last one was never read.
             if token != BELL
                 && let Some(registration) = registrations.get(Key::from_token(token))

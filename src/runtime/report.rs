@@ -6,7 +6,7 @@ use std::fmt::Write;
 use std::panic;
 use std::sync::Once;
 
-use crate::switch::fiber::{Fiber, Reason, State};
+use crate::switch::fiber::{Fiber, Held, Reason, State};
 use crate::switch::root::{Root, existing_root};
 use crate::sys::clock::monotonic_ns;
 
@@ -24,6 +24,36 @@ fn label(fiber: Fiber) -> String {
     }
 }
 
+/// `label` of the fiber of this OS thread with this id, for panic messages.
+#[cold]
+pub(crate) fn label_of(id: u64) -> String {
+    let mut found = format!("#{id}, which has ended,");
+    if let Some(root) = existing_root() {
+        let mut look = |fiber: Fiber| {
+            if fiber.id.get() == id {
+                found = label(fiber);
+            }
+        };
+        look(root.main());
+        root.for_each_fiber(look);
+    }
+    found
+}
+
+/// What `fiber` waits for. Of those in a list only the first knows who has it.
+fn reason_of(fiber: Fiber) -> Reason {
+    let mut first = fiber;
+    while fiber.linked.get()
+        && let Some(before) = first.wait_prev.get()
+    {
+        first = before;
+    }
+    match (fiber.reason.get(), first.reason.get()) {
+        (Reason::Held(what, _), Reason::Held(_, holder)) => Reason::Held(what, holder),
+        (reason, _) => reason,
+    }
+}
+
 /// What a wait reason is in words. `names` maps ids to labels.
 fn words(reason: Reason, names: &HashMap<u64, String>) -> String {
     let name = |id: u64| names.get(&id).cloned().unwrap_or_else(|| format!("#{id}, which has ended"));
@@ -36,7 +66,15 @@ fn words(reason: Reason, names: &HashMap<u64, String>) -> String {
         Reason::Read(fd) => format!("waits until descriptor {fd} can be read"),
         Reason::Write(fd) => format!("waits until descriptor {fd} can be written"),
         Reason::Lock(what) => format!("waits for the lock of {what}"),
+        Reason::Held(Held::Mutex, id) => format!("waits for a Mutex that {} holds", name(id)),
+        Reason::Held(Held::Read, 0) => String::from("waits to read a RwLock, behind one that waits to write it"),
+        Reason::Held(Held::Read, id) => format!("waits to read a RwLock that {} writes", name(id)),
+        Reason::Held(Held::Write, 0) => String::from("waits to write a RwLock that others read"),
+        Reason::Held(Held::Write, id) => format!("waits to write a RwLock that {} writes", name(id)),
+        Reason::Held(Held::Once, id) => format!("waits for a Once that {} runs", name(id)),
+        Reason::Event(what) => format!("waits for {what}"),
         Reason::Job(what) => format!("waits for {what} on another OS thread"),
+        Reason::Remote(what) => format!("waits for {what}"),
     }
 }
 
@@ -50,7 +88,7 @@ pub(crate) fn deadlock(root: &Root) -> String {
         "deadlock: nothing is runnable, no timer is set, no descriptor is waited for, and so main would wait for ever",
     );
     for fiber in fibers.iter().take(MOST) {
-        let _ = write!(text, "\n  {} {}", label(*fiber), words(fiber.reason.get(), &names));
+        let _ = write!(text, "\n  {} {}", label(*fiber), words(reason_of(*fiber), &names));
         // An explicit switch is so cheap that noting its time would show; everything that parks notes it.
         if fiber.state.get() == State::Parked {
             let waited = now.saturating_sub(fiber.since.get()) as f64 / 1e9;
@@ -69,30 +107,37 @@ pub(crate) fn deadlock(root: &Root) -> String {
     text
 }
 
-/// Follows "waits for the end of" and "waits in a switch to" until somebody appears twice.
+/// Whom `fiber` waits for, if it is one. In a line for a lock that is who stands before it, and the holder for the first.
+fn awaits(fiber: Fiber) -> Option<u64> {
+    match (fiber.reason.get(), fiber.wait_prev.get()) {
+        (Reason::Join(id) | Reason::Switch(id), _) => Some(id),
+        (Reason::Held(Held::Once, id), _) => Some(id),
+        (Reason::Held(..), Some(before)) if fiber.linked.get() => Some(before.id.get()),
+        (Reason::Held(_, id), _) if id != 0 => Some(id),
+        _ => None,
+    }
+}
+
+/// Follows who waits for whom until somebody appears twice.
 fn cycle(fibers: &[Fiber], names: &HashMap<u64, String>) -> Option<String> {
-    let waits: HashMap<u64, u64> = fibers
-        .iter()
-        .filter_map(|fiber| match fiber.reason.get() {
-            Reason::Join(id) | Reason::Switch(id) => Some((fiber.id.get(), id)),
-            _ => None,
-        })
-        .collect();
-    for start in fibers {
-        let start = start.id.get();
-        let mut path = vec![start];
-        let mut at = start;
-        while let Some(&next) = waits.get(&at) {
-            if next == start {
-                path.push(start);
-                let labels: Vec<&str> = path.iter().filter_map(|id| names.get(id)).map(String::as_str).collect();
-                return Some(labels.join(" -> "));
+    let waits: HashMap<u64, u64> = fibers.iter().filter_map(|fiber| Some((fiber.id.get(), awaits(*fiber)?))).collect();
+    // Who was passed, on which walk. A walk that meets an earlier one ends as that did.
+    let mut passed: HashMap<u64, usize> = HashMap::new();
+    for (walk, start) in fibers.iter().enumerate() {
+        let mut path = Vec::new();
+        let mut at = Some(start.id.get());
+        while let Some(id) = at {
+            path.push(id);
+            match passed.insert(id, walk) {
+                None => at = waits.get(&id).copied(),
+                Some(earlier) if earlier == walk => {
+                    let from = path.iter().position(|passed| *passed == id)?;
+                    let labels: Vec<&str> =
+                        path[from..].iter().filter_map(|id| names.get(id)).map(String::as_str).collect();
+                    return Some(labels.join(" -> "));
+                }
+                Some(_) => break,
             }
-            if path.contains(&next) {
-                break;
-            }
-            path.push(next);
-            at = next;
         }
     }
     None
@@ -114,7 +159,9 @@ pub(crate) fn name_panics() {
             {
                 let fiber = root.current();
                 let kind = if fiber.green_thread.get() { "green thread " } else { "" };
-                eprintln!("{kind}{}, spawned at {}:", label(fiber), fiber.spawned_at());
+                let line = format!("{kind}{}, spawned at {}:\n", label(fiber), fiber.spawned_at());
+                // Not `eprintln!`: a panic in here would end the process.
+                let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
             }
             previous(info);
         }));

@@ -10,10 +10,11 @@
 
 use std::any::Any;
 use std::fmt;
+use std::io::Write;
 use std::panic::resume_unwind;
 
 use super::fiber::{Fiber, State, attention};
-use super::root::Root;
+use super::root::{Root, try_root};
 
 /// The payload that a kill unwinds a green thread with.
 #[derive(Debug)]
@@ -74,6 +75,7 @@ pub(crate) fn before_suspension(root: &Root, me: Fiber) {
         panic!("greenling: a call inside `no_switch` would have to wait and let other green threads run");
     }
     raise_fork(me);
+    calm(me);
     if me.attention.get() & (attention::KILL | attention::RAISED) == attention::KILL | attention::RAISED {
         step_aside(root, me);
     }
@@ -99,18 +101,47 @@ fn step_aside(root: &Root, me: Fiber) {
 #[inline(never)]
 pub(crate) fn after_suspension(root: &Root, me: Fiber, scope_due: bool) {
     raise_fork(me);
+    if me.attention.get() & attention::ABANDONED != 0 {
+        // Nobody has a handle of this greenlet any more; this is its next turn.
+        me.attention.set(me.attention.get() & !attention::ABANDONED | attention::KILL);
+    }
     raise_kill(me);
     raise_deadlock(root, me);
     if scope_due {
-        resume_unwind(Box::new(ScopeExpired(me.scope_deadline.get().scope)));
+        raise(Some(me), Box::new(ScopeExpired(me.scope_deadline.get().scope)));
     }
 }
 
 /// Unwinds if a kill is due.
 fn raise_kill(me: Fiber) {
     if me.attention.get() & attention::KILL != 0 {
-        resume_unwind(kill_payload(me));
+        raise(Some(me), kill_payload(me));
     }
+}
+
+/// Unwinds the running fiber `me` with a payload, new or caught, and notes whether it is one of the runtime's own.
+pub(crate) fn raise(me: Option<Fiber>, payload: Box<dyn Any + Send>) -> ! {
+    if let Some(me) = me
+        && !std::thread::panicking()
+    {
+        calm(me);
+        if is_control(&*payload) {
+            me.attention.set(me.attention.get() | attention::QUIET);
+        }
+    }
+    resume_unwind(payload)
+}
+
+/// `me` does not unwind any more.
+pub(crate) fn calm(me: Fiber) {
+    me.attention.set(me.attention.get() & !attention::QUIET);
+}
+
+/// Whether the unwinding in progress is a kill or a timeout, not a panic of the program.
+///
+/// A program that swallows a kill with `catch_unwind` and panics before it blocks again is taken for killed.
+pub(crate) fn unwinds_quietly() -> bool {
+    try_root().is_some_and(|root| root.current().attention.get() & attention::QUIET != 0)
 }
 
 /// What a kill unwinds `me` with. Call it only to raise it.
@@ -142,4 +173,11 @@ fn raise_deadlock(root: &Root, me: Fiber) {
 /// Whether an unwinding payload is one of the runtime's own, not a panic of the program.
 pub(crate) fn is_control(payload: &(dyn Any + Send)) -> bool {
     payload.is::<Killed>() || payload.is::<ScopeExpired>() || payload.is::<GreenletExit>()
+}
+
+/// Ends the process with a message where nothing may unwind. Unlike `eprintln!` it does not panic if nobody can read it.
+#[cold]
+pub(crate) fn abort_with(message: &dyn fmt::Display) -> ! {
+    let _ = writeln!(std::io::stderr(), "{message}");
+    std::process::abort();
 }

@@ -92,8 +92,28 @@ pub(crate) enum Reason {
     Write(i32),
     /// A lock, by what it protects.
     Lock(&'static str),
+    /// Something that one fiber has at a time, and the id of who has it; 0 if several readers do. Of several waiters in
+    /// a list only the first one's id is kept up to date; the others wait for those before them.
+    Held(Held, u64),
+    /// An event, in words that follow "waits for".
+    Event(&'static str),
     /// A job on an OS thread, by what it does.
     Job(&'static str),
+    /// Something that another hub does, by what it is.
+    Remote(&'static str),
+}
+
+/// What a fiber can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Held {
+    /// A `sync::Mutex`.
+    Mutex,
+    /// A `sync::RwLock`; the waiter wants to read.
+    Read,
+    /// A `sync::RwLock`; the waiter wants to write.
+    Write,
+    /// The turn of a `sync::Once`.
+    Once,
 }
 
 /// Bits of [`ControlBlock::attention`]: why a suspension must take the slow path. Zero on the fast one.
@@ -112,6 +132,8 @@ pub(crate) mod attention {
     pub(crate) const FORKED: u8 = 32;
     /// A kill was raised in it. If another one is due, the program swallowed that one.
     pub(crate) const RAISED: u8 = 64;
+    /// The latest unwinding was a kill or a timeout, not a panic of the program. Means nothing unless it unwinds.
+    pub(crate) const QUIET: u8 = 128;
 }
 
 /// The deadline of the innermost `timeout` scope that expires first, and whose it is.
@@ -480,6 +502,17 @@ impl ControlBlock {
         name.clone()
     }
 
+    /// In debug builds, that a spawn into this slot may leave alone what it leaves alone.
+    fn assert_neutral(&self) {
+        debug_assert!(self.joiners.is_empty(), "somebody waits for the end of a fiber that is gone");
+        debug_assert!(!self.linked.get() && self.wait_next.get().is_none() && self.wait_prev.get().is_none());
+        debug_assert!(!self.in_wheel.get() && self.timer.get().is_none() && self.timer_at.get() == u64::MAX);
+        debug_assert_eq!(self.deadline.get(), u64::MAX);
+        debug_assert_eq!(self.scope_deadline.get(), ScopeDeadline::NONE);
+        debug_assert_eq!((self.shields.get(), self.no_switch.get()), (0, 0));
+        debug_assert!(self.greenlet.take().is_none() && !self.named.get());
+    }
+
     /// The name for a signal handler: no count is touched.
     pub(crate) fn with_name<R>(&self, f: impl FnOnce(Option<&str>) -> R) -> R {
         // SAFETY: as in `name`; the fiber is live for the whole call, so the string stays.
@@ -640,6 +673,7 @@ impl Fiber {
             // SAFETY: nobody holds a reference into the cell: every function here that makes one ends with it.
             drop(unsafe { (*self.name.get()).take() });
         }
+        self.assert_neutral();
         self.slot()
     }
 }

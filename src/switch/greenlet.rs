@@ -36,7 +36,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, Write as _};
-use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::rc::{Rc, Weak};
 
 use super::cancel::{self, GreenletExit, Killed, NO_VALUE};
@@ -701,7 +701,7 @@ impl<M: 'static> Greenlet<M> {
         root.enqueue(me);
         root.transfer(me, target);
         me.state.set(State::Running);
-        resume_unwind(Box::new(GreenletExit(NO_VALUE)))
+        cancel::raise(Some(me), Box::new(GreenletExit(NO_VALUE)))
     }
 
     /// Finds who takes `message` when it is sent to this greenlet, and puts it there: C2, C3, C5, C9, C10, C12.
@@ -1027,7 +1027,7 @@ fn fail(kind: &SwitchErrorKind) -> ! {
 fn open<M>(message: Message<M>) -> M {
     match message {
         Message::Value(value) => value,
-        Message::Throw(payload) => resume_unwind(payload),
+        Message::Throw(payload) => cancel::raise(try_root().map(Root::current), payload),
     }
 }
 

@@ -20,8 +20,8 @@
 //!   destructors, which get `None` from `try_root` once it is gone.
 //! * Invariant R2: `ready`, `pool` and `scheduler` are borrowed only inside the small functions below, and no
 //!   foreign code (closures, destructors, `Debug`) runs meanwhile.
-//! * Invariant R3: a fiber is in `ready` at most once, and then its state is READY. `wake` checks, `yield` and
-//!   `launch` push only fibers that are in no list.
+//! * Invariant R3: a fiber is in `ready` at most once, and then its state is READY, or RUNNING if it yielded: in both
+//!   cases `wake` leaves it alone. A yield and a launch push only fibers that are in no list.
 #![allow(unsafe_code)]
 
 use std::any::Any;
@@ -78,6 +78,12 @@ pub(crate) trait Scheduler {
     /// A fiber that is still in the timer wheel ended.
     fn forget(&self, fiber: Fiber);
 
+    /// Every fiber is being unwound: makes fibers of what other OS threads want started, so that they are unwound too.
+    fn collect(&self, root: &Root);
+
+    /// The thread begins to end: other OS threads cannot have anything started any more.
+    fn refuse(&self);
+
     /// The thread ends, all fibers are gone: nothing may be waited for any more.
     fn close(&self);
 }
@@ -105,6 +111,10 @@ impl Scheduler for NoScheduler {
     }
 
     fn forget(&self, _: Fiber) {}
+
+    fn collect(&self, _: &Root) {}
+
+    fn refuse(&self) {}
 
     fn close(&self) {}
 }
@@ -542,6 +552,7 @@ impl Root {
         }
         self.closing.set(true);
         for _ in 0..KILL_ROUNDS {
+            self.scheduler().collect(self);
             if self.live.get() == 0 && self.runnable() == 0 {
                 break;
             }
@@ -715,6 +726,7 @@ pub(crate) fn after_fork_in_child() {
 
 /// Runs when the OS thread ends: unwinds what is suspended, then frees everything.
 ///
+/// 0. Work of other hubs is refused; what came before is unwound with the rest.
 /// 1. Every fiber is killed and runs until it ended; blocking calls are refused or raise the kill at once.
 /// 2. Results whose handles were never joined are dropped. If a destructor spawned, 1 and 2 again.
 /// 3. The scheduler closes: descriptors, timers.
@@ -722,17 +734,20 @@ pub(crate) fn after_fork_in_child() {
 /// 5. `ROOT` becomes `GONE`; later calls on this thread get an error.
 ///
 /// Where nothing may be unwound, everything is left as it is: `process::exit` on a green thread's stack, which promises
-/// to run no destructors of any stack, and the end of a forked child, which has copies of its parent's threads.
+/// to run no destructors of any stack, and in a destructor while main unwinds, when no thread can be made to wait and one
+/// that goes on whatever happens would never let go; and the end of a forked child, which has copies of its parent's
+/// threads.
 fn teardown() {
     let Some(root) = existing_root() else {
         ROOT.set(GONE);
         return;
     };
-    if !root.current().is_main() || root.is_forked() {
+    if !root.current().is_main() || root.is_forked() || std::thread::panicking() {
         root.scheduler().close();
         ROOT.set(GONE);
         return;
     }
+    root.scheduler().refuse();
     let mut stuck = root.unwind_all();
     for _ in 0..KILL_ROUNDS {
         root.drop_results();

@@ -5,6 +5,7 @@
 //!
 //! | file | promise |
 //! |---|---|
+//! | `affinity` | which processors an OS thread may run on |
 //! | `clock` | the monotonic time in nanoseconds, without a kernel entry |
 //! | `epoll` | a token goes in with an fd, the same comes out with its readiness; no wait ends early by rounding |
 //! | `eventfd` | a bell: a ring is never lost, rings before a drain melt into one |
@@ -26,6 +27,7 @@
 use std::io;
 
 // Each `allow` goes when the layers above use the whole file.
+pub(crate) mod affinity;
 #[allow(dead_code)]
 pub(crate) mod clock;
 #[allow(dead_code)]

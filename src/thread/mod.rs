@@ -46,7 +46,8 @@
 //!
 //! A thread that unwinds, from a panic or a kill, does not suspend: std counts panics per OS thread, and everybody who ran
 //! meanwhile would see `panicking()`. So in destructors that run then, calls that would have to wait return at once:
-//! `sleep`, `yield_now` and `park` do nothing, `join` and IO return an error, a scope cancels the threads it just spawned.
+//! `sleep`, `yield_now` and `park` do nothing, `join` and IO return an error, a scope cancels the threads it just spawned;
+//! a lock without a time limit panics, see [`sync`](crate::sync).
 //! Calls that need not wait work as always.
 //!
 //! # Limits
@@ -55,7 +56,7 @@
 //! |---|---|---|
 //! | code that computes for long | nobody else on this OS thread runs | [`yield_now`] now and then |
 //! | blocking calls of std (`std::thread::sleep`, `std::sync::mpsc`, ..) | they block the OS thread | those of this crate |
-//! | a guard of `std::sync::Mutex` held over a blocking call | the next green thread that locks it blocks the OS thread, for ever | drop the guard first |
+//! | a guard of `std::sync::Mutex` held over a blocking call | the next green thread that locks it blocks the OS thread, for ever | [`sync::Mutex`](crate::sync::Mutex) |
 //! | thread-locals used in an order like a stack's (scoped thread-locals, interpreters' locks) | another green thread gets in between | [`no_switch`](crate::no_switch) turns that into a panic |
 //! | C code that calls back into Rust that blocks | a kill or timeout would unwind C frames | [`shield`](crate::shield) around the call |
 //! | thread-locals used by destructors of threads that are suspended when the OS thread ends | they may be gone by then | [`hub::shutdown`](crate::hub::shutdown) at the end of main |
@@ -71,6 +72,7 @@ use std::time::{Duration, Instant};
 pub use handle::{Thread, ThreadId};
 pub use scope::{Scope, ScopedJoinHandle, scope};
 pub use spawn::{Builder, JoinError, JoinHandle, spawn};
+pub(crate) use spawn::{Outcome, live};
 
 use crate::runtime::hub::hub_of;
 use crate::runtime::park::{NEVER, Wake, park as park_fiber, take_permit};

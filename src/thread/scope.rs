@@ -15,7 +15,7 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
-use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::rc::Rc;
 
 use super::handle::Thread;
@@ -116,7 +116,7 @@ where
         _ => None,
     };
     match (result, interrupted) {
-        (Err(payload), _) | (Ok(_), Some(payload)) => resume_unwind(payload),
+        (Err(payload), _) | (Ok(_), Some(payload)) => cancel::raise(root.map(Root::current), payload),
         (Ok(_), None) if shared.panicked.get() => panic!("a scoped green thread panicked"),
         (Ok(value), None) => value,
     }
@@ -150,10 +150,9 @@ fn close(root: &Root, hub: &Hub, me: Fiber, shared: &Shared, kill_now: bool) -> 
             let report = root.take_deadlock().unwrap_or_default();
             deadlocks += 1;
             if deadlocks > PATIENCE {
-                eprintln!(
+                cancel::abort_with(&format_args!(
                     "greenling: the threads of a scope cannot be unwound, they block again when killed\n{report}"
-                );
-                std::process::abort();
+                ));
             }
             Box::new(report)
         } else if came.scope {

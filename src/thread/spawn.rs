@@ -24,7 +24,7 @@ use crate::switch::root::{Root, root, try_root};
 use crate::switch::stack::Slot;
 
 /// How a thread ended.
-pub(super) type Outcome<T> = Result<T, JoinError>;
+pub(crate) type Outcome<T> = Result<T, JoinError>;
 
 /// Why a [`join`](JoinHandle::join) has no result.
 pub struct JoinError {
@@ -38,6 +38,8 @@ enum Kind {
     Killed,
     /// It panicked, with this payload.
     Panicked(Box<dyn Any + Send>),
+    /// Its hub ended; whether it had started.
+    HubEnded(bool),
     /// The caller cannot wait for it, for this reason.
     Refused(String),
 }
@@ -49,13 +51,28 @@ impl JoinError {
     }
 
     /// The caller cannot wait.
-    pub(super) fn refused(why: impl fmt::Display) -> JoinError {
+    pub(crate) fn refused(why: impl fmt::Display) -> JoinError {
         JoinError { kind: Kind::Refused(why.to_string()) }
+    }
+
+    /// The thread's hub ended; `began`: the thread had started.
+    pub(crate) fn hub_ended(began: bool) -> JoinError {
+        JoinError { kind: Kind::HubEnded(began) }
+    }
+
+    /// It panicked.
+    pub(crate) fn panicked(payload: Box<dyn Any + Send>) -> JoinError {
+        JoinError { kind: Kind::Panicked(payload) }
     }
 
     /// Whether the thread was killed: by [`JoinHandle::kill`], its scope, or the end of its hub.
     pub fn is_killed(&self) -> bool {
-        matches!(self.kind, Kind::Killed)
+        matches!(self.kind, Kind::Killed | Kind::HubEnded(_))
+    }
+
+    /// Whether the thread, one of another hub, was killed or never started because that hub ended or was shut down.
+    pub fn is_hub_ended(&self) -> bool {
+        matches!(self.kind, Kind::HubEnded(_))
     }
 
     /// Whether the thread panicked.
@@ -96,6 +113,8 @@ impl fmt::Display for JoinError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {
             Kind::Killed => f.write_str("the green thread was killed"),
+            Kind::HubEnded(false) => f.write_str("the green thread never started: its hub has ended"),
+            Kind::HubEnded(true) => f.write_str("the green thread was killed: its hub has ended"),
             Kind::Panicked(_) => {
                 write!(f, "the green thread panicked: {}", self.panic_message().unwrap_or("(no message)"))
             }
@@ -231,7 +250,7 @@ fn stack_too_large() -> io::Error {
 
 /// A green thread's life, on its own stack: runs `f`, turns unwinding into an outcome, wakes who waits.
 #[inline]
-pub(super) fn live<F, T>(fiber: Fiber, f: F) -> Outcome<T>
+pub(crate) fn live<F, T>(fiber: Fiber, f: F) -> Outcome<T>
 where
     F: FnOnce() -> T,
 {

@@ -268,7 +268,7 @@ fn without_descriptors_it_serves_who_is_there_and_goes_on_later() {
 fn waiting(clients: &mut [TcpStream]) -> usize {
     let mut waiting = 0;
     for client in clients {
-        let patience = if waiting == 0 { Duration::from_millis(700) } else { Duration::from_millis(1) };
+        let patience = if waiting == 0 { Duration::from_secs(2) } else { Duration::from_millis(1) };
         client.set_read_timeout(Some(patience)).unwrap();
         client.write_all(b"?").unwrap();
         match client.read(&mut [0]) {
@@ -303,11 +303,11 @@ fn more_than_max_connections_wait_in_line() {
 
 #[test]
 fn a_silent_client_is_closed_after_the_idle_timeout() {
-    let server = Server::start(&["--idle-timeout", "1"]);
+    let server = Server::start(&["--idle-timeout", "3"]);
     let (mut silent, mut talkative) = (server.connect(), server.connect());
     echo(&mut silent, b"hello");
     let begin = Instant::now();
-    while begin.elapsed() < Duration::from_millis(2500) {
+    while begin.elapsed() < Duration::from_millis(4500) {
         echo(&mut talkative, b"bla");
         thread::sleep(Duration::from_millis(100));
     }
@@ -501,4 +501,91 @@ fn an_idle_client_costs_one_page() {
         let each = (many - few) as f64 / 400.0;
         assert!(each < 5.5, "{each} KiB for each idle client, with {args:?}");
     }
+}
+
+// ---- several hubs ---------------------------------------------------------------------------------------------------
+
+/// Three hubs, so that a client is as a rule not served where the terminal is.
+#[test]
+fn several_hubs_serve_one_port_and_quit_reaches_all_of_them() {
+    let (mut server, mut keyboard) = start_on_terminal(&["--hubs", "3"]);
+    let mut clients: Vec<TcpStream> = (0..60).map(|_| server.connect()).collect();
+    for (number, client) in clients.iter_mut().enumerate() {
+        echo(client, &noise(number as u64, 1000));
+    }
+    server.out.wait_for("(60 now)");
+    keyboard.write_all(b"quit\n").unwrap();
+    server.out.wait_for("for clients to leave (60 now)");
+    echo(&mut clients[59], b"still served");
+    drop(clients);
+    assert_eq!(server.process.wait().code(), Some(0));
+    server.out.wait_for("(0 now)");
+    assert!(server.err.all().is_empty(), "{:#?}", server.err.all());
+}
+
+#[test]
+fn the_limit_on_connections_holds_over_all_hubs() {
+    let server = Server::start(&["--hubs", "3", "--max-connections", "2"]);
+    let mut clients: Vec<TcpStream> = (0..12).map(|_| server.connect()).collect();
+    // Who is served depends on whose line is looked at first; how many does not.
+    for left in (2..=12).rev() {
+        let deadline = Instant::now() + PATIENCE;
+        let served = loop {
+            let served = served(&mut clients);
+            if served.len() == 2 {
+                break served;
+            }
+            assert!(Instant::now() < deadline, "{} of {left} are served", served.len());
+        };
+        // One that is served leaves, and somebody gets in, wherever it waits.
+        drop(clients.remove(served[0]));
+        if left == 2 {
+            break;
+        }
+    }
+    drop(clients);
+    server.out.wait_for("(0 now)");
+    assert!(!server.out.all().iter().any(|line| line.contains("(3 now)")));
+    assert!(server.err.all().is_empty());
+}
+
+/// Which clients get an answer.
+fn served(clients: &mut [TcpStream]) -> Vec<usize> {
+    let mut served = Vec::new();
+    for (number, client) in clients.iter_mut().enumerate() {
+        client.set_nonblocking(false).unwrap();
+        client.write_all(b"?").unwrap();
+        client.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+        if client.read(&mut [0; 64]).is_ok_and(|n| n > 0) {
+            served.push(number);
+        }
+    }
+    served
+}
+
+#[test]
+fn after_the_grace_several_hubs_close_who_is_left() {
+    let (mut server, mut keyboard) = start_on_terminal(&["--hubs", "2", "--grace", "200ms"]);
+    let mut clients: Vec<TcpStream> = (0..20).map(|_| server.connect()).collect();
+    clients.iter_mut().for_each(|client| echo(client, b"hello"));
+    keyboard.write_all(b"quit\n").unwrap();
+    for client in &mut clients {
+        assert!(matches!(client.read(&mut [0]), Ok(0) | Err(_)));
+    }
+    assert_eq!(server.process.wait().code(), Some(0));
+    server.out.wait_for("stopped");
+    let closed = server.out.all().iter().filter(|line| line.contains("closed since the server stops")).count();
+    assert_eq!(closed, 20);
+}
+
+#[test]
+fn zero_hubs_are_one_per_processor() {
+    let server = Server::start(&["--hubs", "0", "--quiet"]);
+    let mut clients: Vec<TcpStream> = (0..8).map(|_| server.connect()).collect();
+    clients.iter_mut().for_each(|client| echo(client, b"hello"));
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", server.process.0.id())).unwrap().count();
+    assert_eq!(tasks, thread::available_parallelism().unwrap().get());
+    let wrong = run("echo_server", &["--hubs", "many"], b"");
+    assert_eq!(wrong.status.code(), Some(2));
+    assert!(wrong.stderr.contains("--hubs many: not a whole number"), "{}", wrong.stderr);
 }

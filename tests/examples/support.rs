@@ -27,7 +27,7 @@ fn built_examples() -> PathBuf {
     let folder = profile.join("examples");
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let sources = newest(&root.join("src")).max(newest(&root.join("examples")));
-    let names = ["greenlet_ping_pong", "spawn_join", "sleep_interleave", "echo_server", "echo_client"];
+    let names = ["greenlet_ping_pong", "spawn_join", "sleep_interleave", "echo_server", "echo_client", "server_models"];
     let fresh = |name| {
         let built = folder.join(name).metadata().and_then(|program| program.modified());
         built.is_ok_and(|built| built > sources)
@@ -173,7 +173,7 @@ impl Lines {
     }
 }
 
-/// A running `echo_server`.
+/// A running `echo_server`, or another server that prints where it listens.
 pub(crate) struct Server {
     pub(crate) process: Running,
     pub(crate) addr: SocketAddr,
@@ -190,7 +190,11 @@ impl Server {
     }
 
     pub(crate) fn start_with(args: &[&str], prepare: impl FnOnce(&mut Command)) -> Server {
-        let mut command = Command::new(example("echo_server"));
+        Server::start_program("echo_server", args, prepare)
+    }
+
+    pub(crate) fn start_program(name: &str, args: &[&str], prepare: impl FnOnce(&mut Command)) -> Server {
+        let mut command = Command::new(example(name));
         if !args.contains(&"--addr") {
             command.args(["--addr", "127.0.0.1:0"]);
         }

@@ -1,0 +1,50 @@
+//! Shows one client at a time: every call waits, and whoever else connects stays in line until the first client leaves.
+//! The next rung, `process`, gives each client somebody of its own who waits.
+//!
+//! ```text
+//!   accept ---> recv ---> send ---> recv ... 0 bytes ---> accept
+//!     waits       waits     waits                           the second client gets its turn here
+//! ```
+#![forbid(unsafe_code)]
+
+use std::io;
+
+use crate::shared::{BUFFER, Listener, Service, Socket};
+
+/// Serves one client after the other.
+pub(crate) fn serve(listener: Listener, service: Service) -> io::Result<()> {
+    loop {
+        let Some((socket, peer)) = listener.accept(&service)? else { continue };
+        let mut received = 0;
+        let how = converse(&socket, &service, &mut received);
+        drop(socket);
+        // Mended: in the documents an error, such as a reset by this client, ends the server for all the others.
+        service.left(peer, received, how);
+    }
+}
+
+/// All that one client gets: straight-line code, with its state in local variables. `process` and `thread` run the same
+/// function, and `green` has it almost to the letter.
+pub(crate) fn converse(socket: &Socket, service: &Service, received: &mut u64) -> io::Result<()> {
+    let mut buffer = [0; BUFFER];
+    loop {
+        let count = socket.recv(&mut buffer)?;
+        if count == 0 {
+            return Ok(());
+        }
+        *received += count as u64;
+        send_all(socket, service.answer(&buffer[..count]))?;
+    }
+}
+
+/// Sends all of `bytes`.
+//
+// Mended: the documents call `send` once. It may take less than it is given, and then the rest of the answer is lost; on
+// a blocking socket that happens when a signal comes, which is rare enough to be found by the users.
+fn send_all(socket: &Socket, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let count = socket.send(bytes)?;
+        bytes = &bytes[count..];
+    }
+    Ok(())
+}

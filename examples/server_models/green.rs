@@ -1,0 +1,82 @@
+//! Shows green threads: the program of `thread`, with `greenling` in place of `std`. Calls that would wait let another
+//! green thread run; the loop, the switches and the bookkeeping of the rungs before are in the library. The top of the
+//! ladder for one CPU; what is left to mend is that there are others.
+//!
+//! ```text
+//!   main           accept ---> spawn ---> accept ...
+//!                                |
+//!   green thread                 +------> converse, close the socket
+//! ```
+#![forbid(unsafe_code)]
+
+use std::fs::File;
+use std::io::{self, ErrorKind, Write};
+use std::net::SocketAddr;
+
+use greenling::net::{TcpListener, TcpStream};
+use greenling::{sleep, thread::Builder};
+
+use crate::shared::{BACK_OFF, Listener, SPARE, Service, out_of_descriptors};
+
+/// Spawns for each client.
+pub(crate) fn serve(listener: Listener, service: Service) -> io::Result<()> {
+    let listener = TcpListener::from(std::net::TcpListener::from(listener.into_fd()));
+    let mut spare = File::open(SPARE).ok();
+    loop {
+        match listener.accept() {
+            Ok((stream, peer)) => welcome(stream, peer, service),
+            // As in `shared.rs`: the spare descriptor is for the one who comes next.
+            Err(error) if out_of_descriptors(&error) && spare.take().is_some() => {
+                let next = listener.accept();
+                spare = File::open(SPARE).ok();
+                match next {
+                    Ok((stream, peer)) if spare.is_some() => welcome(stream, peer, service),
+                    Ok((stream, peer)) => {
+                        service.refused(peer, error);
+                        drop(stream);
+                        spare = File::open(SPARE).ok();
+                    }
+                    Err(_) => {}
+                }
+            }
+            Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
+            // Green: the others go on meanwhile.
+            Err(_) => sleep(BACK_OFF),
+        }
+    }
+}
+
+/// Gives a client its green thread.
+fn welcome(stream: TcpStream, peer: SocketAddr, service: Service) {
+    service.came(peer);
+    // Fails only if the client has gone again, and then reading will say so.
+    let _ = stream.set_nodelay(true);
+    let spawned = Builder::new().spawn(move || {
+        let mut received = 0;
+        // Mended: in the documents' gevent server an error, such as a reset, skips the line that closes the connection.
+        let how = converse(&stream, &service, &mut received);
+        drop(stream);
+        service.left(peer, received, how);
+    });
+    if let Err(error) = spawned {
+        service.refused(peer, error);
+    }
+}
+
+/// All that one client gets. `read_with` lends a buffer for as long as there is something in it, so that an idle client
+/// has none.
+fn converse(stream: &TcpStream, service: &Service, received: &mut u64) -> io::Result<()> {
+    loop {
+        let count = stream.read_with(|input| -> io::Result<usize> {
+            if !input.is_empty() {
+                let mut stream = stream;
+                stream.write_all(service.answer(input))?;
+            }
+            Ok(input.len())
+        })??;
+        if count == 0 {
+            return Ok(());
+        }
+        *received += count as u64;
+    }
+}

@@ -1,0 +1,70 @@
+//! Locks and signals between the green threads of one OS thread, shaped like `std::sync`.
+//!
+//! Green threads never run at the same time, so a `Cell` or `RefCell` protects what is changed between two blocking calls.
+//! What is here is for those who *wait*: for a lock that is held over a blocking call, for a permit, for a signal.
+//!
+//! ```
+//! use greenling::{sync::Semaphore, thread};
+//!
+//! let connections = Semaphore::new(2); // two at a time
+//! thread::scope(|s| {
+//!     for _ in 0..5 {
+//!         s.spawn(|| {
+//!             let _permit = connections.acquire();
+//!             thread::yield_now();
+//!         });
+//!     }
+//! });
+//! ```
+//!
+//! | std | here | difference |
+//! |---|---|---|
+//! | `Mutex`, `RwLock` | same | first come, first served; a kill does not poison; `lock_timeout`, `read_timeout`, `write_timeout` |
+//! | `Condvar`, `Barrier` | same | first come, first served; a thread that is killed while it waits was never there |
+//! | `Once`, `OnceLock` | same | if the initialiser is killed, the next one takes its turn |
+//! | `LazyLock` | same | the initialiser is not interrupted |
+//! | `PoisonError`, `TryLockError`, `LockResult`, `TryLockResult` | std's, re-exported | |
+//! | – | [`Semaphore`], [`Event`], [`AsyncResult`], [`WaitGroup`] | |
+//! | `Arc`, `Weak`, `atomic` | std's; `Rc` and `Cell` are enough | |
+//!
+//! # What all of them promise
+//!
+//! * They stay on their OS thread: none is `Send` or `Sync`, which the compiler checks.
+//! * First come, first served. What is released belongs to the first waiter from that moment on, and nobody who comes
+//!   before it runs can take it. The price is a switch for each release of a lock that several threads want all the time.
+//! * Nothing is lost: a waiter that is killed or times out after it was chosen passes on what it got. A release that comes
+//!   in the same turn as the end of a call's own time limit wins.
+//! * An operation that need not wait does not switch, does not allocate, and works also while the thread unwinds.
+//! * **While the thread unwinds** from a panic or kill it cannot wait (see [`thread`](crate::thread#how-a-thread-ends)). A call
+//!   that has a time limit then returns as if the time was up; one that has none panics with who wants what from whom, and a
+//!   panic in a destructor that unwinding called ends the process. So in destructors use the `try_` form of locks.
+//! * A thread that would wait for itself panics where that can be told; other deadlocks are in the report that main gets, with
+//!   the holders of the locks.
+
+mod async_result;
+mod barrier;
+mod condvar;
+mod event;
+mod lazy_lock;
+mod line;
+mod mutex;
+mod once;
+mod once_lock;
+mod poison;
+mod rwlock;
+mod semaphore;
+mod wait_group;
+
+pub use std::sync::{LockResult, PoisonError, TryLockError, TryLockResult};
+
+pub use async_result::AsyncResult;
+pub use barrier::{Barrier, BarrierWaitResult};
+pub use condvar::{Condvar, WaitTimeoutResult};
+pub use event::Event;
+pub use lazy_lock::LazyLock;
+pub use mutex::{Mutex, MutexGuard};
+pub use once::{Once, OnceState};
+pub use once_lock::OnceLock;
+pub use rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+pub use semaphore::{ReleaseError, Semaphore, SemaphorePermit};
+pub use wait_group::{WaitGroup, WaitGroupDone};

@@ -1,0 +1,77 @@
+//! The server models of `examples/server_models/`, each held to the same promises.
+//!
+//! `cases.rs` has one function per promise, which takes the model; the macro below makes a test of each, for each model.
+//! What a model cannot do by its nature is part of its row in `Model`, and asserted as such by the same case.
+// Child processes with descriptors and limits of their own have no safe counterpart in std.
+#![allow(unsafe_code)]
+
+mod cases;
+mod own;
+#[allow(dead_code, reason = "made for the tests of the examples, which need all of it")]
+#[path = "../examples/support.rs"]
+mod support;
+
+/// What to expect of a model.
+#[derive(Clone, Copy)]
+struct Model {
+    /// What `--model` calls it.
+    name: &'static str,
+    /// Serves more than one client at a time.
+    concurrent: bool,
+    /// Sleeps while nobody wants anything.
+    sleeps: bool,
+    /// A process per client: descriptors are no limit.
+    forks: bool,
+}
+
+/// A model as most are.
+const fn model(name: &'static str) -> Model {
+    Model { name, concurrent: true, sleeps: true, forks: false }
+}
+
+/// Makes a module of tests for each model.
+macro_rules! models {
+    ($($module:ident: $model:expr,)*) => {
+        /// All of them, simplest first.
+        const MODELS: &[Model] = &[$($model),*];
+        $(mod $module { models!(@cases $model;
+            it_answers_two_clients_in_turn
+            it_thanks_for_every_message
+            it_serves_two_hundred_that_come_at_once
+            it_returns_a_message_larger_than_its_buffer
+            it_returns_split_writes_as_they_come
+            it_returns_bytes_that_are_no_text
+            it_answers_all_before_a_half_closed_connection_ends
+            it_survives_a_reset_in_mid_message
+            it_bounds_what_it_keeps_for_a_client_that_never_reads
+            it_sends_what_it_kept_to_a_client_that_has_ended
+            it_forgets_clients_that_left
+            it_refuses_a_client_without_descriptor_and_goes_on
+            it_ends_on_sigterm_and_sigint_with_all_its_clients
+            it_starts_again_at_once_on_the_same_port
+            it_sleeps_while_nobody_wants_anything_or_is_known_not_to
+        ); })*
+    };
+    (@cases $model:expr; $($case:ident)*) => {
+        $(#[test]
+        fn $case() {
+            #[allow(unused_imports, reason = "a row may need either")]
+            use crate::{Model, model};
+            crate::cases::$case($model);
+        })*
+    };
+}
+
+models! {
+    blocking: Model { concurrent: false, ..model("blocking") },
+    process: Model { forks: true, ..model("process") },
+    thread: model("thread"),
+    nonblocking: Model { sleeps: false, ..model("nonblocking") },
+    select: model("select"),
+    select_stdin: model("select-stdin"),
+    poll: model("poll"),
+    epoll_lt: model("epoll-lt"),
+    epoll_et: model("epoll-et"),
+    greenlet: model("greenlet"),
+    green: model("green"),
+}
