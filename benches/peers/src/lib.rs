@@ -282,3 +282,44 @@ fn field(file: &str, name: &str) -> u64 {
     let line = text.lines().find_map(|line| line.strip_prefix(name)).expect("the field is there");
     line.split_whitespace().next().and_then(|number| number.parse::<u64>().ok()).expect("a number of kB") * 1024
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[test]
+    fn the_first_run_never_counts() {
+        let warm = Cell::new(false);
+        let slow_at_first = |units| Duration::from_nanos(units * if warm.replace(true) { 10 } else { 1_000_000 });
+        assert_eq!(settle(Duration::from_millis(1), 1, slow_at_first), 10.0);
+    }
+
+    #[test]
+    fn the_run_that_counts_fills_the_budget() {
+        let budget = Duration::from_millis(5);
+        let last = Cell::new(Duration::ZERO);
+        let each = settle(budget, 1000, |batches| {
+            last.set(Duration::from_nanos(batches * 1000 * 7));
+            last.get()
+        });
+        assert_eq!(each, 7.0);
+        assert!(last.get() >= budget, "{last:?}");
+    }
+
+    #[test]
+    fn a_gate_opens_for_all_and_times_up_to_the_last() {
+        let gate = Gate::new();
+        gate.arrive();
+        assert!(gate.opens(2).is_none());
+        gate.arrive();
+        let start = gate.opens(2).expect("both are there");
+        gate.leave();
+        assert!(!gate.is_left());
+        std::thread::sleep(Duration::from_millis(2));
+        gate.leave();
+        assert!(gate.is_left());
+        assert!(gate.took(start) >= Duration::from_millis(2));
+    }
+}
