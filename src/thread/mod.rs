@@ -200,6 +200,7 @@ pub fn park_timeout(timeout: Duration) {
 }
 
 /// [`park`] with a deadline in monotonic nanoseconds.
+#[inline(always)]
 fn park_until(deadline: u64) {
     let Some(root) = try_root() else { return };
     match take_permit(root, deadline) {
