@@ -66,6 +66,7 @@ impl<T> Inbox<T> {
     }
 
     /// Whether there is no message.
+    #[cfg(test)]
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.queue.is_empty()

@@ -15,15 +15,10 @@
 
 #![forbid(unsafe_code)]
 
-#[allow(dead_code)]
 pub(crate) mod bell;
-#[allow(dead_code)]
 pub(crate) mod inbox;
-#[allow(dead_code)]
 pub(crate) mod run_queue;
-#[allow(dead_code)]
 pub(crate) mod slab;
 #[cfg(test)]
 pub(crate) mod test_random;
-#[allow(dead_code)]
 pub(crate) mod timer_wheel;

@@ -144,6 +144,7 @@ impl<T> Slab<T> {
     }
 
     /// The key's value, if it is still there.
+    #[cfg(test)]
     #[inline]
     pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
         match self.slots.get_mut(key.index as usize)? {
@@ -171,6 +172,7 @@ impl<T> Slab<T> {
     }
 
     /// Whether there is no value.
+    #[cfg(test)]
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.len == 0

@@ -164,6 +164,7 @@ impl<T: Copy> TimerWheel<T> {
     }
 
     /// How many entries there are.
+    #[cfg(test)]
     #[inline]
     pub(crate) fn len(&self) -> usize {
         self.len
@@ -219,6 +220,7 @@ impl<T: Copy> TimerWheel<T> {
     }
 
     /// When the entry is due. `None` if it was fired or cancelled already.
+    #[cfg(test)]
     #[inline]
     pub(crate) fn deadline(&self, key: TimerKey) -> Option<u64> {
         Some(self.find(key)?.deadline)

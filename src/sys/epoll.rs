@@ -136,11 +136,6 @@ impl Events {
         Events { buffer: vec![libc::epoll_event { events: 0, u64: 0 }; capacity].into(), len: 0 }
     }
 
-    /// How many events one wait can return.
-    pub(crate) fn capacity(&self) -> usize {
-        self.buffer.len()
-    }
-
     /// The tokens and the readiness that the last wait brought.
     #[inline]
     pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = (u64, Ready)> {

@@ -61,6 +61,7 @@ impl EventFd {
     /// # Panics
     ///
     /// As [`EventFd::ring`].
+    #[cfg(test)]
     pub(crate) fn drain(&self) -> u64 {
         let mut rings = 0_u64;
         loop {

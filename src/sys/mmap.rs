@@ -55,6 +55,7 @@ pub(crate) enum GuardKind {
 /// # Panics
 ///
 /// If the variable has another value.
+#[cfg(test)]
 pub(crate) fn guard_kind() -> GuardKind {
     chosen_guard().0
 }
@@ -299,6 +300,7 @@ impl Mapping {
     /// # Panics
     ///
     /// If the range is not whole pages of this mapping.
+    #[cfg(test)]
     pub(crate) fn resident(&self, offset: usize, len: usize, out: &mut Vec<bool>) -> io::Result<()> {
         self.scan(offset, len, |_, resident| {
             out.push(resident);
@@ -311,6 +313,7 @@ impl Mapping {
     /// # Errors and panics
     ///
     /// As [`Mapping::resident`].
+    #[cfg(test)]
     pub(crate) fn count_resident(&self, offset: usize, len: usize) -> io::Result<usize> {
         let mut count = 0;
         self.scan(offset, len, |_, resident| {

@@ -26,25 +26,15 @@
 
 use std::io;
 
-// Each `allow` goes when the layers above use the whole file.
 pub(crate) mod affinity;
-#[allow(dead_code)]
 pub(crate) mod clock;
-#[allow(dead_code)]
 pub(crate) mod epoll;
-#[allow(dead_code)]
 pub(crate) mod eventfd;
-#[allow(dead_code)]
 pub(crate) mod fork;
-#[allow(dead_code)]
 pub(crate) mod mmap;
-#[allow(dead_code)]
 pub(crate) mod prefetch;
-#[allow(dead_code)]
 pub(crate) mod signal;
-#[allow(dead_code)]
 mod sockaddr;
-#[allow(dead_code)]
 pub(crate) mod socket;
 #[cfg(test)]
 mod testing;
