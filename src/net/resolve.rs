@@ -16,17 +16,17 @@
 //!   that wait for `WORK`. Upheld by `submit` and `work`, under the lock.
 #![forbid(unsafe_code)]
 
-use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use crate::runtime::hub::hub;
 use crate::runtime::mail::{Letter, Mail};
-use crate::runtime::park::{NEVER, park};
+use crate::runtime::park::{Counted, NEVER, park};
+use crate::runtime::remote::lock;
 use crate::switch::cancel;
 use crate::switch::fiber::Reason;
 use crate::switch::root::Parcel;
@@ -71,11 +71,6 @@ static QUEUE: Mutex<Queue> = Mutex::new(Queue { jobs: VecDeque::new(), threads: 
 /// Rung once for each job that an idle thread should take.
 static WORK: Condvar = Condvar::new();
 
-/// A lock whose holders do not panic while they hold it.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Looks up a name; the running green thread waits, others run.
 ///
 /// # Errors
@@ -93,8 +88,7 @@ fn on_other_thread(run: impl FnOnce() -> Found + Send + 'static) -> Found {
     }
     let me = root.current();
     let answer = Arc::new(Answer(Mutex::new(None)));
-    hub.jobs.set(hub.jobs.get() + 1);
-    let _counted = Counted(&hub.jobs);
+    let _counted = Counted::in_count(&hub.jobs);
     submit(Job {
         run: Box::new(run),
         answer: Arc::clone(&answer),
@@ -108,15 +102,6 @@ fn on_other_thread(run: impl FnOnce() -> Found + Send + 'static) -> Found {
         }
         park(root, hub, me, Reason::Job("a name lookup"), NEVER)
             .map_err(|obstacle| io::Error::other(obstacle.to_string()))?;
-    }
-}
-
-/// Counts a job of the hub, also if a kill unwinds its waiter.
-struct Counted<'a>(&'a Cell<usize>);
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
     }
 }
 

@@ -13,6 +13,7 @@
 //! kept apart from the wake-ups of other calls, so an unpark during a socket read is not lost.
 #![forbid(unsafe_code)]
 
+use std::cell::Cell;
 use std::io;
 
 use super::hub::{Hub, hub_of};
@@ -118,8 +119,7 @@ pub(crate) fn park_uninterrupted(root: &Root, hub: &Hub, me: Fiber, reason: Reas
 pub(crate) fn take_permit(root: &'static Root, deadline: u64) -> io::Result<bool> {
     let hub = hub_of(root)?;
     let me = root.current();
-    hub.parked.set(hub.parked.get() + 1);
-    let _parked = Parked(hub);
+    let _parked = Counted::in_count(&hub.parked);
     loop {
         if me.permit.take() {
             return Ok(true);
@@ -132,11 +132,21 @@ pub(crate) fn take_permit(root: &'static Root, deadline: u64) -> io::Result<bool
     }
 }
 
-/// Counts a fiber in `thread::park`, also if a kill unwinds it.
-struct Parked<'a>(&'a Hub);
+/// One more in a count of waiting fibers, until it is dropped: also if a kill unwinds the wait.
+pub(crate) struct Counted<'a>(&'a Cell<usize>);
 
-impl Drop for Parked<'_> {
+impl Counted<'_> {
+    /// Counts the caller.
+    #[inline]
+    pub(crate) fn in_count(count: &Cell<usize>) -> Counted<'_> {
+        count.set(count.get() + 1);
+        Counted(count)
+    }
+}
+
+impl Drop for Counted<'_> {
+    #[inline]
     fn drop(&mut self) {
-        self.0.parked.set(self.0.parked.get() - 1);
+        self.0.set(self.0.get() - 1);
     }
 }

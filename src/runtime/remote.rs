@@ -13,12 +13,11 @@
 //! once more for nothing. So every wait here is a loop.
 #![forbid(unsafe_code)]
 
-use std::cell::Cell;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::hub::{Hub, existing_hub_of};
 use super::mail::{Letter, Mail};
-use super::park::{Wake, park};
+use super::park::{Counted, Wake, park};
 use crate::switch::cancel::Obstacle;
 use crate::switch::fiber::{Fiber, Reason};
 use crate::switch::root::{Parcel, Root, existing_root};
@@ -45,9 +44,7 @@ impl Waiter {
 
     /// Lets it look again: at once on its own OS thread, else by a letter.
     pub(crate) fn wake(&self) {
-        if is_here(&self.mail)
-            && let Some(root) = existing_root()
-        {
+        if let Some(root) = root_of(&self.mail) {
             if let Some(fiber) = root.open(self.fiber)
                 && matches!(fiber.reason.get(), Reason::Remote(_))
             {
@@ -59,9 +56,16 @@ impl Waiter {
     }
 }
 
+/// The calling OS thread's root, if `mail` is its hub's.
+#[inline]
+pub(crate) fn root_of(mail: &Arc<Mail>) -> Option<&'static Root> {
+    let root = existing_root()?;
+    Arc::ptr_eq(existing_hub_of(root)?.mail(), mail).then_some(root)
+}
+
 /// Whether this is the mail of the calling OS thread's hub.
 pub(crate) fn is_here(mail: &Arc<Mail>) -> bool {
-    existing_root().and_then(existing_hub_of).is_some_and(|hub| Arc::ptr_eq(hub.mail(), mail))
+    root_of(mail).is_some()
 }
 
 /// Parks until a [`Waiter`] of `me` is woken. With `foreign` somebody outside may do that, and so it is no deadlock.
@@ -79,18 +83,6 @@ pub(crate) fn wait(
     foreign: bool,
     deadline: u64,
 ) -> Result<Wake, Obstacle> {
-    let _counted = foreign.then(|| {
-        hub.jobs.set(hub.jobs.get() + 1);
-        Counted(&hub.jobs)
-    });
+    let _counted = foreign.then(|| Counted::in_count(&hub.jobs));
     park(root, hub, me, Reason::Remote(what), deadline)
-}
-
-/// Counts a fiber that waits for another hub, also if a kill unwinds it.
-struct Counted<'a>(&'a Cell<usize>);
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
-    }
 }

@@ -20,7 +20,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::hub::hub_of;
-use super::park::{NEVER, Wake, park};
+use super::park::{Counted, NEVER, Wake, park};
 use super::reactor::{Direction, Registration};
 use crate::switch::cancel;
 use crate::switch::fiber::{Fiber, Reason, attention};
@@ -228,9 +228,7 @@ impl<F: AsFd> Source<F> {
             Direction::Write => Reason::Write(fd),
         };
         turn.place.get_or_insert_with(|| self.registration.waiters(turn.direction).join(me));
-        let waiting = &hub.reactor().waiting;
-        waiting.set(waiting.get() + 1);
-        let _counted = Counted(waiting);
+        let _counted = Counted::in_count(&hub.reactor().waiting);
         let woken = park(root, hub, me, reason, until);
         me.io_credit.set(IO_CREDIT);
         match woken {
@@ -275,16 +273,6 @@ impl<F: AsFd> Drop for Source<F> {
     #[inline]
     fn drop(&mut self) {
         self.leave();
-    }
-}
-
-/// Takes one off the count of fibers that wait for descriptors.
-struct Counted<'a>(&'a Cell<usize>);
-
-impl Drop for Counted<'_> {
-    #[inline]
-    fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
     }
 }
 

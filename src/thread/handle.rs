@@ -4,10 +4,11 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::runtime::hub::{Hub, existing_hub_of};
+use crate::runtime::hub::Hub;
 use crate::runtime::mail::{Letter, Mail};
+use crate::runtime::remote::root_of;
 use crate::switch::fiber::Fiber;
-use crate::switch::root::{Parcel, Root, existing_root};
+use crate::switch::root::{Parcel, Root};
 
 /// A green thread's identity: unique in the process, never reused.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -72,10 +73,7 @@ impl Thread {
     /// May switch: no.
     pub fn unpark(&self) {
         let Some(mail) = &self.mail else { return };
-        if let Some(root) = existing_root()
-            && let Some(hub) = existing_hub_of(root)
-            && Arc::ptr_eq(hub.mail(), mail)
-        {
+        if let Some(root) = root_of(mail) {
             if let Some(fiber) = root.open(self.fiber) {
                 root.give_permit(fiber);
             }
