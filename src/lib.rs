@@ -78,6 +78,7 @@ mod hubs;
 mod interrupt;
 pub mod io;
 pub mod net;
+pub mod offload;
 mod pure;
 mod runtime;
 mod switch;

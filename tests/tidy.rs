@@ -59,6 +59,7 @@ const RANKS: &[(&str, u32, &str)] = &[
     // What users call, on park and source alone.
     ("interrupt.rs", 11, ""),
     ("thread/", 11, "thread"),
+    ("offload/", 11, "offload"),
     ("hub.rs", 12, "hub"),
     ("hub/", 12, "hub"),
     ("hubs.rs", 13, ""),
