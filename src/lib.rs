@@ -21,13 +21,15 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 //!
-//! There is no `run` and no `block_on`: a blocking call in `main` runs the hub until it can return.
+//! There is no `run`: a blocking call in `main` runs the hub until it can return.
 //!
 //! # What is where
 //!
 //! * [`spawn`], [`sleep`], [`yield_now`] and [`thread`]: green threads, shaped like `std::thread`.
 //! * [`Greenlet`]: explicit switches with values, as in Python's greenlet.
 //! * [`net`]: TCP, shaped like `std::net`.
+//! * [`fs`]: files, shaped like `std::fs`; [`offload`] and [`blocking`]: whatever else blocks or computes, on OS threads.
+//! * [`block_on`]: waits for a future as for anything else. Join handles are futures, too.
 //! * [`io`]: `std::io`, with a green `stdin`.
 //! * [`sync`]: `std::sync` for green threads, with semaphores, events and wait groups.
 //! * [`timeout`], [`shield`], [`no_switch`]: limits on waiting.
@@ -60,8 +62,8 @@
 //! | 0 | `sys/` | the kernel seam | `libc`, nothing of the crate |
 //! | 1 to 6 | `switch/` | stacks, fibers, the root loop, greenlets | `corosensei` |
 //! | 7 to 10 | `runtime/` | reactor, mail, reports; hub; park; source, remote | `crossbeam-queue` |
-//! | 11 | `interrupt.rs`, `thread/` | what programs call | |
-//! | 12 | `net/`, `io/`, `sync/`, `hub.rs`, `hub/` | sockets, stdin and locks with std's methods; the hub, this one and others | |
+//! | 11 | `interrupt.rs`, `thread/`, `offload/` | what programs call | |
+//! | 12 | `net/`, `io/`, `fs/`, `sync/`, `bridge.rs`, `hub.rs`, `hub/` | sockets, stdin, files and locks with std's methods; futures; the hub, this one and others | |
 //! | 13 | `hubs.rs` | many hubs at once | |
 //!
 //! `tests/tidy.rs` has the rank of each file, and checks the imports.
@@ -73,6 +75,8 @@
 #[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
 compile_error!("greenling runs on Linux on x86-64 and aarch64 only: it needs epoll, eventfd and madvise guards");
 
+mod bridge;
+pub mod fs;
 pub mod hub;
 mod hubs;
 mod interrupt;
@@ -86,8 +90,10 @@ pub mod sync;
 mod sys;
 pub mod thread;
 
+pub use bridge::block_on;
 pub use hubs::{Hubs, RunningHubs};
 pub use interrupt::{TimeoutError, no_switch, shield, timeout};
+pub use offload::blocking;
 pub use switch::cancel::GreenletExit;
 pub use switch::greenlet::{
     Greenlet, GreenletId, GreenletState, ParentError, SwitchError, SwitchErrorKind, TraceEvent, TraceKind,

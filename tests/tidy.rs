@@ -65,6 +65,8 @@ const RANKS: &[(&str, u32, &str)] = &[
     ("hubs.rs", 13, ""),
     ("net/", 12, "net"),
     ("io/", 12, "io"),
+    ("fs/", 12, "fs"),
+    ("bridge.rs", 12, ""),
     ("sync/", 12, "sync"),
     ("lib.rs", 99, ""),
 ];

@@ -50,7 +50,7 @@ mod tests {
     use super::*;
     use crate::runtime::hub::hub;
     use crate::runtime::remote::lock;
-        use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::{Arc, Barrier, Mutex, mpsc};
     use std::thread;
     use std::time::Duration;
@@ -129,9 +129,11 @@ mod tests {
         let _alone = lock(&ONE_AT_A_TIME);
         let (go, wait) = mpsc::channel::<()>();
         let (done, is_done) = mpsc::channel::<()>();
+        let (begun, has_begun) = mpsc::channel();
         let victim = crate::spawn(|| {
-            let result = crate::timeout(Duration::from_millis(1), || {
+            let result = crate::timeout(Duration::from_millis(200), || {
                 on_other_thread(move || {
+                    begun.send(()).unwrap();
                     let _ = wait.recv();
                     drop(done);
                     found(3)
@@ -146,12 +148,49 @@ mod tests {
             crate::yield_now();
         }
         assert_eq!(hub().unwrap().1.jobs.get(), 0);
+        has_begun.try_recv().expect("a fifth of a second is enough to begin");
         go.send(()).unwrap();
         let _ = is_done.recv();
         crate::sleep(Duration::from_millis(20));
         assert!(!victim.is_finished());
         victim.thread().unpark();
         assert_eq!(victim.join().unwrap(), 7);
+    }
+
+    #[test]
+    fn stuck_lookups_leave_the_other_places_to_others_and_their_waiters_free() {
+        let _alone = lock(&ONE_AT_A_TIME);
+        let (go, wait) = mpsc::channel::<()>();
+        let wait = Arc::new(Mutex::new(wait));
+        let (begun, has_begun) = mpsc::channel();
+        // As if no name server answered.
+        let stuck: Vec<_> = (1..MOST)
+            .map(|_| {
+                let (wait, begun) = (Arc::clone(&wait), begun.clone());
+                crate::spawn(move || {
+                    on_other_thread(move || {
+                        begun.send(()).unwrap();
+                        let _ = lock(&wait).recv();
+                        found(8)
+                    })
+                })
+            })
+            .collect();
+        for port in 0..20 {
+            assert_eq!(
+                on_other_thread(move || found(port)).unwrap(),
+                found(port).unwrap(),
+                "by the place that is left"
+            );
+        }
+        for _ in &stuck {
+            has_begun.recv().unwrap();
+        }
+        for waiter in stuck {
+            waiter.kill();
+            assert!(waiter.join().unwrap_err().is_killed(), "it need not wait for the lookup");
+        }
+        drop(go);
     }
 
     #[test]

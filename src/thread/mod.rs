@@ -17,6 +17,7 @@
 //! | `JoinHandle::join` | same | [`JoinError`] says killed or panicked, in place of a bare payload |
 //! | `JoinHandle::thread`, `is_finished` | same | |
 //! | – | [`JoinHandle::kill`] | unwinds the thread at its blocking call |
+//! | – | `handle.await`: [`JoinFuture`] | in a [`block_on`](crate::block_on) on the same OS thread |
 //! | `scope`, `Scope::spawn` | same | a body that panics or is killed kills the threads of its scope |
 //! | `current`, `Thread::{id, name, unpark}` | same | the handle is `Send`: any OS thread may `unpark` |
 //! | `park`, `park_timeout` | same | |
@@ -63,12 +64,15 @@
 //! | `fork` | the child has copies of the threads, which never run there; blocking calls fail with an error or panic that says so | `exec`, or fork before the first green thread |
 //! | `panic = "abort"` | nothing can unwind | kills answer false, timeouts are an error, threads that are suspended at the end are leaked |
 
+mod future;
 mod handle;
 mod scope;
 mod spawn;
 
 use std::time::{Duration, Instant};
 
+pub use future::JoinFuture;
+pub(crate) use future::wake_quietly;
 pub use handle::{Thread, ThreadId};
 pub use scope::{Scope, ScopedJoinHandle, scope};
 pub use spawn::{Builder, JoinError, JoinHandle, spawn};
