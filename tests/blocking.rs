@@ -7,13 +7,17 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use common::{Primitive, Subject, Wakes, five_properties};
 use greenling::net::{TcpListener, TcpStream};
+use greenling::offload::ThreadPool;
 use greenling::sync::{self, AsyncResult, Barrier, Condvar, Event, Mutex, Once, OnceLock, RwLock, WaitGroup};
 use greenling::thread::{self, JoinHandle, Thread, current, park, park_timeout, scope, sleep, spawn, yield_now};
-use greenling::{Greenlet, GreenletExit};
+use greenling::{Greenlet, GreenletExit, block_on, hub};
 
 #[test]
 fn sleep_has_the_five_properties() {
@@ -477,6 +481,116 @@ fn a_barrier_has_the_five_properties() {
         make: || {
             let barrier = leaked(Barrier::new(2));
             Subject::new(|| drop(format!("{:?}", barrier.wait())), || drop(spawn(|| barrier.wait())))
+        },
+    });
+}
+
+/// A job that ends when it is told. It cannot be interrupted, so it is for one waiter.
+fn job(pool: &'static ThreadPool) -> Subject {
+    let (end, wait) = mpsc::channel::<()>();
+    let wait = Arc::new(std::sync::Mutex::new(wait));
+    Subject::new(
+        move || {
+            let wait = Arc::clone(&wait);
+            pool.run(move || wait.lock().expect("one waiter").recv().expect("told"));
+        },
+        move || end.send(()).expect("it listens"),
+    )
+}
+
+#[test]
+fn a_job_on_another_os_thread_has_the_five_properties() {
+    let _guard = common::guard();
+    five_properties(&Primitive {
+        name: "offload",
+        wakes: Wakes::Only,
+        make: || job(leaked(ThreadPool::builder().max_threads(1).build())),
+    });
+    // In the queue, behind a job that waits for the wake-up.
+    five_properties(&Primitive {
+        name: "the queue of a pool",
+        wakes: Wakes::Only,
+        make: || {
+            let pool = leaked(ThreadPool::builder().max_threads(1).build());
+            let (end, wait) = mpsc::channel::<()>();
+            drop(spawn(|| pool.run(move || wait.recv())));
+            yield_now();
+            Subject::new(|| pool.run(|| ()), move || drop(end.send(())))
+        },
+    });
+}
+
+/// A flag to await; wakes in the order in which it was polled.
+#[derive(Default)]
+struct Awaited {
+    /// Whether it is set.
+    set: Cell<bool>,
+    /// Who polled.
+    wakers: RefCell<Vec<Waker>>,
+}
+
+#[test]
+fn block_on_has_the_five_properties() {
+    let _guard = common::guard();
+    five_properties(&Primitive {
+        name: "block_on",
+        wakes: Wakes::All,
+        make: || {
+            let flag = Rc::new(Awaited::default());
+            let theirs = Rc::clone(&flag);
+            let wait = move || {
+                block_on(std::future::poll_fn(|cx| {
+                    if theirs.set.get() {
+                        return Poll::Ready(());
+                    }
+                    theirs.wakers.borrow_mut().push(cx.waker().clone());
+                    Poll::Pending
+                }))
+            };
+            let wake = move || {
+                flag.set.set(true);
+                let wakers = flag.wakers.take();
+                wakers.into_iter().for_each(Waker::wake);
+            };
+            Subject::new(wait, wake)
+        },
+    });
+}
+
+#[test]
+fn awaiting_a_thread_has_the_five_properties() {
+    let _guard = common::guard();
+    five_properties(&Primitive {
+        name: "JoinFuture",
+        wakes: Wakes::Only,
+        make: || {
+            let thread = spawn(park);
+            let handle = thread.thread().clone();
+            let thread = RefCell::new(Some(thread));
+            let wait = move || {
+                let thread = thread.borrow_mut().take().expect("one waiter");
+                block_on(thread).expect("it only parks");
+            };
+            Subject::new(wait, move || handle.unpark())
+        },
+    });
+    five_properties(&Primitive {
+        name: "RemoteJoinFuture",
+        wakes: Wakes::Only,
+        make: || {
+            let told = Arc::new(AtomicBool::new(false));
+            let seen = Arc::clone(&told);
+            let thread = hub::handle().spawn(move || {
+                while !seen.load(Ordering::Relaxed) {
+                    yield_now();
+                }
+            });
+            let thread = RefCell::new(Some(thread));
+            let wait = move || {
+                let thread = thread.borrow_mut().take().expect("one waiter");
+                block_on(thread).expect("it only sleeps");
+            };
+            Subject::new(wait, move || told.store(true, Ordering::Relaxed))
         },
     });
 }
