@@ -216,11 +216,17 @@ fn the_result_of_a_killed_caller_is_dropped_once_by_who_made_it() {
 fn a_result_that_came_before_the_kill_is_dropped_by_the_caller() {
     let _guard = common::guard();
     let pool = pool(1);
+    let (go, wait) = mpsc::channel::<()>();
     let (dropped, drops) = mpsc::channel();
     let theirs = pool.clone();
-    let caller =
-        spawn(move || theirs.run(move || OnDrop::new(move || dropped.send(std::thread::current().id()).unwrap())));
+    let caller = spawn(move || {
+        theirs.run(move || {
+            let _ = wait.recv();
+            OnDrop::new(move || dropped.send(std::thread::current().id()).unwrap())
+        })
+    });
     yield_now();
+    drop(go);
     // The hub does not look at its mail meanwhile, so the caller does not run.
     while pool.stats().completed == 0 {
         std::thread::yield_now();

@@ -29,6 +29,9 @@ use crate::switch::fiber::drop_quietly;
 pub(super) trait Job: Send + Sync {
     /// Does it. The caller has taken it out of the queue, so this happens once.
     fn run(&self) -> Ended;
+
+    /// Lets the job's caller look, once the pool has counted the job.
+    fn wake(&self);
 }
 
 /// How a job ended that was taken out of the queue.
@@ -121,13 +124,15 @@ where
         let mut stage = lock(&self.stage);
         if matches!(*stage, Stage::Running) {
             *stage = Stage::Done(result);
-            drop(stage);
-            self.waiter.wake();
             Ended::Done { panicked }
         } else {
             drop(stage);
             drop_quietly(result);
             Ended::Abandoned { panicked }
         }
+    }
+
+    fn wake(&self) {
+        self.waiter.wake();
     }
 }

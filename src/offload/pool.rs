@@ -477,10 +477,16 @@ impl Shared {
                 state.totals.running += 1;
                 drop(state);
                 let ended = job.run();
-                drop(job);
                 state = lock(&self.state);
                 state.totals.running -= 1;
                 state.totals.count(ended);
+                drop(state);
+                // After the count, so that who has a result also finds it counted.
+                if let Ended::Done { .. } = ended {
+                    job.wake();
+                }
+                drop(job);
+                state = lock(&self.state);
                 continue;
             }
             if state.closed {
