@@ -515,7 +515,7 @@ fn a_job_on_another_os_thread_has_the_five_properties() {
             let (end, wait) = mpsc::channel::<()>();
             drop(spawn(|| pool.run(move || wait.recv())));
             yield_now();
-            Subject::new(|| pool.run(|| ()), move || drop(end.send(())))
+            Subject::new(|| pool.run(|| ()), move || end.send(()).expect("it listens"))
         },
     });
 }

@@ -277,9 +277,11 @@ fn a_thread_that_unwinds_gets_a_panic_unless_the_future_is_ready() {
 #[test]
 fn block_on_works_while_the_os_thread_ends() {
     let _guard = common::guard();
+    /// What is done in a destructor.
+    type Late = OnDrop<Box<dyn FnOnce()>>;
     thread_local! {
         /// Waits in its destructor.
-        static LATE: RefCell<Option<OnDrop<Box<dyn FnOnce()>>>> = const { RefCell::new(None) };
+        static LATE: RefCell<Option<Late>> = const { RefCell::new(None) };
     }
     let flag = Flag::default();
     let (theirs, (done, is_done)) = (flag.clone(), mpsc::channel());
@@ -387,7 +389,7 @@ fn a_join_handle_is_awaited_on_its_own_hub() {
 #[test]
 fn an_awaited_thread_that_panics_or_is_killed_says_so() {
     let _guard = common::guard();
-    let error = block_on(spawn(|| panic!("awaited"))).map(|()| ()).unwrap_err();
+    let error = block_on(spawn(|| -> () { panic!("awaited") })).unwrap_err();
     assert_eq!(error.panic_message(), Some("awaited"));
     let victim = spawn(park);
     let thread = victim.thread().clone();

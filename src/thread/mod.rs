@@ -55,8 +55,8 @@
 //!
 //! | what | why | instead |
 //! |---|---|---|
-//! | code that computes for long | nobody else on this OS thread runs | [`yield_now`] now and then |
-//! | blocking calls of std (`std::thread::sleep`, `std::sync::mpsc`, ..) | they block the OS thread | those of this crate |
+//! | code that computes for long | nobody else on this OS thread runs | [`blocking`](crate::blocking), or [`yield_now`] now and then |
+//! | blocking calls of std (`std::thread::sleep`, `std::sync::mpsc`, ..) | they block the OS thread | those of this crate, or [`blocking`](crate::blocking) |
 //! | a guard of `std::sync::Mutex` held over a blocking call | the next green thread that locks it blocks the OS thread, for ever | [`sync::Mutex`](crate::sync::Mutex) |
 //! | thread-locals used in an order like a stack's (scoped thread-locals, interpreters' locks) | another green thread gets in between | [`no_switch`](crate::no_switch) turns that into a panic |
 //! | C code that calls back into Rust that blocks | a kill or timeout would unwind C frames | [`shield`](crate::shield) around the call |

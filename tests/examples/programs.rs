@@ -1,4 +1,4 @@
-//! The three programs without a network.
+//! The programs without a network.
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
@@ -32,6 +32,22 @@ fn sleep_interleave_naps_all_at_once() {
     let took = begin.elapsed();
     // Five naps of each; fifteen would be three seconds.
     assert!((Duration::from_secs(1)..Duration::from_millis(2900)).contains(&took), "{took:?}");
+}
+
+#[test]
+fn offload_hash_lets_the_clock_tick_unless_it_hashes_in_place() {
+    let offloaded = run("offload_hash", &["--rounds", "500000"], b"");
+    let in_place = run("offload_hash", &["--rounds", "500000", "--in-place"], b"");
+    for ended in [&offloaded, &in_place] {
+        assert!(ended.status.success() && ended.stderr.is_empty(), "{ended:?}");
+        assert_eq!(ended.lines().len(), 5);
+    }
+    assert_eq!(offloaded.lines()[..4], in_place.lines()[..4], "the same hashes");
+    assert_eq!(in_place.lines()[4], "0 ticks meanwhile");
+    assert_ne!(offloaded.lines()[4], "0 ticks meanwhile");
+    // Known values of the first round.
+    let one = run("offload_hash", &["--rounds", "1"], b"");
+    assert_eq!(one.lines()[0], "1 becomes 89cd31291d2aefa4");
 }
 
 #[test]
@@ -121,6 +137,8 @@ fn wrong_arguments_get_one_clear_line_and_exit_code_2() {
         ("greenlet_ping_pong", &["--quiet=yes"], "yes"),
         ("sleep_interleave", &["--delay", "NaN"], "--delay NaN: not a duration"),
         ("sleep_interleave", &["stray"], "stray"),
+        ("offload_hash", &["--rounds", "0"], "--rounds 0: not a whole number, 1 or more"),
+        ("offload_hash", &["stray"], "stray"),
         ("echo_client", &["--adr", "x"], "--adr"),
         ("echo_server", &["--frobnicate"], "--frobnicate"),
         ("echo_server", &["stray"], "stray"),
@@ -146,7 +164,7 @@ fn wrong_arguments_get_one_clear_line_and_exit_code_2() {
 
 #[test]
 fn help_names_every_option() {
-    for name in ["greenlet_ping_pong", "sleep_interleave", "echo_server", "echo_client"] {
+    for name in ["greenlet_ping_pong", "sleep_interleave", "offload_hash", "echo_server", "echo_client"] {
         let ended = run(name, &["--help"], b"");
         assert_eq!(ended.status.code(), Some(0), "{ended:?}");
         assert!(ended.stderr.is_empty(), "{ended:?}");
