@@ -71,6 +71,9 @@ macro_rules! program {
             step!(fs::read_to_string(at("a")));
             step!(fs::write(at("bytes"), [0xff, 0xfe]));
             step!(fs::read_to_string(at("bytes")));
+            let mut text = String::from("kept");
+            step!(fs::File::open(at("bytes")).and_then(|mut file| file.read_to_string(&mut text)));
+            log.push(text);
             step!(fs::write(folder, "a directory"));
             step!(fs::copy(at("a"), at("b")));
             step!(fs::copy(at("none"), at("b")));

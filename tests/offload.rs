@@ -97,6 +97,29 @@ fn jobs_of_one_hub_run_at_the_same_time_and_others_meanwhile() {
 }
 
 #[test]
+fn two_jobs_do_not_count_on_the_same_idle_thread() {
+    let _guard = common::guard();
+    let pool = ThreadPool::builder().max_threads(4).idle_time(HOUR).build();
+    for round in 0..20 {
+        // One OS thread, or those of the rounds before, have nothing to do; a job more than that comes at once.
+        pool.run(|| ());
+        let threads = pool.stats().threads;
+        until("all are idle", || pool.stats().idle == threads);
+        let count = (threads + 1).min(4);
+        let barrier = Arc::new(Barrier::new(count));
+        let jobs: Vec<_> = (0..count)
+            .map(|_| {
+                let (pool, barrier) = (pool.clone(), Arc::clone(&barrier));
+                spawn(move || pool.run(move || barrier.wait().is_leader()))
+            })
+            .collect();
+        let leaders = jobs.into_iter().map(|job| job.join().unwrap());
+        assert_eq!(leaders.filter(|leader| *leader).count(), 1, "round {round}");
+    }
+    assert_eq!(pool.stats().threads, 4);
+}
+
+#[test]
 fn never_more_jobs_run_than_threads_may_and_the_rest_wait_in_order() {
     let _guard = common::guard();
     let pool = pool(3);
