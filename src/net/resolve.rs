@@ -1,12 +1,12 @@
 //! Name lookups: the one thing about sockets that has no non-blocking form, so OS threads do it.
 //!
-//! They have a pool of their own (see [`offload`](crate::offload)), so that lookups and other jobs do not wait for each other. At most [`MOST`] run
-//! at once; of those that are stuck, because no server answers, each takes one of these places until the C library gives
-//! up.
+//! They have a pool of their own (see [`offload`](crate::offload)), so that lookups and other jobs do not wait for each
+//! other. At most [`MOST`] run at once; one that is stuck, because no server answers, takes one of these places until the C
+//! library gives up.
 //!
-//! `getaddrinfo` is asked, as std does it, so `/etc/hosts`, `/etc/resolv.conf` and `/etc/nsswitch.conf` mean what they always mean. A
-//! caller that is killed or times out is free at once: a lookup that has not begun never will, one that has goes on, and
-//! its result is dropped.
+//! `getaddrinfo` is asked, as std does it, so `/etc/hosts`, `/etc/resolv.conf` and `/etc/nsswitch.conf` mean what they
+//! always mean. A caller that is killed or times out is free at once: a lookup that has not begun never will, one that has
+//! goes on, and its result is dropped.
 #![forbid(unsafe_code)]
 
 use std::io;

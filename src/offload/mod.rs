@@ -36,6 +36,9 @@
 //!
 //! A caller that waits for a job is no deadlock, whatever the job waits for.
 //!
+//! A job may use green threads itself: its OS thread then has a hub of its own. Join them before the job ends, since between
+//! two jobs that hub does not run.
+//!
 //! # Which pool
 //!
 //! [`blocking`] and [`fs`](crate::fs) share one pool in the process, [`default_pool`]; names have one of their own. A kind of

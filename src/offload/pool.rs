@@ -170,7 +170,7 @@ pub struct Stats {
     pub queued: usize,
     /// Jobs that run now, also those that nobody waits for any more.
     pub running: usize,
-    /// Jobs whose result, or panic, went to their caller.
+    /// Jobs that ended while their caller waited, with a result or a panic.
     pub completed: u64,
     /// Jobs that were given up before they began, because their caller was killed or timed out.
     pub cancelled: u64,
