@@ -114,7 +114,7 @@ fn block_on_allocates_once_and_not_for_each_poll() {
             }
             // Wakes itself, or is woken by another thread after a park.
             let waker = cx.waker().clone();
-            if left % 2 == 0 {
+            if left.is_multiple_of(2) {
                 waker.wake();
             } else {
                 drop(spawn(move || waker.wake()));
