@@ -70,7 +70,12 @@ impl<T> Future for JoinFuture<T> {
             return Poll::Ready(Err(JoinError::refused(error)));
         }
         assert!(fiber != root.current(), "a green thread cannot wait for its own end");
-        let earlier = fiber.set_awaiter(cx.waker().clone());
+        // Foreign code: it may let others run, and the thread end.
+        let waker = cx.waker().clone();
+        if let Some(outcome) = self.packet.take() {
+            return Poll::Ready(outcome);
+        }
+        let earlier = fiber.set_awaiter(waker);
         drop(earlier);
         Poll::Pending
     }
