@@ -126,11 +126,10 @@ impl Drop for Owner {
 ///
 /// ```
 /// use std::io::{Read, Write};
-/// use std::time::Duration;
 /// use greenling::process::{Command, Stdio};
 ///
 /// let mut child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-/// assert_eq!(child.wait_timeout(Duration::ZERO)?, None); // it runs
+/// assert_eq!(child.try_wait()?, None); // it runs
 /// child.stdin.take().unwrap().write_all(b"meow")?; // and then the end: `take` leaves nothing open
 /// let mut text = String::new();
 /// child.stdout.take().unwrap().read_to_string(&mut text)?;
@@ -230,7 +229,7 @@ impl Child {
         self.owner.process.wait_for_end()
     }
 
-    /// [`wait`](Self::wait), but no longer than `limit`; none if it has not ended by then.
+    /// [`wait`](Self::wait), but no longer than `limit`; none if it has not ended by then. It closes the standard input too.
     ///
     /// # Errors
     /// See [`Child`].
