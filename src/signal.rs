@@ -12,7 +12,8 @@
 //! [`Hubs`](crate::Hubs) and of this crate too. A signal to the process goes to any OS thread that has not blocked it; if there
 //! is one, the signal does there what it would have done without this module: SIGTERM ends the process.
 //!
-//! Children started with [`process`](crate::process) or std inherit nothing of this: they start with no signal blocked.
+//! Children started with [`process`](crate::process) do not inherit it. Those of std's `Command` do: it would take SIGKILL
+//! to end them.
 //!
 //! * Invariant S1: a signal is blocked in an OS thread while a `Signals` of that thread waits for it. Upheld by `new`,
 //!   which counts and blocks, and `drop`.
@@ -21,6 +22,7 @@
 use std::cell::Cell;
 use std::fmt;
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::runtime::reactor::Direction;
@@ -89,6 +91,16 @@ thread_local! {
         const { [const { Cell::new(Blocked { users: 0, ours: false }) }; LAST as usize + 1] };
 }
 
+/// Bits of all signals that a `Signals` has ever blocked in this process; bit 0 is signal 1. Never cleared, since OS
+/// threads that were started meanwhile have inherited it.
+static EVER_BLOCKED: AtomicU64 = AtomicU64::new(0);
+
+/// [`EVER_BLOCKED`], if any was: children must have them unblocked.
+pub(crate) fn ever_blocked() -> Option<&'static AtomicU64> {
+    // Relaxed: this OS thread has blocked one itself, or one that did had started it.
+    (EVER_BLOCKED.load(Ordering::Relaxed) != 0).then_some(&EVER_BLOCKED)
+}
+
 /// Signals to receive, until it is dropped.
 ///
 /// ```standalone_crate
@@ -149,6 +161,10 @@ impl Signals {
             let blocked = blocked(number);
             let users = blocked.users + 1;
             let ours = if blocked.users == 0 { !before.contains(number) } else { blocked.ours };
+            if ours {
+                // Relaxed: see `ever_blocked`.
+                EVER_BLOCKED.fetch_or(1 << (number - 1), Ordering::Relaxed);
+            }
             set_blocked(number, Blocked { users, ours });
         }
         Ok(Signals { source: Source::new(fd, false, false), numbers: numbers.into() })

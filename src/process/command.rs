@@ -8,6 +8,8 @@ use std::path::Path;
 use std::process::{self, CommandArgs, CommandEnvs, ExitStatus, Output, Stdio};
 
 use super::child::Child;
+use crate::signal::ever_blocked;
+use crate::sys::process::unblock_before_exec;
 
 /// A program to start, as [`std::process::Command`].
 ///
@@ -30,6 +32,8 @@ pub struct Command {
     chosen: [bool; 3],
     /// See [`kill_on_drop`](Self::kill_on_drop).
     kill_on_drop: bool,
+    /// Whether std was told to unblock in the child what `signal` has blocked here.
+    unblocks: bool,
 }
 
 impl Command {
@@ -37,7 +41,7 @@ impl Command {
     ///
     /// May switch: no.
     pub fn new<S: AsRef<OsStr>>(program: S) -> Command {
-        Command { std: process::Command::new(program), chosen: [false; 3], kill_on_drop: false }
+        Command { std: process::Command::new(program), chosen: [false; 3], kill_on_drop: false, unblocks: false }
     }
 
     /// Adds an argument.
@@ -151,7 +155,7 @@ impl Command {
     ///
     /// May switch: no.
     pub fn spawn(&mut self) -> io::Result<Child> {
-        Ok(Child::of_std(self.std.spawn()?, self.kill_on_drop))
+        Ok(Child::of_std(self.start()?, self.kill_on_drop))
     }
 
     /// Starts the program and waits for its end.
@@ -164,7 +168,7 @@ impl Command {
     ///
     /// May switch: yes.
     pub fn status(&mut self) -> io::Result<ExitStatus> {
-        Child::of_std(self.std.spawn()?, true).wait()
+        Child::of_std(self.start()?, true).wait()
     }
 
     /// Starts the program, waits for its end, and returns all that it wrote. What was not set otherwise is captured,
@@ -188,7 +192,7 @@ impl Command {
         if !stderr {
             self.std.stderr(Stdio::piped());
         }
-        let child = self.std.spawn();
+        let child = self.start();
         // What std does when nothing is said: the next `spawn` of this command finds it as it was.
         if !stdin {
             self.std.stdin(Stdio::inherit());
@@ -200,6 +204,17 @@ impl Command {
             self.std.stderr(Stdio::inherit());
         }
         Child::of_std(child?, true).wait_with_output()
+    }
+
+    /// std's spawn. A child must not inherit what is blocked for the sake of this process.
+    fn start(&mut self) -> io::Result<process::Child> {
+        if !self.unblocks
+            && let Some(bits) = ever_blocked()
+        {
+            unblock_before_exec(&mut self.std, bits);
+            self.unblocks = true;
+        }
+        self.std.spawn()
     }
 
     /// The program.

@@ -26,7 +26,8 @@
 //! # What else to know
 //!
 //! * Starting a child blocks the OS thread until the program was found and begins to run, as in std.
-//! * A child starts with no signal blocked, also if [`signal`](crate::signal) has blocked some here; std sees to that.
+//! * A child inherits which signals are blocked, as in std, but not those that [`signal`](crate::signal) has blocked. To
+//!   start it std forks then, which takes longer the larger this process is.
 //! * A child that is waited for by nobody is left a zombie when it ends, as in std, until this process ends.
 //!   [`Command::kill_on_drop`] leaves none.
 //! * If the program ignores SIGCHLD the kernel throws away how children ended, and to wait for one fails with `ECHILD`.

@@ -1,16 +1,23 @@
-//! Processes: a descriptor that says when one has ended, and signals to it.
+//! Processes: a descriptor that says when one has ended, signals to it, and what it has blocked when it starts.
 //!
 //! A pidfd is readable from the moment the process ends, also if it is opened after that, until for ever: so the end of
 //! a child is readiness like any other, and needs neither SIGCHLD nor asking again and again. It takes Linux 5.3.
 //!
 //! Invariant P1: a process id handed in here names a child of this process that has not been waited for, so it is not
 //! reused. Upheld by the callers, who keep that in the same place as the child.
+//!
+//! Invariant P2: what runs between fork and exec is async-signal-safe, because the other threads are gone there and may
+//! have held any lock. `unblock_before_exec` upholds it.
 
 #![allow(unsafe_code)]
 
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::signalfd::SignalSet;
 use super::{cvt, cvt_len};
 
 /// A descriptor of process `pid`, closed on exec. Nothing can be read from it; it is readable when the process has ended.
@@ -45,6 +52,22 @@ pub(crate) fn send_signal(pid: u32, signal: i32) -> io::Result<()> {
     // SAFETY: the call takes two integers (kill(2)).
     cvt(unsafe { libc::kill(pid as libc::pid_t, signal) })?;
     Ok(())
+}
+
+/// From now on the children of `command` start with the signals in `bits` unblocked, as they are when it starts them: bit
+/// 0 is signal 1. A child inherits what is blocked, and std leaves it at that.
+///
+/// std forks for such a command by itself, in place of letting the C library spawn it.
+pub(crate) fn unblock_before_exec(command: &mut Command, bits: &'static AtomicU64) {
+    let unblock = || {
+        // Relaxed: whoever blocked a signal for this OS thread did so in it, or in one that started it, after setting the
+        // bit; and a fork copies all of memory.
+        let set = SignalSet::of_bits(bits.load(Ordering::Relaxed))?;
+        set.unblock()
+    };
+    // SAFETY: Invariant P2: the closure reads an atomic, fills a set on its stack, and makes one system call; these
+    // functions of the C library are async-signal-safe, and the error is a number (signal-safety(7)).
+    unsafe { command.pre_exec(unblock) };
 }
 
 #[cfg(test)]

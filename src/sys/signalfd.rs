@@ -5,7 +5,8 @@
 //! signal that came before the read is still there.
 //!
 //! Invariant S1: a `SignalSet` was filled by `sigemptyset`, hence is valid for every call that takes one.
-//! `SignalSet::new` and `block` uphold it.
+//! `SignalSet::of` upholds it, the only
+//! place where one is made.
 
 #![allow(unsafe_code)]
 
@@ -61,12 +62,26 @@ impl SignalSet {
     ///
     /// `InvalidInput` for a number that is no signal.
     pub(crate) fn new(signals: &[i32]) -> io::Result<SignalSet> {
+        SignalSet::of(signals.iter().copied())
+    }
+
+    /// The set of the signals whose bits are set; bit 0 is signal 1. Async-signal-safe.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` for a signal that belongs to the C library.
+    pub(super) fn of_bits(bits: u64) -> io::Result<SignalSet> {
+        SignalSet::of((1..=LAST).filter(|signal| bits >> (signal - 1) & 1 != 0))
+    }
+
+    /// The set of `signals`.
+    fn of(signals: impl Iterator<Item = i32>) -> io::Result<SignalSet> {
         let mut set = MaybeUninit::uninit();
         // SAFETY: `set` is room for one set, which the call fills (sigemptyset(3)).
         cvt(unsafe { libc::sigemptyset(set.as_mut_ptr()) })?;
         // SAFETY: the call above has filled it.
         let mut set = unsafe { set.assume_init() };
-        for &signal in signals {
+        for signal in signals {
             // SAFETY: Invariant S1, and the set lives until the call returns (sigaddset(3)).
             cvt(unsafe { libc::sigaddset(&raw mut set, signal) })?;
         }
