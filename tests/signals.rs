@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use common::{Primitive, Subject, Wakes, five_properties};
 use greenling::process::Command;
-use greenling::signal::{SIGCHLD, SIGHUP, SIGINT, SIGKILL, SIGSTOP, SIGTERM, SIGUSR1, SIGUSR2, Signals, ctrl_c};
+use greenling::signal::{SIGHUP, SIGINT, SIGKILL, SIGSTOP, SIGTERM, SIGUSR1, SIGUSR2, Signals, ctrl_c};
 use greenling::{TimeoutError, no_switch, spawn, timeout, yield_now};
 
 /// Short enough to wait for.
@@ -183,15 +183,6 @@ fn an_os_thread_that_ends_takes_its_waiters_out() {
     })
     .join()
     .unwrap();
-}
-
-#[test]
-fn the_end_of_a_child_can_be_received() {
-    let _guard = common::guard();
-    // It is told to the whole process: the others of the harness ignore it, as is its default, but may take it.
-    let signals = Signals::new([SIGCHLD]).unwrap();
-    assert!(Command::new("true").status().unwrap().success(), "and a wait does not depend on it");
-    drop(signals);
 }
 
 #[test]

@@ -8,8 +8,8 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use greenling::signal::{SIGINT, SIGTERM, SIGUSR1, Signals, ctrl_c};
-use greenling::{Hubs, process, spawn, yield_now};
+use greenling::signal::{SIGCHLD, SIGINT, SIGTERM, SIGUSR1, Signals, ctrl_c};
+use greenling::{Hubs, process, sleep, spawn, yield_now};
 
 /// How long anything may take before it counts as hanging.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -77,14 +77,14 @@ const CASES: &[Case] = &[
         || {
             let signals = Signals::new([SIGTERM, SIGUSR1]).unwrap();
             let other = std::thread::spawn(std::thread::park);
-            let hubs = Hubs::new(2).start(|_| spawn(greenling::thread::park).join().unwrap_err().is_killed()).unwrap();
+            let _hubs = Hubs::new(2).start(|_| sleep(PATIENCE)).unwrap();
             for signal in [SIGTERM, SIGUSR1, SIGTERM] {
                 ready();
                 assert_eq!(signals.recv().unwrap().number(), signal);
             }
             other.thread().unpark();
             other.join().unwrap();
-            drop(hubs);
+            // Without waiting for the hubs.
             std::process::exit(0);
         },
         &["TERM", "USR1", "TERM"],
@@ -105,6 +105,18 @@ const CASES: &[Case] = &[
         },
         &["TERM"],
         Err(SIGTERM),
+    ),
+    (
+        "the end of a child",
+        || {
+            let signals = Signals::new([SIGCHLD]).unwrap();
+            let mut child = process::Command::new("true").spawn().unwrap();
+            let signal = signals.recv().unwrap();
+            assert_eq!((signal.number(), signal.sender()), (SIGCHLD, Some(child.id())));
+            assert!(child.wait().unwrap().success(), "and the wait does not depend on it");
+        },
+        &[],
+        Ok(0),
     ),
     (
         "never received",
