@@ -34,8 +34,6 @@ struct Process {
     std: RefCell<process::Child>,
     /// Its id.
     id: u32,
-    /// Who started it: the child of a fork must not kill its parent's children.
-    parent: u32,
     /// Readable when it has ended; made when somebody first waits.
     end: OnceCell<Source<OwnedFd>>,
     /// Whether it was killed and nobody need know how it ended (C2).
@@ -91,7 +89,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        if self.doomed.get() && self.parent == process::id() {
+        if self.doomed.get() {
             // The OS thread waits, but a process that was sent SIGKILL runs no more code of its own.
             let _ = self.std.get_mut().wait();
         }
@@ -108,9 +106,10 @@ struct Owner {
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        // Errors: it was taken from the kernel by somebody else, or it has become another user's and cannot be killed.
+        // Errors: it was taken from the kernel by somebody else, or this is the copy of a fork, whose children it is not; or
+        // it has become another user's and cannot be killed.
         let alive = |process: &Process| matches!(process.try_wait(), Ok(None));
-        if !self.kill || self.process.parent != process::id() || !alive(&self.process) || self.process.kill().is_err() {
+        if !self.kill || !alive(&self.process) || self.process.kill().is_err() {
             return;
         }
         self.process.doomed.set(true);
@@ -166,13 +165,7 @@ impl Child {
     pub(super) fn of_std(mut std: process::Child, kill: bool) -> Child {
         let (stdin, stdout, stderr) = (std.stdin.take(), std.stdout.take(), std.stderr.take());
         let id = std.id();
-        let process = Process {
-            std: RefCell::new(std),
-            id,
-            parent: process::id(),
-            end: OnceCell::new(),
-            doomed: Cell::new(false),
-        };
+        let process = Process { std: RefCell::new(std), id, end: OnceCell::new(), doomed: Cell::new(false) };
         Child {
             stdin: stdin.map(ChildStdin::from),
             stdout: stdout.map(ChildStdout::from),
