@@ -297,6 +297,49 @@ fn a_wait_that_is_killed_or_timed_out_leaves_the_child_alone() {
     assert_eq!(child.wait().unwrap().signal(), Some(SIGTERM));
 }
 
+/// A thousand wait for one child, some with a limit, some are killed, in an order that the seed decides.
+#[test]
+fn a_storm_of_kills_and_limits_costs_nobody_else_the_answer() {
+    let _guard = common::guard();
+    let mut random = common::Random::new();
+    let threads_before = hub::live_threads();
+    let mut child = sleeper();
+    let answers = Rc::new(Cell::new(0));
+    let mut threads = Vec::new();
+    for _ in 0..1000 {
+        let (handle, answers) = (child.handle(), Rc::clone(&answers));
+        let limit = (random.below(3) == 0).then(|| Duration::from_micros(random.below(5_000)));
+        let thread = spawn(move || {
+            let status = match limit {
+                Some(limit) => handle.wait_timeout(limit).unwrap(),
+                None => Some(handle.wait().unwrap()),
+            };
+            assert!(status.is_none_or(|status| status.signal() == Some(SIGKILL)));
+            answers.set(answers.get() + usize::from(status.is_some()));
+        });
+        threads.push((thread, limit.is_some()));
+    }
+    yield_now();
+    let mut left = 0;
+    for (at, (thread, limited)) in threads.iter().enumerate() {
+        let killed = random.below(4) == 0 && thread.kill();
+        left += usize::from(!killed && !limited);
+        if at == 500 {
+            child.kill().unwrap();
+        }
+        if random.below(50) == 0 {
+            sleep(Duration::from_micros(random.below(500)));
+        }
+    }
+    for (thread, _) in threads {
+        assert!(thread.join().map_or_else(|error| error.is_killed(), |()| true));
+    }
+    // Those that were killed after the answer had come count too.
+    assert!(answers.get() >= left, "{} answers for {left} who waited to the end", answers.get());
+    assert_eq!(child.wait().unwrap().signal(), Some(SIGKILL));
+    assert_eq!(hub::live_threads(), threads_before);
+}
+
 #[test]
 fn a_wait_does_not_suspend_inside_no_switch() {
     let _guard = common::guard();
