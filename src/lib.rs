@@ -30,7 +30,8 @@
 //! * [`net`]: TCP, shaped like `std::net`.
 //! * [`fs`]: files, shaped like `std::fs`; [`offload`] and [`blocking`]: whatever else blocks or computes, on OS threads.
 //! * [`block_on`]: waits for a future as for anything else. Join handles are futures, too.
-//! * [`io`]: `std::io`, with a green `stdin`.
+//! * [`io`]: `std::io`, with a green `stdin` and green pipes.
+//! * [`process`]: children, shaped like `std::process`. [`signal`]: signals to wait for.
 //! * [`sync`]: `std::sync` for green threads, with semaphores, events and wait groups.
 //! * [`timeout`], [`shield`], [`no_switch`]: limits on waiting.
 //! * [`hub`]: what the OS thread's scheduler is asked and told: stacks, counters, shutdown; handles and channels to the
@@ -63,8 +64,8 @@
 //! | 1 to 6 | `switch/` | stacks, fibers, the root loop, greenlets | `corosensei` |
 //! | 7 to 10 | `runtime/` | reactor, mail, reports; hub; park; source, remote | `crossbeam-queue` |
 //! | 11 | `interrupt.rs`, `thread/`, `offload/` | what programs call | |
-//! | 12 | `net/`, `io/`, `fs/`, `sync/`, `bridge.rs`, `hub.rs`, `hub/` | sockets, stdin, files and locks with std's methods; futures; the hub, this one and others | |
-//! | 13 | `hubs.rs` | many hubs at once | |
+//! | 12 | `net/`, `io/`, `fs/`, `sync/`, `signal.rs`, `bridge.rs`, `hub.rs`, `hub/` | sockets, stdin, pipes, files and locks with std's methods; signals; futures; the hub, this one and others | |
+//! | 13 | `hubs.rs`, `process/` | many hubs at once; children | |
 //!
 //! `tests/tidy.rs` has the rank of each file, and checks the imports.
 //!
@@ -83,8 +84,10 @@ mod interrupt;
 pub mod io;
 pub mod net;
 pub mod offload;
+pub mod process;
 mod pure;
 mod runtime;
+pub mod signal;
 mod switch;
 pub mod sync;
 mod sys;
