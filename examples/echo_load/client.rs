@@ -30,6 +30,9 @@ const SENT_AT_ONCE: usize = 16 * 1024;
 /// How far the places lie apart at which messages are cut out of the pattern, at most.
 pub(crate) const SPREAD: usize = 4096;
 
+/// In how many steps a connection notes what it has not sent, at most.
+const MOST_STEPS: u64 = 1000;
+
 /// What goes wrong with a connection.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Failure {
@@ -180,7 +183,7 @@ impl Client {
                 return Ok(());
             }
             let begin = Instant::now();
-            self.exchange(count, |done| self.run.answered(begin, done))?;
+            self.ask(begin, count)?;
         }
     }
 
@@ -199,25 +202,49 @@ impl Client {
             let due = started.checked_add(wait);
             let left = due.map_or(Duration::MAX, |due| due.saturating_duration_since(Instant::now()));
             if (!left.is_zero() && run.over.wait_timeout(left)) || run.over.is_set() {
-                return due.map_or(Ok(()), |due| self.skip_from(due, interval));
+                if let Some(due) = due {
+                    self.skip_from(due, interval);
+                }
+                return Ok(());
             }
             let count = run.take(pipeline);
             let (Some(due), 1..) = (due, count) else {
                 return Ok(());
             };
-            self.exchange(count, |done| run.answered(due, done))?;
+            run.put_back(due, count);
+            self.ask(due, count)?;
             turns += 1;
         }
     }
 
-    /// Counts what was due before the end and was not sent.
-    fn skip_from(&self, mut due: Instant, interval: f64) -> Result<(), Failed> {
+    /// Counts what was due from `due` on, before the end, and was not sent.
+    fn skip_from(&self, due: Instant, interval: f64) {
         let end = self.run.ended.get().unwrap_or(due);
-        while due < end && self.run.options.requests.is_none() {
-            self.run.skipped(due, end, self.run.options.pipeline);
-            due += Duration::from_secs_f64(interval);
+        if due >= end || self.run.options.requests.is_some() {
+            return;
         }
-        Ok(())
+        let turns = ((end - due).as_secs_f64() / interval).ceil() as u64;
+        // One by one, but in steps if there are very many.
+        let steps = turns.min(MOST_STEPS);
+        for step in 0..steps {
+            let count = turns * (step + 1) / steps - turns * step / steps;
+            let waited = (end - due).mul_f64(1.0 - step as f64 / steps as f64);
+            self.run.skipped(end - waited, waited, count * self.run.options.pipeline as u64);
+        }
+    }
+
+    /// Sends `count` messages that were due at `due`, waits until all have come back, and notes how long that took.
+    #[inline]
+    fn ask(&self, due: Instant, count: usize) -> Result<(), Failed> {
+        let mut missing = count;
+        let outcome = self.exchange(count, |done| {
+            missing -= done;
+            self.run.answered(due, done);
+        });
+        if missing > 0 {
+            self.run.missed(missing);
+        }
+        outcome
     }
 
     /// Sends `count` messages and waits until all have come back; `done` gets how many more have, each time.

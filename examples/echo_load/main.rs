@@ -85,6 +85,8 @@ struct Run {
     answers: Cell<u64>,
     /// Messages that may still be sent; `u64::MAX` while they are not counted.
     budget: Cell<u64>,
+    /// Messages since the warm-up whose answers will not come: their connection has failed.
+    lost: Cell<u64>,
     /// Nanoseconds.
     latencies: RefCell<Histogram<u64>>,
     /// Messages that were due before the end and were not sent.
@@ -122,18 +124,40 @@ impl Run {
         if due < begun {
             return;
         }
-        let mut latencies = self.latencies.borrow_mut();
-        latencies.saturating_record_n(nanoseconds(due.elapsed()), count as u64);
-        if self.options.requests.is_some_and(|requests| latencies.len() >= requests) {
+        self.latencies.borrow_mut().saturating_record_n(nanoseconds(due.elapsed()), count as u64);
+        if self.is_enough() {
             self.main.unpark();
         }
     }
 
-    /// `count` messages were due at `due`, and were not sent when the run ended.
-    fn skipped(&self, due: Instant, end: Instant, count: usize) {
+    /// `count` messages that were taken will never be answered.
+    fn missed(&self, count: usize) {
+        self.lost.set(self.lost.get() + count as u64);
+        if self.is_enough() {
+            self.main.unpark();
+        }
+    }
+
+    /// Whether all of `--requests` are back or lost.
+    #[inline]
+    fn is_enough(&self) -> bool {
+        self.options.requests.is_some_and(|requests| self.counted() + self.lost.get() >= requests)
+    }
+
+    /// Puts back what was taken for messages that were due at `due`, if that was during the warm-up: they do not count.
+    #[inline]
+    fn put_back(&self, due: Instant, count: usize) {
+        let budget = self.budget.get();
+        if budget != u64::MAX && self.begun.get().is_some_and(|begun| due < begun) {
+            self.budget.set(budget + count as u64);
+        }
+    }
+
+    /// `count` messages were due at `due`, and had waited so long, unsent, when the run ended.
+    fn skipped(&self, due: Instant, waited: Duration, count: u64) {
         if self.begun.get().is_some_and(|begun| due >= begun) {
-            self.unsent.set(self.unsent.get() + count as u64);
-            self.latencies.borrow_mut().saturating_record_n(nanoseconds(end - due), count as u64);
+            self.unsent.set(self.unsent.get() + count);
+            self.latencies.borrow_mut().saturating_record_n(nanoseconds(waited), count);
         }
     }
 
@@ -184,6 +208,7 @@ fn main() {
         alive: Cell::new(0),
         answers: Cell::new(0),
         budget: Cell::new(u64::MAX),
+        lost: Cell::new(0),
         latencies: RefCell::new(Histogram::new_with_max(HOUR, 3).expect("bounds that it takes")),
         unsent: Cell::new(0),
         failures: RefCell::default(),
@@ -259,7 +284,8 @@ fn step(run: &Run, word: &str) {
 fn drive(run: &Run, before: &Memory) -> Report {
     let options = &run.options;
     run.working.add(run.connected.get());
-    run.started.set(Some(Instant::now()));
+    let started = Instant::now();
+    run.started.set(Some(started));
     run.start.set();
     if !options.warmup.is_zero() {
         // Ends early if nobody is left.
@@ -267,17 +293,15 @@ fn drive(run: &Run, before: &Memory) -> Report {
     }
     let (own_at_begin, answers_at_begin) = (own_cpu(), run.answers.get());
     let cpu_at_begin = of_servers(cpu(&options.servers));
-    let begun = Instant::now();
+    // Without a warm-up nobody has run yet, and what is due first counts.
+    let begun = if options.warmup.is_zero() { started } else { Instant::now() };
     run.begun.set(Some(begun));
+    run.lost.set(0);
     if let Some(requests) = options.requests {
         run.budget.set(requests);
     }
     let until = begun + options.duration;
-    let enough = || match options.requests {
-        Some(requests) => run.counted() >= requests,
-        None => false,
-    };
-    while !enough() && run.alive.get() > 0 {
+    while !run.is_enough() && run.alive.get() > 0 {
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
             break;

@@ -10,6 +10,9 @@ use crate::{NAME, cli};
 /// The longest messages; a typing error is stopped here, before memory is.
 const MOST_BYTES: usize = 64 << 20;
 
+/// Beyond that a timetable says nothing that "as fast as possible" does not.
+const HIGHEST_RATE: f64 = 1e9;
+
 pub(crate) const HELP: &str = "\
 Asks an echo server for its echo, over thousands of connections at once, and says how long the answers took.
 
@@ -130,8 +133,8 @@ pub(crate) fn parse() -> Result<Options, String> {
             Long("rate") => {
                 let text = cli::text("--rate", &mut parser)?;
                 options.rate = match text.parse::<f64>() {
-                    Ok(rate) if rate.is_finite() && rate > 0.0 => Some(rate),
-                    _ => return Err(format!("--rate {text}: not a number above 0")),
+                    Ok(rate) if rate > 0.0 && rate <= HIGHEST_RATE => Some(rate),
+                    _ => return Err(format!("--rate {text}: not a number above 0, up to {HIGHEST_RATE}")),
                 };
             }
             Long("duration") => duration = Some(time("--duration", &mut parser)?),

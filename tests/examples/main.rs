@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 mod client;
+mod load;
 mod programs;
 mod server;
 mod support;
