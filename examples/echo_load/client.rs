@@ -109,7 +109,10 @@ pub(crate) fn live(run: Rc<Run>, index: usize) {
         let _connecting = run.connecting.done_on_drop();
         match connect(&run, index) {
             Ok(client) => client,
-            Err((failure, error)) => return run.fail(failure, error),
+            Err((failure, error)) => {
+                run.missing.set(run.missing.get() + 1);
+                return run.fail(failure, error);
+            }
         }
     };
     run.connected.set(run.connected.get() + 1);
@@ -140,6 +143,10 @@ fn connect(run: &Rc<Run>, index: usize) -> Result<Client, Failed> {
     let Some(_permit) = run.window.acquire_timeout(left) else {
         return Err((Failure::NotConnected, None));
     };
+    if run.missing.get() >= run.options.in_flight {
+        // A server that has let down so many serves nobody any more, and each would wait as long as its patience lasts.
+        return Err((Failure::NotConnected, None));
+    }
     let lost = |error: io::Error| match Failure::of(&error) {
         Failure::Other | Failure::NoAnswer => (Failure::NotConnected, Some(error)),
         failure => (failure, Some(error)),

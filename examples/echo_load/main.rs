@@ -79,6 +79,8 @@ struct Run {
     leave: Event,
     /// Connections that were made.
     connected: Cell<usize>,
+    /// Connections that were not.
+    missing: Cell<usize>,
     /// Connections that work.
     alive: Cell<usize>,
     /// Messages that came back, before and after the warm-up.
@@ -205,6 +207,7 @@ fn main() {
         ended: Cell::new(None),
         leave: Event::new(),
         connected: Cell::new(0),
+        missing: Cell::new(0),
         alive: Cell::new(0),
         answers: Cell::new(0),
         budget: Cell::new(u64::MAX),

@@ -35,7 +35,8 @@ when it ends
   --warmup TIME         go on for so long before it counts: 1 second by default, 0 with --requests
   --patience TIME       an answer that takes longer is an error: 10 seconds by default
 how it connects
-  --in-flight N         connections that are made at once: 100 by default; one is made when its first echo is back
+  --in-flight N         connections that are made at once: 100 by default; one is made when its first echo is back.
+                        When so many have failed, no more are tried
   --from-addresses A-B  source addresses to use in turn, such as 127.0.0.2-127.0.0.9: from one address to one server
                         there are about 28000 ports
 what it says

@@ -1,6 +1,7 @@
 //! What is printed: how it goes, and what came out, as text or for programs.
 #![forbid(unsafe_code)]
 
+use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 use crate::client::Failure;
@@ -32,6 +33,13 @@ pub(crate) struct Server {
 
 impl Report {
     pub(crate) fn print(&self, run: &Run) {
+        let words = run.first_words.borrow();
+        if run.options.format != Format::Text
+            && let Some(words) = &*words
+        {
+            // Nobody may be there to read it.
+            let _ = writeln!(io::stderr(), "{NAME}: {}: {words}", failures(run));
+        }
         match run.options.format {
             Format::Text => self.print_text(run),
             Format::Json => {

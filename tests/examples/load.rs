@@ -119,7 +119,7 @@ fn messages_larger_than_all_buffers_get_through() {
 #[test]
 fn an_open_loop_sends_at_its_rate() {
     let server = Server::start(&["--quiet"]);
-    let args = ["--rate", "500", "--connections", "20", "--duration", "2", "--warmup", "200ms"];
+    let args = ["--rate", "1000", "--connections", "20", "--duration", "1", "--warmup", "100ms"];
     let values = Values::of(server.addr, &args);
     values.assert_fine();
     // A noisy machine may be behind at the end, never ahead.
@@ -151,7 +151,7 @@ fn only_an_open_loop_notices_all_that_a_pause_delays() {
 fn what_was_due_before_the_end_and_not_sent_counts() {
     let addr = bad_server(|_, message, stream, bytes| {
         if message == 5 {
-            thread::sleep(Duration::from_secs(3));
+            thread::sleep(Duration::from_millis(1500));
         }
         good(stream, bytes)
     });
@@ -215,6 +215,20 @@ fn an_answer_that_does_not_come_is_waited_for_as_long_as_the_patience_lasts() {
     Values::of(silent, &args).assert_failed("no_answer", 2);
 }
 
+/// A server that accepts and serves nobody, as one that is out of descriptors: it is not asked a thousand times.
+#[test]
+fn connecting_is_given_up_when_as_many_have_failed_as_may_be_in_flight() {
+    let addr = bad_server(|_, _, _, _| true).to_string();
+    let args = ["--addr", &addr, "--connections", "1000", "--in-flight", "10", "--patience", "300ms"];
+    let ended = run("echo_load", &args, b"");
+    assert_eq!(ended.status.code(), Some(1));
+    let kinds = ended.stderr.split(['(', ')']).nth(1).unwrap_or_default().to_owned();
+    let count = |kind: &str| kinds.split(", ").find_map(|part| part.strip_suffix(kind)?.trim().parse::<u32>().ok());
+    let (no_answer, not_connected) = (count("no answer").unwrap(), count("not connected").unwrap());
+    assert_eq!(no_answer + not_connected, 1000, "{ended:?}");
+    assert!((10..100).contains(&no_answer), "{ended:?}");
+}
+
 /// Nothing tells that a silent connection is dead, but that it is asked.
 #[test]
 fn silent_connections_are_asked_once_more_at_the_end() {
@@ -245,7 +259,7 @@ fn source_addresses_are_taken_in_turn() {
 fn the_server_is_looked_at_while_all_are_connected() {
     let server = Server::start(&["--quiet"]);
     let pid = server.process.0.id().to_string();
-    let args = ["--connections", "10", "--idle", "990", "--duration", "500ms", "--server-pid", &pid];
+    let args = ["--connections", "10", "--idle", "990", "--duration", "500ms", "--warmup", "0", "--server-pid", &pid];
     let values = Values::of(server.addr, &args);
     values.assert_fine();
     assert_eq!((values.get("alive"), values.get("server_threads")), (1000.0, 1.0));
@@ -328,13 +342,14 @@ fn progress_is_for_terminals_and_those_who_ask() {
     let server = Server::start(&["--quiet"]);
     let addr = server.addr.to_string();
     let args = ["--addr", &addr, "--connections", "2", "--duration", "1500ms", "--warmup", "0"];
-    let quiet = run("echo_load", &args, b"");
+    let quiet = run("echo_load", &["--addr", &addr, "--requests", "10"], b"");
     assert!(quiet.status.success() && quiet.stderr.is_empty(), "{quiet:?}");
     let told = run("echo_load", &[&args[..], &["--progress"]].concat(), b"");
     assert!(told.stderr.contains(" answers/s, p99 ") && told.stderr.contains("2 of 2 alive\n"), "{told:?}");
     let (ours, theirs) = terminal();
     let mut command = Command::new(example("echo_load"));
-    command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(theirs);
+    command.args(["--addr", &addr, "--duration", "700ms"]).args(["--warmup", "0", "--connections", "2"]);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(theirs);
     let mut load = Running(command.spawn().unwrap());
     drop(command);
     let screen = Lines::of(ours);
