@@ -175,7 +175,8 @@ impl Run {
     /// Notes what went wrong.
     fn fail(&self, failure: Failure, error: Option<io::Error>) {
         self.failures.borrow_mut()[failure as usize] += 1;
-        if let Some(error) = error {
+        // That nothing came is said already; the kernel's words for it would mislead.
+        if let Some(error) = error.filter(|_| failure != Failure::NoAnswer) {
             self.first_words.borrow_mut().get_or_insert_with(|| error.to_string());
         }
     }

@@ -126,6 +126,22 @@ fn an_open_loop_sends_at_its_rate() {
     assert!((500.0..=1100.0).contains(&values.get("answers")), "{:?}", values.ended.lines());
 }
 
+#[test]
+fn what_the_warm_up_leaves_behind_is_not_counted_among_the_messages_asked_for() {
+    // It is behind its timetable when the warm-up ends, and has to send what was due before, too.
+    let addr = bad_server(|_, message, stream, bytes| {
+        if message == 10 {
+            thread::sleep(Duration::from_millis(700));
+        }
+        good(stream, bytes)
+    });
+    let args = ["--connections", "1", "--rate", "100", "--warmup", "500ms", "--requests", "50", "--duration", "50"];
+    let values = Values::of(addr, &args);
+    values.assert_fine();
+    assert_eq!(values.get("measured"), 50.0);
+    assert!(values.get("answers") > 50.0 && values.get("seconds") < 25.0, "{:?}", values.ended.lines());
+}
+
 /// The server stops once, for a second. Whoever waits for an answer before asking again asks nothing meanwhile.
 #[test]
 fn only_an_open_loop_notices_all_that_a_pause_delays() {
