@@ -13,7 +13,7 @@
 
 use std::cell::Cell;
 use std::io::{self, Write};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -170,8 +170,7 @@ fn begin_to_connect(run: &Run, index: usize) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
     if let Some(source) = run.options.source(index) {
-        // Port 0: one that is free on this address.
-        socket.bind(&SockAddr::from(SocketAddr::from((source, 0))))?;
+        bind(run, &socket, source)?;
     }
     match socket.connect(&SockAddr::from(addr)) {
         Ok(()) => {}
@@ -179,6 +178,21 @@ fn begin_to_connect(run: &Run, index: usize) -> io::Result<TcpStream> {
         Err(error) => return Err(error),
     }
     Ok(TcpStream::from(std::net::TcpStream::from(socket)))
+}
+
+/// Gives a socket this address and a port of it. The kernel would search for one, port by port and all addresses in each,
+/// as it does not know that nobody else takes ports from this address: with thousands in use most time goes there.
+fn bind(run: &Run, socket: &Socket, source: Ipv4Addr) -> io::Result<()> {
+    let mut tries = run.options.ports.len();
+    loop {
+        let port = run.ports.borrow_mut().entry(source).or_insert_with(|| run.options.ports()).next();
+        let addr = SocketAddr::from((source, port.expect("it never ends")));
+        tries -= 1;
+        match socket.bind(&SockAddr::from(addr)) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && tries > 0 => {}
+            outcome => return outcome,
+        }
+    }
 }
 
 impl Client {

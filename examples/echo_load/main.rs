@@ -25,7 +25,9 @@
 #![forbid(unsafe_code)]
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
+use std::net::Ipv4Addr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -61,6 +63,8 @@ struct Run {
     window: Semaphore,
     /// When connecting ends at the latest.
     connect_until: Instant,
+    /// The next ports of each source address.
+    ports: RefCell<BTreeMap<Ipv4Addr, options::Ports>>,
     /// Connections that are still to be made.
     connecting: WaitGroup,
     /// Connections that send or are to send their last message.
@@ -199,6 +203,7 @@ fn main() {
         pattern: pattern(options.size * options.pipeline + SPREAD),
         window: Semaphore::new(options.in_flight),
         connect_until: Instant::now() + CONNECT_LIMIT,
+        ports: RefCell::default(),
         connecting: WaitGroup::new(),
         working: WaitGroup::new(),
         start: Event::new(),

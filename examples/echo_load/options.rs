@@ -1,14 +1,18 @@
 //! What the load is to be, as the command line says it. Every bound that ends a run is here.
 #![forbid(unsafe_code)]
 
+use std::iter::{Cycle, Skip};
 use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
 
 use crate::{NAME, cli};
 
 /// The longest messages; a typing error is stopped here, before memory is.
 const MOST_BYTES: usize = 64 << 20;
+
+/// No run takes longer than this for any of its parts.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
 /// Beyond that a timetable says nothing that "as fast as possible" does not.
 const HIGHEST_RATE: f64 = 1e9;
@@ -73,6 +77,8 @@ pub(crate) struct Options {
     pub(crate) in_flight: usize,
     /// Source addresses; none leaves the choice to the kernel.
     pub(crate) from: Option<RangeInclusive<u32>>,
+    /// Ports of a source address.
+    pub(crate) ports: Range<u16>,
     pub(crate) servers: Vec<u32>,
     pub(crate) step: bool,
     pub(crate) progress: bool,
@@ -99,6 +105,26 @@ impl Options {
         let count = (from.end() - from.start()) as usize + 1;
         Some(Ipv4Addr::from(from.start() + (index % count) as u32))
     }
+
+    /// The ports of one source address, again and again. Each process begins somewhere else: those that the process before
+    /// has used are blocked for a minute.
+    pub(crate) fn ports(&self) -> Ports {
+        let place = std::process::id() as usize * 7919 % self.ports.len();
+        self.ports.clone().cycle().skip(place)
+    }
+}
+
+/// See [`Options::ports`].
+pub(crate) type Ports = Skip<Cycle<Range<u16>>>;
+
+/// The ports that the kernel would choose from.
+fn local_ports() -> Range<u16> {
+    let text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let mut numbers = text.split_whitespace().map_while(|number| number.parse().ok());
+    match (numbers.next(), numbers.next()) {
+        (Some(first), Some(last)) if first < last => first..last,
+        _ => 32768..60999,
+    }
 }
 
 pub(crate) fn parse() -> Result<Options, String> {
@@ -118,6 +144,7 @@ pub(crate) fn parse() -> Result<Options, String> {
         patience: Duration::from_secs(10),
         in_flight: 100,
         from: None,
+        ports: local_ports(),
         servers: Vec::new(),
         step: false,
         progress: false,
@@ -140,7 +167,7 @@ pub(crate) fn parse() -> Result<Options, String> {
             }
             Long("duration") => duration = Some(time("--duration", &mut parser)?),
             Long("requests") => options.requests = Some(cli::count("--requests", &mut parser)?),
-            Long("warmup") => warmup = Some(cli::duration("--warmup", &mut parser)?),
+            Long("warmup") => warmup = Some(part("--warmup", &mut parser)?),
             Long("patience") => options.patience = time("--patience", &mut parser)?,
             Long("in-flight") => options.in_flight = cli::count("--in-flight", &mut parser)?,
             Long("from-addresses") => options.from = Some(addresses(&cli::text("--from-addresses", &mut parser)?)?),
@@ -178,9 +205,17 @@ fn number(option: &str, parser: &mut lexopt::Parser) -> Result<usize, String> {
 
 /// A duration above 0.
 fn time(option: &str, parser: &mut lexopt::Parser) -> Result<Duration, String> {
-    match cli::duration(option, parser)? {
+    match part(option, parser)? {
         Duration::ZERO => Err(format!("{option} must be more than 0")),
         time => Ok(time),
+    }
+}
+
+/// A duration that is not too long.
+fn part(option: &str, parser: &mut lexopt::Parser) -> Result<Duration, String> {
+    match cli::duration(option, parser)? {
+        time if time <= LONGEST => Ok(time),
+        _ => Err(format!("{option} is more than a day")),
     }
 }
 

@@ -314,11 +314,12 @@ fn too_few_descriptors_are_one_clear_line() {
 
 #[test]
 fn wrong_arguments_are_one_clear_line_and_exit_code_2() {
-    let wrong: [&[&str]; 8] = [
+    let wrong: [&[&str]; 9] = [
         &["--connections", "0"],
         &["--rate", "-1"],
         &["--rate", "fast"],
         &["--duration", "0"],
+        &["--patience", "1e15"],
         &["--size", "64", "--pipeline", "100000000"],
         &["--from-addresses", "127.0.0.9-127.0.0.2"],
         &["--addr", "nonsense"],
