@@ -3,7 +3,6 @@
 #![allow(unsafe_code)]
 
 mod client;
-mod load;
 mod programs;
 mod server;
 mod support;

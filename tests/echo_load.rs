@@ -1,4 +1,10 @@
-//! `echo_load`, against the real server and against bad ones.
+//! The example `echo_load`, against the real server and against bad ones: what it counts, and what it notices.
+// Child processes with limits and terminals of their own have no safe counterpart in std.
+#![allow(unsafe_code)]
+
+#[allow(dead_code, reason = "made for the tests of the examples, which need all of it")]
+#[path = "examples/support.rs"]
+mod support;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -6,7 +12,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use crate::support::{Ended, Lines, Running, Server, example, limit_descriptors, reset, run, terminal};
+use support::{Ended, Lines, Running, Server, example, limit_descriptors, reset, run, terminal};
 
 /// Runs it for programs, and gives the values by name.
 struct Values {
@@ -281,7 +287,8 @@ fn the_server_is_looked_at_while_all_are_connected() {
     assert_eq!((values.get("alive"), values.get("server_threads")), (1000.0, 1.0));
     // A connection is a page at least, and its stack is little more.
     let each = values.get("server_rss_kib_per_connection");
-    assert!((3.5..40.0).contains(&each), "{:?}", values.ended.lines());
+    let most = if cfg!(feature = "sanitizer") { f64::MAX } else { 40.0 };
+    assert!((3.5..most).contains(&each), "{:?}", values.ended.lines());
     assert!(values.get("server_cpu_us_per_answer") > 0.0, "{:?}", values.ended.lines());
     let ended = run("echo_load", &["--addr", &server.addr.to_string(), "--server-pid", "4194305"], b"");
     assert_eq!(ended.status.code(), Some(1));
