@@ -394,12 +394,12 @@ fn speak(run: &Run, stop: &Event, terminal: bool) {
     }
 }
 
-// Output, on a terminal (the figures are only an example of their form):
+// Output of `echo_load --connections 1000 --duration 3`, on a machine that had much else to do:
 //
 //     127.0.0.1:7007, 1000 connections, 64 bytes, closed loop
-//       answers     812345 in 5.0 s, 162469/s
-//       latency     p50 6.1 ms, p90 6.5 ms, p99 7.9 ms, p99.9 9.6 ms, max 14.2 ms
-//       client      99 % of a core
-//       connections 1000 alive, no errors
+//       answers     88108 in 3.0 s, 28922/s
+//       latency     p50 32.90 ms, p90 43.71 ms, p99 152.17 ms, p99.9 163.97 ms, max 312.21 ms
+//       client      9.761 us CPU/answer, 28 % of a core
+//       connections 1000 of 1000 alive, no errors
 //
 // Read next: `examples/echo_server.rs`, the other side.

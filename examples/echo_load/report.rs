@@ -163,7 +163,7 @@ impl Report {
             }
         }
         let share = self.own_cpu.as_secs_f64() / self.seconds * 100.0;
-        let limit = if share >= 95.0 { ": it is the limit, not the server" } else { "" };
+        let limit = if share >= 95.0 { ": it may be what limits the rate" } else { "" };
         line("client", format!("{} us CPU/answer, {share:.0} % of a core{limit}", self.each(self.own_cpu)));
         let alive = format!("{} of {} alive", run.alive.get(), options.clients());
         match failures(run) {
