@@ -35,6 +35,7 @@ fn built_examples() -> PathBuf {
         "echo_client",
         "echo_load",
         "server_models",
+        "run_commands",
     ];
     let fresh = |name| {
         let built = folder.join(name).metadata().and_then(|program| program.modified());
