@@ -34,6 +34,7 @@ fn built_examples() -> PathBuf {
         "offload_hash",
         "echo_server",
         "echo_client",
+        "echo_load",
         "server_models",
         "run_commands",
     ];
