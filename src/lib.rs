@@ -30,6 +30,7 @@
 //! * [`net`]: TCP, shaped like `std::net`.
 //! * [`io`]: `std::io`, with a green `stdin`.
 //! * [`sync`]: `std::sync` for green threads, with semaphores, events and wait groups.
+//! * [`channel`] and [`select!`]: values from one green thread to another, and waiting for several things at once.
 //! * [`timeout`], [`shield`], [`no_switch`]: limits on waiting.
 //! * [`hub`]: what the OS thread's scheduler is asked and told: stacks, counters, shutdown; handles and channels to the
 //!   hubs of other OS threads. [`Hubs`] starts several.
@@ -61,8 +62,8 @@
 //! | 1 to 6 | `switch/` | stacks, fibers, the root loop, greenlets | `corosensei` |
 //! | 7 to 10 | `runtime/` | reactor, mail, reports; hub; park; source, remote | `crossbeam-queue` |
 //! | 11 | `interrupt.rs`, `thread/` | what programs call | |
-//! | 12 | `net/`, `io/`, `sync/`, `hub.rs`, `hub/` | sockets, stdin and locks with std's methods; the hub, this one and others | |
-//! | 13 | `hubs.rs` | many hubs at once | |
+//! | 12 | `net/`, `io/`, `sync/`, `channel/`, `hub.rs`, `hub/` | sockets, stdin and locks with std's methods; channels; the hub, this one and others | |
+//! | 13 | `hubs.rs`, `select.rs` | many hubs at once; many things at once | |
 //!
 //! `tests/tidy.rs` has the rank of each file, and checks the imports.
 //!
@@ -73,6 +74,7 @@
 #[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
 compile_error!("greenling runs on Linux on x86-64 and aarch64 only: it needs epoll, eventfd and madvise guards");
 
+pub mod channel;
 pub mod hub;
 mod hubs;
 mod interrupt;
@@ -80,6 +82,7 @@ pub mod io;
 pub mod net;
 mod pure;
 mod runtime;
+mod select;
 mod switch;
 pub mod sync;
 mod sys;
@@ -87,6 +90,8 @@ pub mod thread;
 
 pub use hubs::{Hubs, RunningHubs};
 pub use interrupt::{TimeoutError, no_switch, shield, timeout};
+#[doc(hidden)]
+pub use select::pieces as __select;
 pub use switch::cancel::GreenletExit;
 pub use switch::greenlet::{
     Greenlet, GreenletId, GreenletState, ParentError, SwitchError, SwitchErrorKind, TraceEvent, TraceKind,

@@ -23,6 +23,7 @@ const UNSAFE: &[&str] = &[
     "switch/stack.rs",
     "switch/stack_pool.rs",
     "switch/fiber.rs",
+    "switch/wait_node.rs",
     "switch/root.rs",
     "switch/mailbox.rs",
     "switch/packet.rs",
@@ -42,6 +43,7 @@ const RANKS: &[(&str, u32, &str)] = &[
     ("switch/stack_pool.rs", 2, ""),
     ("switch/fiber.rs", 3, "fiber"),
     ("switch/wait_list.rs", 3, "fiber"),
+    ("switch/wait_node.rs", 3, "fiber"),
     ("switch/overflow.rs", 4, "root"),
     ("switch/root.rs", 4, "root"),
     ("switch/cancel.rs", 5, ""),
@@ -54,8 +56,9 @@ const RANKS: &[(&str, u32, &str)] = &[
     ("runtime/report.rs", 7, ""),
     ("runtime/hub.rs", 8, ""),
     ("runtime/park.rs", 9, ""),
-    ("runtime/source.rs", 10, ""),
+    ("runtime/source.rs", 10, "source"),
     ("runtime/remote.rs", 10, ""),
+    ("runtime/choose.rs", 10, "source"),
     // What users call, on park and source alone.
     ("interrupt.rs", 11, ""),
     ("thread/", 11, "thread"),
@@ -65,6 +68,9 @@ const RANKS: &[(&str, u32, &str)] = &[
     ("net/", 12, "net"),
     ("io/", 12, "io"),
     ("sync/", 12, "sync"),
+    // One unit with `sync`, whose `mpsc` is a channel with std's names.
+    ("channel/", 12, "sync"),
+    ("select.rs", 13, ""),
     ("lib.rs", 99, ""),
 ];
 

@@ -69,6 +69,11 @@ impl<F: AsFd> Source<F> {
         if self.registration.is_closed() { Err(closed()) } else { Ok(self.get()) }
     }
 
+    /// What the hub knows of the descriptor.
+    pub(super) fn registration(&self) -> &Rc<Registration> {
+        &self.registration
+    }
+
     /// A source of `fd`, a duplicate of this one's descriptor.
     pub(crate) fn sibling(&self, fd: F) -> Source<F> {
         Source::new(fd, self.stream, true)
@@ -285,7 +290,7 @@ pub(crate) fn after(timeout: Duration) -> u64 {
 
 /// The error of calls on a closed descriptor.
 #[cold]
-fn closed() -> io::Error {
+pub(super) fn closed() -> io::Error {
     io::Error::new(io::ErrorKind::NotConnected, "the socket was closed by another green thread")
 }
 
