@@ -33,6 +33,23 @@ impl<T: Ord> Heap<T> {
     }
 }
 
+// Out of line, to keep the other kinds of channels small where they are inlined into their callers.
+impl<T> Heap<T> {
+    /// Puts a value in.
+    #[cold]
+    #[inline(never)]
+    fn push(&mut self, value: T) {
+        no_switch(|| (self.push)(&mut self.values, value));
+    }
+
+    /// Takes the greatest out.
+    #[cold]
+    #[inline(never)]
+    fn pop(&mut self) -> Option<T> {
+        no_switch(|| (self.pop)(&mut self.values))
+    }
+}
+
 impl<T> Store<T> {
     /// How many values are in it.
     #[inline(always)]
@@ -50,7 +67,7 @@ impl<T> Store<T> {
         match self {
             Store::Fifo(values) => values.push_back(value),
             Store::Lifo(values) => values.push(value),
-            Store::Priority(heap) => no_switch(|| (heap.push)(&mut heap.values, value)),
+            Store::Priority(heap) => heap.push(value),
         }
     }
 
@@ -60,7 +77,7 @@ impl<T> Store<T> {
         match self {
             Store::Fifo(values) => values.pop_front(),
             Store::Lifo(values) => values.pop(),
-            Store::Priority(heap) => no_switch(|| (heap.pop)(&mut heap.values)),
+            Store::Priority(heap) => heap.pop(),
         }
     }
 
