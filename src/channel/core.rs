@@ -3,14 +3,15 @@
 //! ```text
 //!                        +--------------------------------------+
 //!   putters: P1 P2  ..   | deposits: p1 p2     store: a b c .. |   takers: T1 T2 ..
-//!   (no room: each has   |            '--------^  '-+-'         |   (nothing for them)
-//!   left its value)      |      when there is room  promised=2  |
+//!   (no room: each has   |            '--------^  '-+-' '-+-'   |   (nothing for them)
+//!   left its value)      |      when there is room  |   free    |
+//!                        |                       promised       |
 //!                        +--------------------------------------+
 //! ```
 //!
 //! *Receiving.* A sender that finds a taker puts its value into the store all the same, takes the taker out of the line and
-//! counts one value as *promised*. The taker collects it when it runs. Nobody else can: only what is in the store beyond
-//! the promised values is there for others. If the taker dies first, the promise is given to the next taker or taken back,
+//! does not count the value as *free*: it is promised. The taker collects it when it runs. Nobody else can: only free values
+//! are there for others, and in the store they come after the promised ones. If the taker dies first, the promise is given to the next taker or taken back,
 //! and the value is where it belongs already, at the front.
 //!
 //! *Sending.* A sender that finds no room leaves its value with the channel, marked with its name, and waits. Who makes room
@@ -19,10 +20,10 @@
 //!
 //! So the fate of a call is never a flag that somebody must not forget to set; it is read off where the things are:
 //!
-//! * Invariant C1: a taker that is out of the line without having left it has a promise. While takers wait, all values in
-//!   the store are promised.
+//! * Invariant C1: a taker that is out of the line without having left it has a promise. While takers wait, no value
+//!   is free.
 //! * Invariant C2: a value was sent exactly if its deposit is gone and its sender did not take it. While putters wait, there
-//!   is no room: as many unpromised values as the capacity.
+//!   is no room: as many free values as the capacity.
 //! * Invariant C3: no `RefCell` here is borrowed while foreign code runs, except for the comparison of a priority channel,
 //!   which cannot switch and is told so if it uses its own channel.
 //!
@@ -31,6 +32,7 @@
 
 use std::cell::{Cell, RefCell, RefMut};
 use std::collections::VecDeque;
+use std::mem::forget;
 use std::sync::mpsc::{RecvTimeoutError, TryRecvError, TrySendError};
 
 use super::ends::SendTimeoutError;
@@ -38,7 +40,6 @@ use super::store::Store;
 use crate::runtime::choose::Who;
 use crate::runtime::hub::{Hub, hub_of};
 use crate::runtime::park::{Wake, park};
-use crate::switch::cancel;
 use crate::switch::fiber::{Fiber, Reason};
 use crate::switch::root::{Root, existing_root, try_root};
 use crate::switch::wait_list::{WaitList, Waiting};
@@ -47,10 +48,10 @@ use crate::switch::wait_list::{WaitList, Waiting};
 pub(super) struct Core<T> {
     /// What is in it.
     store: RefCell<Store<T>>,
-    /// How many unpromised values it may hold.
+    /// How many free values it may hold.
     capacity: usize,
-    /// How many of the values in the store belong to takers that have not run since.
-    promised: Cell<usize>,
+    /// How many of the values in the store are there for anybody. The others belong to takers that have not run since.
+    free: Cell<usize>,
     /// Who waits for a value.
     takers: WaitList,
     /// Who waits for room.
@@ -67,12 +68,9 @@ pub(super) struct Core<T> {
     ended: Cell<bool>,
 }
 
-/// The root and hub to wait with; none if the caller may not wait.
+/// The root and hub to wait with; none at the end of the OS thread.
 #[inline(always)]
-fn may_wait() -> Option<(&'static Root, &'static Hub)> {
-    if cancel::obstacle().is_some() {
-        return None;
-    }
+fn waiting_room() -> Option<(&'static Root, &'static Hub)> {
     let root = try_root()?;
     Some((root, hub_of(root).ok()?))
 }
@@ -100,7 +98,7 @@ impl<T> Core<T> {
         Core {
             store: RefCell::new(store),
             capacity,
-            promised: Cell::new(0),
+            free: Cell::new(0),
             takers: WaitList::new(),
             putters: WaitList::new(),
             deposits: RefCell::new(VecDeque::new()),
@@ -126,55 +124,65 @@ impl<T> Core<T> {
         if !self.open.get() {
             return Err(TrySendError::Disconnected(value));
         }
+        let free = self.free.get();
+        if self.takers.is_empty() && free >= self.capacity {
+            return Err(TrySendError::Full(value));
+        }
         let mut store = self.store();
-        if let Some((taker, _)) = self.takers.choose() {
-            // First the promise, then the value: should the comparison of a priority channel panic, the value is in it.
-            self.promised.set(self.promised.get() + 1);
-            wake(taker);
-            store.push(value);
-            return Ok(());
+        // First the count, then the value: should the comparison of a priority channel panic, the value is in it.
+        match self.takers.choose() {
+            Some((taker, _)) => wake(taker),
+            None => self.free.set(free + 1),
         }
-        if store.len() - self.promised.get() < self.capacity {
-            store.push(value);
-            return Ok(());
-        }
-        Err(TrySendError::Full(value))
+        store.push(value);
+        Ok(())
     }
 
     /// Receives if nobody has to be waited for.
     #[inline(always)]
     pub(super) fn try_take(&self) -> Result<T, TryRecvError> {
+        let free = self.free.get();
+        if free == 0 {
+            return self.take_from_hand();
+        }
         let mut store = self.store();
-        let promised = self.promised.get();
-        if store.len() > promised {
-            let value = if promised == 0 { store.pop() } else { store.pop_behind(promised) };
-            drop(store);
-            if !self.putters.is_empty() {
-                self.let_in();
-            }
-            return value.ok_or(TryRecvError::Empty);
-        }
+        self.free.set(free - 1);
+        let value = match store.len() - free {
+            0 => store.pop(),
+            promised => store.pop_behind(promised),
+        };
         drop(store);
-        // With a capacity of 0 the value of a putter goes from hand to hand; with any other, putters wait behind values.
-        match self.next_deposit() {
-            Some(value) => Ok(value),
-            None if self.ended.get() => Err(TryRecvError::Disconnected),
-            None => Err(TryRecvError::Empty),
+        if !self.putters.is_empty() {
+            self.let_in();
         }
+        value.ok_or(TryRecvError::Empty)
+    }
+
+    /// Receives although there is no free value. With a capacity of 0 the value of a putter goes from hand to hand; with any
+    /// other, putters wait behind free values.
+    #[inline(always)]
+    fn take_from_hand(&self) -> Result<T, TryRecvError> {
+        if !self.putters.is_empty()
+            && let Some(value) = self.next_deposit()
+        {
+            return Ok(value);
+        }
+        Err(if self.ended.get() { TryRecvError::Disconnected } else { TryRecvError::Empty })
     }
 
     /// Lets putters in for as long as there is room (C2).
     #[inline(never)]
     fn let_in(&self) {
-        while self.len() < self.capacity
+        while self.free.get() < self.capacity
             && let Some(value) = self.next_deposit()
         {
+            self.free.set(self.free.get() + 1);
             self.store().push(value);
         }
     }
 
     /// Takes the first putter out of the line, and what it wants to send: now it has sent it (C2).
-    #[inline(always)]
+    #[inline(never)]
     fn next_deposit(&self) -> Option<T> {
         if !self.open.get() {
             return None;
@@ -200,19 +208,17 @@ impl<T> Core<T> {
     /// A taker that has a promise collects the value. Only after a discard there is none.
     #[inline(always)]
     pub(super) fn collect(&self) -> Result<T, RecvTimeoutError> {
-        self.promised.set(self.promised.get().saturating_sub(1));
         self.store().pop().ok_or(RecvTimeoutError::Disconnected)
     }
 
     /// A taker that has a promise does not live to collect the value: it goes to the next one (C1).
     #[cold]
     pub(super) fn pass_on(&self) {
-        self.promised.set(self.promised.get().saturating_sub(1));
-        if self.len() > 0
-            && let Some((taker, _)) = self.takers.choose()
-        {
-            self.promised.set(self.promised.get() + 1);
-            wake(taker);
+        match self.takers.choose() {
+            Some((taker, _)) => wake(taker),
+            // A discard has taken the value.
+            None if self.store().len() == self.free.get() => {}
+            None => self.free.set(self.free.get() + 1),
         }
     }
 
@@ -224,13 +230,14 @@ impl<T> Core<T> {
             Err(TryRecvError::Disconnected) => return Err(RecvTimeoutError::Disconnected),
             Err(TryRecvError::Empty) => {}
         }
-        let Some((root, hub)) = may_wait() else { return Err(RecvTimeoutError::Timeout) };
+        let Some((root, hub)) = waiting_room() else { return Err(RecvTimeoutError::Timeout) };
         let (me, deadline) = (root.current(), deadline());
-        let mut place = Taking { core: self, me, waiting: Some(self.takers.join(me)) };
+        let place = Taking { core: self, me, waiting: self.takers.join(me) };
         loop {
             let woken = park(root, hub, me, Reason::Event("a value from a channel"), deadline);
             if !me.linked.get() {
-                place.waiting = None;
+                // It is out of the line, and the promise is kept: nothing is left to do for the place.
+                forget(place);
                 return self.collect();
             }
             match woken {
@@ -249,15 +256,15 @@ impl<T> Core<T> {
             Err(TrySendError::Disconnected(value)) => return Err(SendTimeoutError::Disconnected(value)),
             Err(TrySendError::Full(value)) => value,
         };
-        let Some((root, hub)) = may_wait() else { return Err(SendTimeoutError::Timeout(value)) };
+        let Some((root, hub)) = waiting_room() else { return Err(SendTimeoutError::Timeout(value)) };
         let (me, deadline) = (root.current(), deadline());
         let who = (me.id.get(), 0);
         self.deposit(who, value);
-        let mut place = Putting { core: self, who, waiting: Some(self.putters.join(me)) };
+        let place = Putting { core: self, who, waiting: self.putters.join(me) };
         loop {
             let woken = park(root, hub, me, Reason::Event("room in a channel"), deadline);
             if !me.linked.get() {
-                place.waiting = None;
+                forget(place);
                 return Ok(());
             }
             let why: fn(T) -> SendTimeoutError<T> = match woken {
@@ -265,7 +272,7 @@ impl<T> Core<T> {
                 Ok(Wake::Woken) => continue,
                 Ok(Wake::TimedOut) | Err(_) => SendTimeoutError::Timeout,
             };
-            place.waiting = None;
+            place.waiting.leave();
             // It is there: the caller was in the line to the last (C2).
             return self.withdraw(who).map_or(Ok(()), |value| Err(why(value)));
         }
@@ -274,7 +281,7 @@ impl<T> Core<T> {
     /// How many values are there for anybody.
     #[inline(always)]
     pub(super) fn len(&self) -> usize {
-        self.store().len().saturating_sub(self.promised.get())
+        self.free.get()
     }
 
     /// Whether a sender that comes now would have to wait.
@@ -282,7 +289,7 @@ impl<T> Core<T> {
         self.takers.is_empty() && self.len() >= self.capacity
     }
 
-    /// How many unpromised values it may hold.
+    /// How many free values it may hold.
     pub(super) fn capacity(&self) -> usize {
         self.capacity
     }
@@ -318,7 +325,7 @@ impl<T> Core<T> {
 
     /// Drops what is in the store, with no borrow held (C3).
     fn discard(&self) {
-        self.promised.set(0);
+        self.free.set(0);
         let values = self.store().take();
         drop(values);
     }
@@ -366,19 +373,17 @@ struct Taking<'a, T> {
     core: &'a Core<T>,
     /// Who waits.
     me: Fiber,
-    /// The place in the list; none once the wait is over and nothing is to be passed on.
-    waiting: Option<Waiting<'a>>,
+    /// The place in the list.
+    waiting: Waiting<'a>,
 }
 
 impl<T> Drop for Taking<'_, T> {
     #[inline(always)]
     fn drop(&mut self) {
-        if let Some(waiting) = self.waiting.take() {
-            let promised = !self.me.linked.get();
-            drop(waiting);
-            if promised {
-                self.core.pass_on();
-            }
+        let promised = !self.me.linked.get();
+        self.waiting.leave();
+        if promised {
+            self.core.pass_on();
         }
     }
 }
@@ -389,17 +394,15 @@ struct Putting<'a, T> {
     core: &'a Core<T>,
     /// Whose the deposit is.
     who: Who,
-    /// The place in the list; none once the wait is over.
-    waiting: Option<Waiting<'a>>,
+    /// The place in the list.
+    waiting: Waiting<'a>,
 }
 
 impl<T> Drop for Putting<'_, T> {
     #[inline(always)]
     fn drop(&mut self) {
-        if let Some(waiting) = self.waiting.take() {
-            drop(waiting);
-            // The wait unwinds. If the value was taken it was sent; if not it ends here, with no borrow held.
-            drop(self.core.withdraw(self.who));
-        }
+        self.waiting.leave();
+        // If the wait unwinds and the value was not taken, it ends here, with no borrow held.
+        drop(self.core.withdraw(self.who));
     }
 }

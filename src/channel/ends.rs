@@ -3,7 +3,6 @@
 
 use std::borrow::BorrowMut;
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::error::Error;
 use std::fmt;
 use std::iter::FusedIterator;
@@ -12,7 +11,7 @@ use std::sync::mpsc::{RecvError, RecvTimeoutError, SendError, TryRecvError, TryS
 use std::time::Duration;
 
 use super::core::Core;
-use super::store::{Heap, Store};
+use super::store::Store;
 use crate::runtime::choose::{AnyArm, Arm, End, Failed, Who};
 use crate::runtime::park::NEVER;
 use crate::runtime::source::after;
@@ -39,7 +38,7 @@ fn pair<T>(store: Store<T>, capacity: usize) -> (Sender<T>, Receiver<T>) {
 ///
 /// May switch: no.
 pub fn rendezvous<T>() -> (Sender<T>, Receiver<T>) {
-    pair(Store::Fifo(VecDeque::new()), 0)
+    pair(Store::fifo(), 0)
 }
 
 /// A channel that holds up to `capacity` values; the oldest comes out first. With 0 it is a [`rendezvous`].
@@ -55,7 +54,7 @@ pub fn rendezvous<T>() -> (Sender<T>, Receiver<T>) {
 ///
 /// May switch: no.
 pub fn bounded<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
-    pair(Store::Fifo(VecDeque::new()), capacity)
+    pair(Store::fifo(), capacity)
 }
 
 /// A channel that holds any number of values; the oldest comes out first. Nothing slows its senders down.
@@ -69,7 +68,7 @@ pub fn bounded<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
 ///
 /// May switch: no.
 pub fn unbounded<T>() -> (Sender<T>, Receiver<T>) {
-    pair(Store::Fifo(VecDeque::new()), usize::MAX)
+    pair(Store::fifo(), usize::MAX)
 }
 
 /// A channel that holds any number of values; the greatest comes out first. Put [`Reverse`](std::cmp::Reverse) around them
@@ -87,7 +86,7 @@ pub fn unbounded<T>() -> (Sender<T>, Receiver<T>) {
 ///
 /// May switch: no.
 pub fn priority<T: Ord>() -> (Sender<T>, Receiver<T>) {
-    pair(Store::Priority(Heap::new()), usize::MAX)
+    pair(Store::priority(), usize::MAX)
 }
 
 /// A channel that holds any number of values; the newest comes out first.
@@ -100,7 +99,7 @@ pub fn priority<T: Ord>() -> (Sender<T>, Receiver<T>) {
 ///
 /// May switch: no.
 pub fn lifo<T>() -> (Sender<T>, Receiver<T>) {
-    pair(Store::Lifo(Vec::new()), usize::MAX)
+    pair(Store::lifo(), usize::MAX)
 }
 
 /// Why [`Sender::send_timeout`] did not send. The value is inside.

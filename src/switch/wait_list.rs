@@ -113,11 +113,19 @@ pub(crate) struct Waiting<'a> {
     fiber: Fiber,
 }
 
-impl Drop for Waiting<'_> {
-    #[inline]
-    fn drop(&mut self) {
+impl Waiting<'_> {
+    /// Leaves the list, unless somebody took the fiber out.
+    #[inline(always)]
+    pub(crate) fn leave(&self) {
         if self.fiber.linked.get() {
             self.list.remove(Link::of(self.fiber));
         }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.leave();
     }
 }
