@@ -29,7 +29,7 @@ fn settle() {
 fn values_come_out_in_the_order_of_their_channel() {
     let _guard = common::guard();
     let order = |(send, receive): (Sender<i32>, Receiver<i32>)| {
-        [2, 3, 1].map(|n| send.send(n).unwrap());
+        [2, 3, 1].into_iter().for_each(|n| send.send(n).unwrap());
         drop(send);
         receive.iter().collect::<Vec<_>>()
     };
@@ -347,8 +347,11 @@ fn destructors_of_values_may_use_the_channel() {
     }
 }
 
+/// How a comparison misbehaves, if it does.
+type Act = Rc<RefCell<Option<Box<dyn FnMut()>>>>;
+
 /// A value whose comparison misbehaves when it is told.
-struct Rude(i32, Rc<RefCell<Option<Box<dyn FnMut()>>>>);
+struct Rude(i32, Act);
 
 impl PartialEq for Rude {
     fn eq(&self, other: &Rude) -> bool {
@@ -383,7 +386,7 @@ fn panic_of(f: impl FnOnce() + 'static) -> String {
 fn a_comparison_that_switches_or_uses_the_channel_panics_and_the_values_stay() {
     let _guard = common::guard();
     let (send, receive) = channel::priority();
-    let act: Rc<RefCell<Option<Box<dyn FnMut()>>>> = Rc::default();
+    let act = Act::default();
     send.send(Rude(1, Rc::clone(&act))).unwrap_or_else(|_| panic!("it is open"));
     for (number, text) in [(2, "no_switch"), (3, "uses the channel itself")] {
         *act.borrow_mut() = match number {
@@ -413,7 +416,7 @@ fn calls_that_need_not_wait_do_not_switch() {
         assert_eq!(receive.recv(), Ok(1));
         assert_eq!(receive.try_recv(), Err(TryRecvError::Empty));
     });
-    let message = panic_of(move || no_switch(|| drop(receive.recv())));
+    let message = panic_of(move || no_switch(|| assert_eq!(receive.recv(), Ok(0))));
     assert!(message.contains("no_switch"), "{message}");
 }
 
@@ -475,7 +478,7 @@ fn threads_that_wait_at_a_channel_end_with_the_hub() {
                     let _mark = OnDrop::new(move || {
                         count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                     });
-                    if wait == 0 { drop(send.send(1)) } else { drop(nothing.recv()) }
+                    if wait == 0 { send.send(1).unwrap() } else { assert_eq!(nothing.recv(), Ok(0)) }
                 }));
             }
             settle();

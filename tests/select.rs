@@ -222,7 +222,8 @@ fn a_loser_in_the_middle_of_a_line_takes_nobodys_turn() {
     send.send('a').unwrap();
     send.send('b').unwrap();
     assert!(both.join().unwrap());
-    (before.join().unwrap(), behind.join().unwrap());
+    before.join().unwrap();
+    behind.join().unwrap();
     assert_eq!(*got.borrow(), [(0, 'a'), (1, 'b')]);
 }
 
@@ -233,8 +234,8 @@ fn what_was_handed_to_a_select_that_dies_goes_to_the_next() {
         let (send, receive) = channel::unbounded();
         let turn = Rc::new(Event::auto_reset());
         let victim = |turn: Rc<Event>, never: channel::Receiver<i32>| {
-            let body = move || select! { wait(turn) => (), recv(never) -> _ => () };
-            spawn(move || if by_timeout { timeout(Duration::from_millis(1), body).is_ok() } else { body() == () })
+            let body = move || select! { wait(turn) => true, recv(never) -> value => value.is_ok() };
+            spawn(move || if by_timeout { timeout(Duration::from_millis(1), body).is_ok() } else { body() })
         };
         let (first, second) = (victim(Rc::clone(&turn), receive.clone()), victim(Rc::clone(&turn), receive.clone()));
         yield_now();

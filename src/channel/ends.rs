@@ -76,7 +76,7 @@ pub fn unbounded<T>() -> (Sender<T>, Receiver<T>) {
 ///
 /// ```
 /// let (send, receive) = greenling::channel::priority();
-/// [2, 3, 1].map(|n| send.send(n).unwrap());
+/// [2, 3, 1].into_iter().for_each(|n| send.send(n).unwrap());
 /// drop(send);
 /// assert_eq!(receive.iter().collect::<Vec<_>>(), [3, 2, 1]);
 /// ```
@@ -93,7 +93,7 @@ pub fn priority<T: Ord>() -> (Sender<T>, Receiver<T>) {
 ///
 /// ```
 /// let (send, receive) = greenling::channel::lifo();
-/// [1, 2, 3].map(|n| send.send(n).unwrap());
+/// [1, 2, 3].into_iter().for_each(|n| send.send(n).unwrap());
 /// assert_eq!(receive.recv(), Ok(3));
 /// ```
 ///

@@ -143,7 +143,7 @@ fn look(arms: &[AnyArm<'_>], order: Order) -> Option<usize> {
 /// The number of the arm that went on. With `wait` false, `None` if none can without waiting.
 ///
 /// # Panics
-/// If it would have to wait without a time limit while the caller unwinds. As [`park`].
+/// If it would have to wait without a time limit while the caller unwinds. As `park`.
 pub fn select<const N: usize>(arms: [AnyArm<'_>; N], order: Order, wait: bool) -> Option<usize> {
     match look(&arms, order) {
         None if wait => {

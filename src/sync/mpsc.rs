@@ -1,6 +1,6 @@
 //! `std::sync::mpsc` between the green threads of one OS thread.
 //!
-//! Names, signatures and errors are std's; what is behind them is a [`channel`](crate::channel), which has more to offer:
+//! Names, signatures and errors are std's; what is behind them is in [`greenling::channel`](crate::channel), which has more to offer:
 //! several receivers, `send_timeout`, `close`, other orders. What differs: the ends stay on their OS thread
 //! ([`hub::channel`](crate::hub::channel) has ends that do not).
 //!
