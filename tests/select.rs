@@ -301,6 +301,19 @@ fn one_channel_may_stand_in_several_arms() {
     };
     assert_eq!(got, "alone");
     assert_eq!((receive.len(), send.try_send(1)), (0, Err(TrySendError::Full(1))));
+    // Nor when something else makes it look again.
+    let (other, ends) = channel::unbounded::<i32>();
+    let thread = spawn(move || {
+        select! {
+            biased;
+            recv(receive) -> _ => "received",
+            send(send, 1) -> _ => "sent",
+            recv(ends) -> value => if value.is_err() { "ended" } else { "other" },
+        }
+    });
+    settle();
+    drop(other);
+    assert_eq!(thread.join().unwrap(), "ended");
 }
 
 #[test]

@@ -299,6 +299,11 @@ impl<T> Core<T> {
         self.open.get()
     }
 
+    /// Whether no value will come any more.
+    pub(super) fn is_ended(&self) -> bool {
+        self.ended.get()
+    }
+
     /// Who waits for a value.
     pub(super) fn takers(&self) -> &WaitList {
         &self.takers

@@ -385,7 +385,7 @@ impl<T> Receiver<T> {
     /// For `select!`.
     #[doc(hidden)]
     pub fn select_recv(&self) -> RecvArm<'_, T> {
-        RecvArm { core: &self.core, result: Cell::new(None) }
+        RecvArm { core: &self.core, waits: Cell::new(false), result: Cell::new(None) }
     }
 }
 
@@ -502,6 +502,8 @@ impl<T> IntoIterator for Receiver<T> {
 pub struct RecvArm<'a, T> {
     /// The channel.
     core: &'a Core<T>,
+    /// Whether it stands in line.
+    waits: Cell<bool>,
     /// The result.
     result: Cell<Option<Result<T, RecvError>>>,
 }
@@ -528,6 +530,14 @@ impl<T> RecvArm<'_, T> {
 
 impl<T> Arm for RecvArm<'_, T> {
     fn look(&self) -> bool {
+        if self.waits.get() {
+            // A value would have chosen it. Only the end of the channel wakes it otherwise; and what could be taken from
+            // hand to hand now is what another arm of the same `select!` wants to send.
+            if self.core.is_ended() {
+                self.result.set(Some(Err(RecvError)));
+            }
+            return self.core.is_ended();
+        }
         match self.core.try_take() {
             Ok(value) => self.result.set(Some(Ok(value))),
             Err(TryRecvError::Disconnected) => self.result.set(Some(Err(RecvError))),
@@ -537,15 +547,18 @@ impl<T> Arm for RecvArm<'_, T> {
     }
 
     fn enter(&self, _: Who) -> Result<Option<&WaitList>, Failed> {
+        self.waits.set(true);
         Ok(Some(self.core.takers()))
     }
 
     fn complete(&self) {
+        // First: if the comparison of a priority channel panics, the value is gone, and no promise is left to pass on.
+        self.waits.set(false);
         self.result.set(Some(self.core.collect().map_err(|_| RecvError)));
     }
 
     fn left(&self, end: End) {
-        if end == End::InVain {
+        if end == End::InVain && self.waits.get() {
             self.core.pass_on();
         }
     }

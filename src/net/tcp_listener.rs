@@ -9,7 +9,6 @@ use std::io;
 use std::iter::FusedIterator;
 use std::net::{self, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
-use std::time::Duration;
 
 use super::addr::{ToSocketAddrs, each_addr};
 use super::options::Options;
@@ -110,6 +109,8 @@ impl TcpListener {
     /// For `select!`.
     #[doc(hidden)]
     pub fn select_accept(&self) -> AcceptArm<'_> {
+        // Now, while it has nothing in its hands and stands in no line.
+        self.source.spend_credit();
         AcceptArm { listener: self, ready: self.select_readable(), result: Cell::new(None) }
     }
 
@@ -239,14 +240,15 @@ impl Arm for AcceptArm<'_> {
         if !self.ready.look() {
             return false;
         }
-        // A timeout of zero: try once.
-        let accepted = self
-            .listener
-            .source
-            .run(Direction::Read, Some(Duration::ZERO), &mut |listener| socket::accept4(listener.as_fd()));
+        // Not by `run`, which may let others run.
+        let accepted = self.listener.open().and_then(|listener| socket::accept4(listener.as_fd()));
         match accepted {
-            // The connection has gone again, or somebody else was faster.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+            // The connection has gone again, or another process was faster.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.ready.not_ready();
+                return false;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return self.look(),
             accepted => self.result.set(Some(accepted.map(|(fd, peer)| (TcpStream::of_new_socket(fd), peer)))),
         }
         true

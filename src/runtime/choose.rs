@@ -58,7 +58,7 @@ pub(crate) type Who = (u64, usize);
 /// One thing to wait for. Arms keep their results in cells, so that lists inside them can be joined meanwhile.
 pub(crate) trait Arm {
     /// Whether it can go on now. If so it does, and keeps the result. Called before the wait, and after wake-ups that chose
-    /// nobody.
+    /// nobody. It does not switch: another arm could be chosen meanwhile.
     fn look(&self) -> bool;
 
     /// The wait begins: leaves or registers whatever the wakers need. The list to wait in, if there is one.
@@ -186,7 +186,7 @@ impl Drop for Entered<'_, '_, '_> {
         for (number, arm) in self.arms[..self.count].iter().enumerate() {
             let end = match (self.winner, self.choice.chosen()) {
                 (Some(winner), _) if winner == number => End::Won,
-                (None, Some(chosen)) if chosen == number => End::InVain,
+                (_, Some(chosen)) if chosen == number => End::InVain,
                 _ => End::Lost,
             };
             arm.0.left(end);
@@ -344,6 +344,11 @@ impl<'a> ReadyArm<'a> {
         }
     }
 
+    /// The kernel says that there is nothing to do after all. Call it before anything else runs.
+    pub(crate) fn not_ready(&self) {
+        self.registration.clear_all(self.direction);
+    }
+
     /// Whether the caller's turn has come, and there is something to do: the kernel is asked, since what the hub knows may
     /// be that it was ready once.
     fn is_ready(&self) -> io::Result<bool> {
@@ -359,7 +364,7 @@ impl<'a> ReadyArm<'a> {
         };
         let ready = !socket::poll_one(fd, interest, Some(0))?.is_empty();
         if !ready {
-            self.registration.clear_all(self.direction);
+            self.not_ready();
         }
         Ok(ready)
     }

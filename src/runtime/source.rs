@@ -69,6 +69,11 @@ impl<F: AsFd> Source<F> {
         if self.registration.is_closed() { Err(closed()) } else { Ok(self.get()) }
     }
 
+    /// Counts a call that will not go through `run`; now and then it lets others run first.
+    pub(crate) fn spend_credit(&self) {
+        spend_credit();
+    }
+
     /// What the hub knows of the descriptor.
     pub(super) fn registration(&self) -> &Rc<Registration> {
         &self.registration
