@@ -12,7 +12,7 @@ use common::{Log, OnDrop};
 use greenling::channel::{self, BroadcastError, RecvError, SendError, TryRecvError, TrySendError};
 use greenling::net::{TcpListener, TcpStream};
 use greenling::sync::{Event, Semaphore, mpsc};
-use greenling::{no_switch, select, sleep, spawn, thread, timeout, yield_now};
+use greenling::{Greenlet, no_switch, select, sleep, spawn, thread, timeout, yield_now};
 
 /// Long enough that it never passes in a test.
 const LONG: Duration = Duration::from_secs(3600);
@@ -667,4 +667,67 @@ fn a_select_spawns_nothing() {
     send.send(1).unwrap();
     assert_eq!(thread.join().unwrap(), 1);
     assert_eq!(greenling::hub::live_threads(), before);
+}
+
+#[test]
+fn a_greenlet_that_is_dropped_in_a_select_leaves_its_lines() {
+    let _guard = common::guard();
+    let (send, receive) = channel::unbounded();
+    let (theirs, never) = (receive.clone(), Rc::new(Event::new()));
+    let thread = spawn(move || {
+        let greenlet = Greenlet::new(move |number: i32| {
+            select! {
+                wait(never) => number,
+                recv(theirs) -> value => value.unwrap(),
+            }
+        });
+        greenlet.switch(1)
+    });
+    settle();
+    // The thread goes, and the last handle with it.
+    thread.kill();
+    assert!(thread.join().expect_err("killed").is_killed());
+    settle();
+    send.send(5).unwrap();
+    assert_eq!(receive.try_recv(), Ok(5));
+}
+
+/// A sender that is used when the OS thread is past its end.
+struct Late(channel::Sender<i32>);
+
+impl Drop for Late {
+    fn drop(&mut self) {
+        // Whoever stood in line there is given up, but still in place.
+        let _ = self.0.try_send(1);
+        self.0.close();
+    }
+}
+
+thread_local! {
+    /// Dropped by the OS thread's end, before or after the hub.
+    static LATE: RefCell<Option<Late>> = const { RefCell::new(None) };
+}
+
+#[test]
+fn the_nodes_of_a_thread_that_cannot_be_unwound_stay_in_place() {
+    let _guard = common::guard();
+    for before_the_hub in [true, false] {
+        let ended = std::thread::spawn(move || {
+            if before_the_hub {
+                LATE.set(None);
+            }
+            let (send, receive) = channel::rendezvous();
+            drop(spawn(move || {
+                loop {
+                    let wait = std::panic::AssertUnwindSafe(
+                        || select! { recv(receive) -> value => if value.is_err() { thread::park() }, after(LONG) => () },
+                    );
+                    let _ = std::panic::catch_unwind(wait);
+                }
+            }));
+            settle();
+            LATE.set(Some(Late(send)));
+        });
+        ended.join().unwrap();
+    }
 }
