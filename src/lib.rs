@@ -28,7 +28,8 @@
 //! * [`spawn`], [`sleep`], [`yield_now`] and [`thread`]: green threads, shaped like `std::thread`.
 //! * [`Greenlet`]: explicit switches with values, as in Python's greenlet.
 //! * [`net`]: TCP, shaped like `std::net`.
-//! * [`io`]: `std::io`, with a green `stdin`.
+//! * [`io`]: `std::io`, with a green `stdin` and green pipes.
+//! * [`process`]: children, shaped like `std::process`. [`signal`]: signals to wait for.
 //! * [`sync`]: `std::sync` for green threads, with semaphores, events and wait groups.
 //! * [`channel`] and [`select!`]: values from one green thread to another, and waiting for several things at once.
 //! * [`timeout`], [`shield`], [`no_switch`]: limits on waiting.
@@ -62,8 +63,8 @@
 //! | 1 to 6 | `switch/` | stacks, fibers, the root loop, greenlets | `corosensei` |
 //! | 7 to 10 | `runtime/` | reactor, mail, reports; hub; park; source, remote | `crossbeam-queue` |
 //! | 11 | `interrupt.rs`, `thread/` | what programs call | |
-//! | 12 | `net/`, `io/`, `sync/`, `channel/`, `hub.rs`, `hub/` | sockets, stdin and locks with std's methods; channels; the hub, this one and others | |
-//! | 13 | `hubs.rs`, `select.rs` | many hubs at once; many things at once | |
+//! | 12 | `net/`, `io/`, `sync/`, `channel/`, `signal.rs`, `hub.rs`, `hub/` | sockets, stdin, pipes and locks with std's methods; channels; signals; the hub, this one and others | |
+//! | 13 | `hubs.rs`, `select.rs`, `process/` | many hubs at once; many things at once; children | |
 //!
 //! `tests/tidy.rs` has the rank of each file, and checks the imports.
 //!
@@ -80,9 +81,11 @@ mod hubs;
 mod interrupt;
 pub mod io;
 pub mod net;
+pub mod process;
 mod pure;
 mod runtime;
 mod select;
+pub mod signal;
 mod switch;
 pub mod sync;
 mod sys;
