@@ -4,12 +4,13 @@
 //! a machine that slows down for a while slows both. `cargo bench --bench switch`; rows can be chosen by name:
 //! `cargo bench --bench switch -- yield`. A bar that is missed is printed as MISS; nothing fails.
 
+use std::collections::VecDeque;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use corosensei::Coroutine;
 use greenling::sync::{Mutex, Semaphore};
-use greenling::{Greenlet, spawn, thread, timeout, yield_now};
+use greenling::{Greenlet, channel, spawn, thread, timeout, yield_now};
 
 /// Rounds of each row.
 const ROUNDS: usize = 9;
@@ -205,6 +206,60 @@ fn semaphore_uncontended() -> f64 {
     })
 }
 
+/// What a channel puts its values into, alone; nanoseconds per push and pop.
+fn vec_deque() -> f64 {
+    const N: u64 = 10_000_000;
+    let mut values = VecDeque::with_capacity(4);
+    let ns = time(N, || {
+        for i in 0..N {
+            black_box(&mut values).push_back(i);
+            black_box(black_box(&mut values).pop_front());
+        }
+    });
+    assert!(values.is_empty());
+    ns
+}
+
+/// A channel with room, used by one thread; nanoseconds per send and receive.
+fn channel_uncontended() -> f64 {
+    const N: u64 = 10_000_000;
+    let (send, receive) = channel::bounded(4);
+    time(N, || {
+        for i in 0..N {
+            black_box(&send).send(i).expect("the receiver is here");
+            black_box(black_box(&receive).recv().expect("it was sent"));
+        }
+    })
+}
+
+/// Two threads that pass a number to and fro over two channels; nanoseconds per round trip.
+fn channel_ping_pong() -> f64 {
+    const N: u64 = 1_000_000;
+    let (ping, pinged) = channel::bounded(1);
+    let (pong, ponged) = channel::bounded(1);
+    let echo = spawn(move || {
+        while let Ok(n) = pinged.recv() {
+            if pong.send(n + 1).is_err() {
+                break;
+            }
+        }
+    });
+    let driver = spawn(move || {
+        let mut n = 0_u64;
+        let ns = time(N, || {
+            for _ in 0..N {
+                ping.send(n).expect("the other side echoes");
+                n = ponged.recv().expect("the other side echoes");
+            }
+        });
+        assert_eq!(n, N);
+        ns
+    });
+    let ns = driver.join().expect("no panic");
+    echo.join().expect("it ends with its channel");
+    ns
+}
+
 fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
@@ -225,6 +280,9 @@ fn main() {
     row("timeout/unexpired", None, Box::new(timeout_unexpired));
     row("mutex/uncontended", None, Box::new(mutex_uncontended));
     row("semaphore/uncontended", None, Box::new(semaphore_uncontended));
+    row("vecdeque/push+pop", None, Box::new(vec_deque));
+    row("channel/uncontended", None, Box::new(channel_uncontended));
+    row("channel/ping-pong", Some(12.0), Box::new(channel_ping_pong));
 
     println!("{:<24} {:>9}  unit  {:>12}  bar", "name", "value", "ratio-to-raw");
     println!(

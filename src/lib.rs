@@ -33,6 +33,7 @@
 //! * [`io`]: `std::io`, with a green `stdin` and green pipes.
 //! * [`process`]: children, shaped like `std::process`. [`signal`]: signals to wait for.
 //! * [`sync`]: `std::sync` for green threads, with semaphores, events and wait groups.
+//! * [`channel`] and [`select!`]: values from one green thread to another, and waiting for several things at once.
 //! * [`timeout`], [`shield`], [`no_switch`]: limits on waiting.
 //! * [`hub`]: what the OS thread's scheduler is asked and told: stacks, counters, shutdown; handles and channels to the
 //!   hubs of other OS threads. [`Hubs`] starts several.
@@ -64,8 +65,8 @@
 //! | 1 to 6 | `switch/` | stacks, fibers, the root loop, greenlets | `corosensei` |
 //! | 7 to 10 | `runtime/` | reactor, mail, reports; hub; park; source, remote | `crossbeam-queue` |
 //! | 11 | `interrupt.rs`, `thread/`, `offload/` | what programs call | |
-//! | 12 | `net/`, `io/`, `fs/`, `sync/`, `signal.rs`, `bridge.rs`, `hub.rs`, `hub/` | sockets, stdin, pipes, files and locks with std's methods; signals; futures; the hub, this one and others | |
-//! | 13 | `hubs.rs`, `process/` | many hubs at once; children | |
+//! | 12 | `net/`, `io/`, `fs/`, `sync/`, `channel/`, `signal.rs`, `bridge.rs`, `hub.rs`, `hub/` | sockets, stdin, pipes, files and locks with std's methods; channels; signals; futures; the hub, this one and others | |
+//! | 13 | `hubs.rs`, `select.rs`, `process/` | many hubs at once; many things at once; children | |
 //!
 //! `tests/tidy.rs` has the rank of each file, and checks the imports.
 //!
@@ -77,6 +78,7 @@
 compile_error!("greenling runs on Linux on x86-64 and aarch64 only: it needs epoll, eventfd and madvise guards");
 
 mod bridge;
+pub mod channel;
 pub mod fs;
 pub mod hub;
 mod hubs;
@@ -87,6 +89,7 @@ pub mod offload;
 pub mod process;
 mod pure;
 mod runtime;
+mod select;
 pub mod signal;
 mod switch;
 pub mod sync;
@@ -97,6 +100,8 @@ pub use bridge::block_on;
 pub use hubs::{Hubs, RunningHubs};
 pub use interrupt::{TimeoutError, no_switch, shield, timeout};
 pub use offload::blocking;
+#[doc(hidden)]
+pub use select::pieces as __select;
 pub use switch::cancel::GreenletExit;
 pub use switch::greenlet::{
     Greenlet, GreenletId, GreenletState, ParentError, SwitchError, SwitchErrorKind, TraceEvent, TraceKind,

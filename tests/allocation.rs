@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use greenling::sync::{Condvar, Event, Mutex, Once, OnceLock, RwLock, Semaphore, WaitGroup};
 use greenling::thread::{park, scope, sleep_until, spawn, yield_now};
-use greenling::{Greenlet, sleep, timeout};
+use greenling::{Greenlet, channel, select, sleep, timeout};
 
 thread_local! {
     /// Allocations of this OS thread. No destructor, so the allocator may touch it at any time.
@@ -213,5 +213,40 @@ fn locks_and_signals_allocate_nothing() {
         }
     });
     assert_eq!(waits, 0, "with waits");
+    partner.join().unwrap();
+}
+
+#[test]
+fn channels_and_selects_allocate_nothing() {
+    let (send, receive) = channel::bounded(4);
+    let free = in_steady_state(|| {
+        for n in 0..1000 {
+            send.send(n).unwrap();
+            assert_eq!(select! { recv(receive) -> value => value, default => Ok(0) }, Ok(n));
+        }
+    });
+    assert_eq!(free, 0, "without waiting");
+    // Both sides wait: the receiver for values, the sender for room.
+    let (ask, asked) = channel::rendezvous();
+    let (answer, answered) = channel::bounded(1);
+    let never = Event::new();
+    let partner = spawn(move || {
+        while let Ok(n) =
+            select! { recv(asked) -> n => n, wait(never) => Ok(0), after(Duration::from_secs(3600)) => Ok(0) }
+        {
+            (0..3).for_each(|i| answer.send(n + i).unwrap());
+        }
+    });
+    let waits = in_steady_state(|| {
+        for n in 0..1000 {
+            select! {
+                send(ask, n) -> sent => sent.unwrap(),
+                after(Duration::from_secs(3600)) => panic!("an hour?"),
+            }
+            (0..3).for_each(|i| assert_eq!(answered.recv(), Ok(n + i)));
+        }
+    });
+    assert_eq!(waits, 0, "with waits");
+    drop(ask);
     partner.join().unwrap();
 }

@@ -19,7 +19,7 @@ use greenling::offload::ThreadPool;
 use greenling::process::Command;
 use greenling::sync::{self, AsyncResult, Barrier, Condvar, Event, Mutex, Once, OnceLock, RwLock, WaitGroup};
 use greenling::thread::{self, JoinHandle, Thread, current, park, park_timeout, scope, sleep, spawn, yield_now};
-use greenling::{Greenlet, GreenletExit, block_on, hub, timeout};
+use greenling::{Greenlet, GreenletExit, block_on, channel, hub, select, timeout};
 
 #[test]
 fn sleep_has_the_five_properties() {
@@ -648,6 +648,239 @@ fn awaiting_a_thread_has_the_five_properties() {
                 block_on(thread).expect("it only sleeps");
             };
             Subject::new(wait, move || told.store(true, Ordering::Relaxed))
+        },
+    });
+}
+
+#[test]
+fn receiving_has_the_five_properties() {
+    let _guard = common::guard();
+    five_properties(&Primitive {
+        name: "channel::Receiver::recv",
+        wakes: Wakes::One,
+        make: || {
+            let (send, receive) = leaked(channel::unbounded());
+            let wait = || assert_eq!(receive.recv(), Ok(()));
+            Subject::new(wait, || send.send(()).expect("open")).or_for(|limit| receive.recv_timeout(limit).is_ok())
+        },
+    });
+    five_properties(&Primitive {
+        name: "channel::Receiver::recv by priority",
+        wakes: Wakes::One,
+        make: || {
+            let (send, receive) = leaked(channel::priority());
+            let wait = || assert_eq!(receive.recv(), Ok(()));
+            Subject::new(wait, || send.send(()).expect("open")).or_for(|limit| receive.recv_timeout(limit).is_ok())
+        },
+    });
+    five_properties(&Primitive {
+        name: "sync::mpsc::Receiver::recv",
+        wakes: Wakes::One,
+        make: || {
+            let (send, receive) = leaked(sync::mpsc::channel());
+            let wait = || assert_eq!(receive.recv(), Ok(()));
+            Subject::new(wait, || send.send(()).expect("open")).or_for(|limit| receive.recv_timeout(limit).is_ok())
+        },
+    });
+}
+
+/// Who waits sends; who wakes receives.
+#[test]
+fn sending_has_the_five_properties() {
+    let _guard = common::guard();
+    five_properties(&Primitive {
+        name: "channel::Sender::send",
+        wakes: Wakes::OneAtOnce,
+        make: || {
+            let (send, receive) = leaked(channel::bounded(1));
+            send.send(()).expect("room");
+            let wait = || assert_eq!(send.send(()), Ok(()));
+            Subject::new(wait, || receive.recv().expect("it is full"))
+                .or_for(|limit| send.send_timeout((), limit).is_ok())
+        },
+    });
+}
+
+#[test]
+fn a_broadcast_has_the_five_properties() {
+    let _guard = common::guard();
+    five_properties(&Primitive {
+        name: "channel::BroadcastReceiver::recv",
+        wakes: Wakes::All,
+        make: || {
+            let (send, receive) = leaked(channel::broadcast(100));
+            let wait = || assert_eq!(receive.clone().recv(), Ok(()));
+            Subject::new(wait, || assert!(send.send(()).is_ok()))
+                .or_for(|limit| receive.clone().recv_timeout(limit).is_ok())
+        },
+    });
+}
+
+/// Each kind of arm, between two that never go on.
+#[test]
+fn every_arm_of_select_has_the_five_properties() {
+    let _guard = common::guard();
+    five_properties(&Primitive {
+        name: "select! recv",
+        wakes: Wakes::One,
+        make: || {
+            let (send, receive) = leaked(channel::unbounded());
+            let (never, nothing) = leaked((Event::new(), channel::unbounded::<()>()));
+            let wait = || {
+                select! {
+                    wait(never) => panic!("never set"),
+                    recv(receive) -> value => assert_eq!(value, Ok(())),
+                    recv(nothing.1) -> _ => panic!("never sent"),
+                }
+            };
+            Subject::new(wait, || send.send(()).expect("open")).or_for(|limit| {
+                select! {
+                    recv(nothing.1) -> _ => panic!("never sent"),
+                    recv(receive) -> value => value.is_ok(),
+                    after(limit) => false,
+                }
+            })
+        },
+    });
+    five_properties(&Primitive {
+        name: "select! send",
+        wakes: Wakes::OneAtOnce,
+        make: || {
+            let (send, receive) = leaked(channel::bounded(1));
+            let never = leaked(Event::new());
+            send.send(()).expect("room");
+            let wait = || {
+                select! {
+                    wait(never) => panic!("never set"),
+                    send(send, ()) -> sent => assert_eq!(sent, Ok(())),
+                }
+            };
+            Subject::new(wait, || receive.recv().expect("it is full")).or_for(|limit| {
+                select! {
+                    after(limit) => false,
+                    send(send, ()) -> sent => sent.is_ok(),
+                }
+            })
+        },
+    });
+    five_properties(&Primitive {
+        name: "select! wait, manual",
+        wakes: Wakes::All,
+        make: || {
+            let (event, never) = leaked((Event::new(), Event::new()));
+            let wait = || select! { wait(never) => panic!("never set"), wait(event) => () };
+            Subject::new(wait, || event.set()).or_for(|limit| select! { wait(event) => true, after(limit) => false })
+        },
+    });
+    five_properties(&Primitive {
+        name: "select! wait, auto-reset",
+        wakes: Wakes::One,
+        make: || {
+            let (event, never) = leaked((Event::auto_reset(), Event::new()));
+            let wait = || select! { wait(never) => panic!("never set"), wait(event) => () };
+            Subject::new(wait, || event.set()).or_for(|limit| select! { wait(event) => true, after(limit) => false })
+        },
+    });
+    five_properties(&Primitive {
+        name: "select! broadcast",
+        wakes: Wakes::All,
+        make: || {
+            let (send, receive) = leaked(channel::broadcast(100));
+            let wait = || {
+                let receive = receive.clone();
+                select! { recv(receive) -> value => assert_eq!(value, Ok(())) }
+            };
+            Subject::new(wait, || assert!(send.send(()).is_ok())).or_for(|limit| {
+                let receive = receive.clone();
+                select! { recv(receive) -> value => value.is_ok(), after(limit) => false }
+            })
+        },
+    });
+    five_properties(&Primitive {
+        name: "select! join",
+        wakes: Wakes::Only,
+        make: || {
+            let thread = spawn(park);
+            let handle = thread.thread().clone();
+            let (thread, never) = (RefCell::new(Some(thread)), leaked(Event::new()));
+            let wait = move || {
+                let thread = thread.borrow_mut().take().expect("one waiter");
+                select! {
+                    wait(never) => panic!("never set"),
+                    join(thread) -> ended => ended.expect("it only parks"),
+                }
+            };
+            Subject::new(wait, move || handle.unpark())
+        },
+    });
+    five_properties(&Primitive {
+        name: "select! after",
+        wakes: Wakes::Nobody,
+        make: || {
+            let long = Duration::from_secs(3600);
+            Subject::new(move || select! { after(long) => () }, || {}).or_for(move |limit| {
+                select! {
+                    after(long) => true,
+                    after(limit) => false,
+                }
+            })
+        },
+    });
+    five_properties(&Primitive {
+        name: "select! readable",
+        wakes: Wakes::One,
+        make: || {
+            let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+            let ours = TcpStream::connect(listener.local_addr().expect("bound")).expect("connect");
+            let theirs = Rc::new(listener.accept().expect("accept").0);
+            let (again, never) = (Rc::clone(&theirs), leaked(Event::new()));
+            let ours = std::net::TcpStream::from(ours);
+            let wait = move || {
+                select! {
+                    wait(never) => panic!("never set"),
+                    readable(theirs) -> ready => ready.expect("open"),
+                }
+                assert_eq!((&*theirs).read(&mut [0]).expect("a byte"), 1);
+            };
+            Subject::new(wait, move || {
+                assert_eq!((&ours).write(&[1]).expect("room"), 1);
+                // So that the next look finds it.
+                std::thread::sleep(Duration::from_millis(1));
+            })
+            .or_for(move |limit| {
+                select! {
+                    readable(again) -> ready => {
+                        ready.expect("open");
+                        (&*again).read(&mut [0]).expect("a byte") == 1
+                    }
+                    after(limit) => false,
+                }
+            })
+        },
+    });
+    five_properties(&Primitive {
+        name: "select! accept",
+        wakes: Wakes::One,
+        make: || {
+            let listener = Rc::new(TcpListener::bind("127.0.0.1:0").expect("a port"));
+            let (again, never) = (Rc::clone(&listener), leaked(Event::new()));
+            let addr = listener.local_addr().expect("bound");
+            let wait = move || {
+                select! {
+                    wait(never) => panic!("never set"),
+                    accept(listener) -> accepted => drop(accepted.expect("open")),
+                }
+            };
+            Subject::new(wait, move || {
+                drop(std::net::TcpStream::connect(addr).expect("connect"));
+                std::thread::sleep(Duration::from_millis(1));
+            })
+            .or_for(move |limit| {
+                select! {
+                    accept(again) -> accepted => accepted.is_ok(),
+                    after(limit) => false,
+                }
+            })
         },
     });
 }

@@ -45,6 +45,7 @@ use crate::pure::timer_wheel::TimerKey;
 
 use super::stack::{FiberStack, Slot};
 use super::wait_list::WaitList;
+use super::wait_node::Link;
 use crate::sys::prefetch::prefetch_read;
 
 /// The coroutine of every fiber. Values pass outside of it; a suspension says who runs next, and that one word
@@ -235,9 +236,9 @@ pub(crate) struct ControlBlock {
     /// When it was parked: the root's clock, in monotonic nanoseconds.
     pub(crate) since: Cell<u64>,
     /// Next in the wait list this fiber is in.
-    pub(crate) wait_next: Cell<Option<Fiber>>,
+    pub(crate) wait_next: Cell<Option<Link>>,
     /// Previous in the wait list this fiber is in.
-    pub(crate) wait_prev: Cell<Option<Fiber>>,
+    pub(crate) wait_prev: Cell<Option<Link>>,
     /// The deadline of the current wait, `u64::MAX` for none. The wheel entry may be earlier (lazy).
     pub(crate) deadline: Cell<u64>,
     /// When the wheel entry fires, `u64::MAX` if there is none.
@@ -607,6 +608,21 @@ impl Fiber {
     /// # Safety
     /// The block stays where it is until no `Fiber` of it is used any more.
     pub(crate) unsafe fn of_main(block: NonNull<ControlBlock>) -> Fiber {
+        Fiber(block, PhantomData)
+    }
+
+    /// The address of its block, which `of_block` takes back.
+    #[inline(always)]
+    pub(crate) fn to_block(self) -> NonNull<ControlBlock> {
+        self.0
+    }
+
+    /// The fiber whose block this is.
+    ///
+    /// # Safety
+    /// `block` comes from `to_block`, and whoever keeps it there is a holder in the sense of invariant F1.
+    #[inline(always)]
+    pub(crate) unsafe fn of_block(block: NonNull<ControlBlock>) -> Fiber {
         Fiber(block, PhantomData)
     }
 

@@ -7,6 +7,7 @@
 //! | `stack` | the shape of one stack slot: guard, stack, payload, control block, colour | `sys` |
 //! | `stack_pool` | slots: from the kernel once, then from a LIFO free list; trimming | `stack` |
 //! | `wait_list` | fibers in a row, linked through their control blocks; one unit with `fiber` | `fiber` |
+//! | `wait_node` | the places of a fiber that waits for several things; one unit with `fiber` | `fiber` |
 //! | `fiber` | one stackful coroutine: control block, launch, resume, suspend, result packet | `stack` |
 //! | `overflow` | what to say when a fiber hits its guard | `fiber` |
 //! | `root` | the OS thread's side: who runs, who is next, the one loop that resumes fibers | `fiber`, `overflow`, `stack_pool`, `pure` |
@@ -26,3 +27,4 @@ pub(crate) mod root;
 pub(crate) mod stack;
 pub(crate) mod stack_pool;
 pub(crate) mod wait_list;
+pub(crate) mod wait_node;

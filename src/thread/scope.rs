@@ -19,7 +19,7 @@ use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::rc::Rc;
 
 use super::handle::Thread;
-use super::spawn::{Builder, JoinError, Outcome, is_program_panic, join, kill, live, thread_of};
+use super::spawn::{Builder, EndArm, JoinError, Outcome, is_program_panic, join, kill, live, thread_of};
 use crate::runtime::hub::{Hub, ending, hub_of};
 use crate::runtime::park::{NEVER, park_uninterrupted};
 use crate::switch::cancel::{self, ScopeExpired};
@@ -336,6 +336,12 @@ impl<T> ScopedJoinHandle<'_, T> {
     /// May switch: no.
     pub fn is_finished(&self) -> bool {
         self.packet.fiber().is_none() || self.packet.is_finished()
+    }
+
+    /// For `select!`.
+    #[doc(hidden)]
+    pub fn select_end(&self) -> EndArm<'_> {
+        EndArm::new(&self.packet)
     }
 
     /// See [`JoinHandle::kill`](super::JoinHandle::kill).

@@ -11,18 +11,21 @@ use std::any::Any;
 use std::cell::OnceCell;
 use std::fmt;
 use std::io;
+use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::sync::Arc;
 
 use super::future::tell_awaiter;
 use super::handle::Thread;
+use crate::runtime::choose::{AnyArm, Arm, End, Failed, Who};
 use crate::runtime::hub::{ending, hub_of};
 use crate::runtime::park::{NEVER, park};
 use crate::switch::cancel::{self, GreenletExit, Killed};
-use crate::switch::fiber::{Fiber, Reason, attention, drop_quietly};
+use crate::switch::fiber::{Fiber, Reason, State, attention, drop_quietly};
 use crate::switch::packet::{self, Packet};
 use crate::switch::root::{Root, root, try_root};
 use crate::switch::stack::Slot;
+use crate::switch::wait_list::WaitList;
 
 /// How a thread ended.
 pub(crate) type Outcome<T> = Result<T, JoinError>;
@@ -317,6 +320,49 @@ pub(super) fn join<T>(packet: &Packet<Outcome<T>>) -> Outcome<T> {
     }
 }
 
+/// The arm of a `select!` that waits for the end of a thread.
+#[derive(Debug)]
+pub struct EndArm<'a> {
+    /// The thread; none if it is gone.
+    fiber: Option<Fiber>,
+    /// The handle, without which the thread's slot could be reused.
+    handle: PhantomData<&'a ()>,
+}
+
+impl<'a> EndArm<'a> {
+    /// For the thread of `packet`.
+    pub(super) fn new<T>(packet: &'a Packet<Outcome<T>>) -> EndArm<'a> {
+        EndArm { fiber: packet.fiber(), handle: PhantomData }
+    }
+
+    /// For `select!`.
+    #[doc(hidden)]
+    pub fn erase(&self) -> AnyArm<'_> {
+        AnyArm::new(self)
+    }
+
+    /// For `select!`.
+    #[doc(hidden)]
+    pub fn finish(self) {}
+}
+
+impl Arm for EndArm<'_> {
+    fn look(&self) -> bool {
+        self.fiber.is_none_or(|fiber| fiber.state.get() == State::Finished)
+    }
+
+    fn enter(&self, who: Who) -> Result<Option<&WaitList>, Failed> {
+        match &self.fiber {
+            Some(fiber) if fiber.id.get() == who.0 => panic!("a green thread cannot wait for its own end"),
+            fiber => Ok(fiber.as_ref().map(|fiber| &fiber.joiners)),
+        }
+    }
+
+    fn complete(&self) {}
+
+    fn left(&self, _: End) {}
+}
+
 /// The handle of the thread of `packet`.
 pub(super) fn thread_of<'a, T>(packet: &Packet<T>, cell: &'a OnceCell<Box<Thread>>) -> &'a Thread {
     cell.get_or_init(|| {
@@ -381,6 +427,12 @@ impl<T> JoinHandle<T> {
     /// May switch: no.
     pub fn is_finished(&self) -> bool {
         self.packet.fiber().is_none() || self.packet.is_finished()
+    }
+
+    /// For `select!`.
+    #[doc(hidden)]
+    pub fn select_end(&self) -> EndArm<'_> {
+        EndArm::new(&self.packet)
     }
 
     /// Unwinds the thread, without a message, at the blocking call it is in or will make next; its destructors run on

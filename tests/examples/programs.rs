@@ -1,11 +1,12 @@
-//! The programs without a network.
+//! The programs without a network, and the chat server.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::{Running, example, run};
+use crate::support::{PATIENCE, Running, example, run};
 
 #[test]
 fn spawn_join_runs_one_thread_after_the_other() {
@@ -114,6 +115,58 @@ fn ping_pong_ends_quietly_when_nobody_reads() {
         std::io::Read::read_to_string(&mut child.0.stderr.take().unwrap(), &mut complaint).unwrap();
         assert_eq!(complaint, "");
     }
+}
+
+#[test]
+fn a_producer_is_held_back_by_its_queue_and_every_item_is_taken_once() {
+    let ended = run("producer_consumer", &[], b"");
+    let lines = ended.lines();
+    assert_eq!(lines[..7], ["made 0", "made 1", "made 2", "made 3", "made 4", "a takes 0", "b takes 1"]);
+    let taken: Vec<&str> = lines.iter().filter_map(|line| Some(line.split_once(" takes ")?.1)).collect();
+    assert_eq!(taken, ["0", "1", "2", "3", "4", "5", "6", "7"]);
+    assert_eq!(lines.len(), 8 + 8 + 3, "{lines:?}");
+    assert!(ended.status.success() && ended.stderr.is_empty(), "{ended:?}");
+}
+
+#[test]
+fn an_actor_answers_each_request() {
+    let ended = run("actor", &[], b"");
+    let expected = ["Ann got 15", "Bob got 15", "Cid got nothing: only 0 left", "balance: 0", "closed with 0"];
+    assert_eq!(ended.lines(), expected);
+    assert!(ended.status.success() && ended.stderr.is_empty(), "{ended:?}");
+}
+
+#[test]
+fn everybody_in_a_chat_hears_the_others() {
+    let mut command = Command::new(example("chat_server"));
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut server = Running(command.spawn().unwrap());
+    let mut greeting = String::new();
+    BufReader::new(server.0.stdout.take().unwrap()).read_line(&mut greeting).unwrap();
+    let addr = greeting.trim_end().strip_prefix("chat on ").expect("the address").to_owned();
+    let client = |number: u32| {
+        let stream = TcpStream::connect(&addr).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map(Result::unwrap);
+        assert_eq!(lines.next().unwrap(), format!("* you are {number}"));
+        (lines, stream)
+    };
+    let (mut first, mut one) = client(1);
+    let (mut second, two) = client(2);
+    assert_eq!(first.next().unwrap(), "* 2 comes in");
+    let (mut third, mut three) = client(3);
+    assert_eq!(first.next().unwrap(), "* 3 comes in");
+    assert_eq!(second.next().unwrap(), "* 3 comes in");
+    // In two pieces, and two lines in one.
+    one.write_all(b"hel").unwrap();
+    one.write_all(b"lo\nand more\n").unwrap();
+    for lines in [&mut second, &mut third] {
+        assert_eq!([lines.next().unwrap(), lines.next().unwrap()], ["1: hello", "1: and more"]);
+    }
+    drop((second, two));
+    assert_eq!(third.next().unwrap(), "* 2 leaves");
+    three.write_all(b"bye\n").unwrap();
+    assert_eq!([first.next().unwrap(), first.next().unwrap()], ["* 2 leaves", "3: bye"]);
 }
 
 fn endless_ping_pong(args: &[&str]) -> Running {

@@ -37,6 +37,9 @@ fn built_examples() -> PathBuf {
         "echo_load",
         "server_models",
         "run_commands",
+        "producer_consumer",
+        "actor",
+        "chat_server",
     ];
     let fresh = |name| {
         let built = folder.join(name).metadata().and_then(|program| program.modified());
