@@ -86,7 +86,7 @@ mod sys;
 pub mod thread;
 
 pub use hubs::{Hubs, RunningHubs};
-pub use interrupt::{TimeoutError, no_switch, shield, timeout};
+pub use interrupt::{TimeoutError, no_switch, remaining, shield, timeout, timeout_at};
 pub use switch::cancel::GreenletExit;
 pub use switch::greenlet::{
     Greenlet, GreenletId, GreenletState, ParentError, SwitchError, SwitchErrorKind, TraceEvent, TraceKind,

@@ -64,12 +64,15 @@
 //! | `panic = "abort"` | nothing can unwind | kills answer false, timeouts are an error, threads that are suspended at the end are leaked |
 
 mod handle;
+mod local;
 mod scope;
 mod spawn;
 
 use std::time::{Duration, Instant};
 
 pub use handle::{Thread, ThreadId};
+pub use crate::switch::extras::Ending;
+pub use local::{AccessError, LocalKey};
 pub use scope::{Scope, ScopedJoinHandle, scope};
 pub use spawn::{Builder, JoinError, JoinHandle, spawn};
 pub(crate) use spawn::{Outcome, live};

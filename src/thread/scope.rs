@@ -19,6 +19,7 @@ use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::rc::Rc;
 
 use super::handle::Thread;
+use super::local::inherited;
 use super::spawn::{Builder, JoinError, Outcome, is_program_panic, join, kill, live, thread_of};
 use crate::runtime::hub::{Hub, ending, hub_of};
 use crate::runtime::park::{NEVER, park_uninterrupted};
@@ -273,6 +274,7 @@ impl Builder {
     {
         let root = try_root().ok_or_else(ending)?;
         let shift = self.shift(root)?;
+        let extras = inherited(root);
         let shared = &scope.shared;
         shared.running.set(shared.running.get() + 1);
         let member = Member(Rc::clone(shared));
@@ -293,6 +295,9 @@ impl Builder {
         // SAFETY: what `f` and its result borrow lives for 'scope. By invariant C1 the fiber has ended before the
         // scope returns, and by C2 its result is not dropped later; `live` catches every unwinding.
         let (packet, fiber) = unsafe { packet::launch_borrowing(root, shift, Location::caller(), body) }?;
+        if let Some(extras) = extras {
+            fiber.adopt(extras);
+        }
         if let Some(name) = self.into_name() {
             fiber.set_name(name);
         }
