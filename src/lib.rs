@@ -26,11 +26,14 @@
 //! # What is where
 //!
 //! * [`spawn`], [`sleep`], [`yield_now`] and [`thread`]: green threads, shaped like `std::thread`.
+//! * [`group`]: many of them at once: groups, pools with a limit, `join_all`, `wait_any`.
+//! * [`green_local!`]: values that each green thread has for itself, inherited or not.
 //! * [`Greenlet`]: explicit switches with values, as in Python's greenlet.
 //! * [`net`]: TCP, shaped like `std::net`.
 //! * [`io`]: `std::io`, with a green `stdin`.
 //! * [`sync`]: `std::sync` for green threads, with semaphores, events and wait groups.
-//! * [`timeout`], [`shield`], [`no_switch`]: limits on waiting.
+//! * [`time`]: intervals that tick.
+//! * [`timeout`], [`timeout_at`], [`remaining`], [`shield`], [`no_switch`]: limits on waiting.
 //! * [`hub`]: what the OS thread's scheduler is asked and told: stacks, counters, shutdown; handles and channels to the
 //!   hubs of other OS threads. [`Hubs`] starts several.
 //!
@@ -61,8 +64,8 @@
 //! | 1 to 6 | `switch/` | stacks, fibers, the root loop, greenlets | `corosensei` |
 //! | 7 to 10 | `runtime/` | reactor, mail, reports; hub; park; source, remote | `crossbeam-queue` |
 //! | 11 | `interrupt.rs`, `thread/` | what programs call | |
-//! | 12 | `net/`, `io/`, `sync/`, `hub.rs`, `hub/` | sockets, stdin and locks with std's methods; the hub, this one and others | |
-//! | 13 | `hubs.rs` | many hubs at once | |
+//! | 12 | `net/`, `io/`, `sync/`, `time.rs`, `hub.rs`, `hub/` | sockets, stdin and locks with std's methods; the hub, this one and others | |
+//! | 13 | `hubs.rs`, `group/` | many hubs at once; many threads at once | |
 //!
 //! `tests/tidy.rs` has the rank of each file, and checks the imports.
 //!
@@ -73,6 +76,7 @@
 #[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
 compile_error!("greenling runs on Linux on x86-64 and aarch64 only: it needs epoll, eventfd and madvise guards");
 
+pub mod group;
 pub mod hub;
 mod hubs;
 mod interrupt;
@@ -84,6 +88,7 @@ mod switch;
 pub mod sync;
 mod sys;
 pub mod thread;
+pub mod time;
 
 pub use hubs::{Hubs, RunningHubs};
 pub use interrupt::{TimeoutError, no_switch, remaining, shield, timeout, timeout_at};

@@ -40,6 +40,7 @@ const RANKS: &[(&str, u32, &str)] = &[
     // Greenlet-style: explicit switches. Knows of no hub. A fiber holds the list of those that wait for its end.
     ("switch/stack.rs", 1, ""),
     ("switch/stack_pool.rs", 2, ""),
+    ("switch/extras.rs", 2, ""),
     ("switch/fiber.rs", 3, "fiber"),
     ("switch/wait_list.rs", 3, "fiber"),
     ("switch/overflow.rs", 4, "root"),
@@ -65,6 +66,8 @@ const RANKS: &[(&str, u32, &str)] = &[
     ("net/", 12, "net"),
     ("io/", 12, "io"),
     ("sync/", 12, "sync"),
+    ("time.rs", 12, ""),
+    ("group/", 13, "group"),
     ("lib.rs", 99, ""),
 ];
 

@@ -213,6 +213,8 @@ pub(crate) struct ControlBlock {
     pub(crate) shields: Cell<u16>,
     /// Open `no_switch` sections.
     pub(crate) no_switch: Cell<u16>,
+    /// Open `try_scope`s whose body is to be interrupted.
+    pub(crate) cancelled: Cell<u16>,
     /// Whether this fiber was spawned (a green thread) or made by a greenlet.
     pub(crate) green_thread: Cell<bool>,
     /// Closure and result may borrow from a scope: nobody drops them after the scope has ended.
@@ -223,8 +225,6 @@ pub(crate) struct ControlBlock {
     named: Cell<bool>,
     /// Whether `extras` is set, or how it ended; see `extras`.
     pub(crate) life: Cell<Life>,
-    /// Open `try_scope`s whose body is to be interrupted.
-    pub(crate) cancelled: Cell<u8>,
     /// The slot's size as a power of two.
     shift: u8,
     /// The slot's colour.
@@ -447,12 +447,12 @@ impl ControlBlock {
             joiners: WaitList::new(),
             shields: Cell::new(0),
             no_switch: Cell::new(0),
+            cancelled: Cell::new(0),
             green_thread: Cell::new(false),
             borrows: Cell::new(false),
             linked: Cell::new(false),
             named: Cell::new(false),
             life: Cell::new(Life::Plain),
-            cancelled: Cell::new(0),
             shift,
             colour,
             io_credit: Cell::new(u8::MAX),

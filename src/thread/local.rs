@@ -190,7 +190,7 @@ impl<T: 'static> LocalKey<T> {
     pub fn try_with<R>(&'static self, f: impl FnOnce(&T) -> R) -> Result<R, AccessError> {
         let value = match self.find()? {
             Some(value) => value,
-            None => self.store((self.init)())?.0,
+            None => self.store((self.init)())?,
         };
         Ok(f(typed(&*value)))
     }
@@ -209,16 +209,15 @@ impl<T: 'static> LocalKey<T> {
         }
     }
 
-    /// Makes `value` the running thread's, unless the initialiser that made it has done so with another one: then that
-    /// one stays, and `value` comes back.
-    fn store(&'static self, value: T) -> Result<(Rc<dyn Any>, Option<Rc<dyn Any>>), AccessError> {
-        let value: Rc<dyn Any> = Rc::new(value);
+    /// Makes `value` the running thread's, unless the initialiser that made it has done so with another one, which stays.
+    fn store(&'static self, value: T) -> Result<Rc<dyn Any>, AccessError> {
         if let Some(theirs) = self.find()? {
-            return Ok((theirs, Some(value)));
+            return Ok(theirs);
         }
+        let (value, me): (Rc<dyn Any>, _) = (Rc::new(value), try_root().ok_or(AccessError)?.current());
         let mine = Rc::clone(&value);
-        try_root().ok_or(AccessError)?.current().with_extras_made(|extras| extras.put(self, mine)).ok_or(AccessError)?;
-        Ok((value, None))
+        me.with_extras_made(|extras| extras.put(self, mine)).ok_or(AccessError)?;
+        Ok(value)
     }
 
     /// Replaces what is in the value by `new`, or makes a value with it, without the initialiser. `place` puts it into a

@@ -67,15 +67,17 @@ mod handle;
 mod local;
 mod scope;
 mod spawn;
+mod try_scope;
 
 use std::time::{Duration, Instant};
 
-pub use handle::{Thread, ThreadId};
 pub use crate::switch::extras::Ending;
+pub use handle::{Thread, ThreadId};
 pub use local::{AccessError, LocalKey};
-pub use scope::{Scope, ScopedJoinHandle, scope};
+pub use scope::{Scope, ScopedJoinHandle, scope, try_scope};
 pub use spawn::{Builder, JoinError, JoinHandle, spawn};
 pub(crate) use spawn::{Outcome, live};
+pub use try_scope::{TryJoinHandle, TryScope};
 
 use crate::runtime::hub::hub_of;
 use crate::runtime::park::{NEVER, Wake, park as park_fiber, take_permit};
