@@ -188,7 +188,7 @@ mod tests {
         let mut due = 0;
         for late in [0, 3, 10, 99, 100, 101, 1, 12_345] {
             let next = after(due, due + late, 100, Skip);
-            assert!(next > due + late && next - (due + late) <= 100 && next % 100 == 0, "{due} {late} {next}");
+            assert!(next > due + late && next - (due + late) <= 100 && next.is_multiple_of(100), "{due} {late} {next}");
             due = next;
         }
     }

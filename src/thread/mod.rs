@@ -24,7 +24,9 @@
 //! | `Builder::stack_size` | same | address space; only touched pages cost memory |
 //! | `panicking` | `std::thread::panicking` | a green thread never suspends while it unwinds, so std's answer is right |
 //! | `available_parallelism` | std's | |
-//! | `LocalKey` | std's `thread_local!` is per OS thread | shared by its green threads |
+//! | – | [`JoinHandle::on_finish`] | a callback at the end |
+//! | – | [`try_scope`], [`TryScope::spawn`] | the first failure ends the scope |
+//! | `thread_local!`, `LocalKey` | [`green_local!`](crate::green_local), [`LocalKey`] | each green thread's own; std's are per OS thread, shared by its green threads |
 //!
 //! # Order
 //!

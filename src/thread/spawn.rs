@@ -332,21 +332,19 @@ fn settle<T>(root: &'static Root, fiber: Fiber, mut outcome: Outcome<T>) -> Outc
 /// Runs a callback in a thread of its own, where it may block and panic without hurting anybody.
 fn call_back(root: &'static Root, f: Box<dyn FnOnce(Ending)>, ending: Ending, asked_at: &'static Location<'static>) {
     // Shared, since a launch that fails drops its closure.
-    let f = Rc::new(Cell::new(Some(f)));
-    let theirs = Rc::clone(&f);
-    let run = move |f: Rc<Cell<Option<Box<dyn FnOnce(Ending)>>>>| {
-        if let Some(f) = f.take() {
-            f(ending);
-        }
-    };
-    let shift = root.default_shift.get();
-    match packet::launch(root, shift, asked_at, move |fiber| live(fiber, move || run(theirs))) {
+    let ours = Rc::new(Cell::new(Some(f)));
+    let theirs = Rc::clone(&ours);
+    let body = move || theirs.take().map(|f| f(ending)).unwrap_or_default();
+    match packet::launch(root, root.default_shift.get(), asked_at, move |fiber| live(fiber, body)) {
         Ok((packet, fiber)) => {
             root.enqueue(fiber);
             drop(packet);
         }
         // No stack for it: it runs here, and waiting there holds up the caller.
-        Err(_) => drop(catch_unwind(AssertUnwindSafe(|| run(f))).map_err(drop_quietly)),
+        Err(_) => {
+            let run = AssertUnwindSafe(|| ours.take().map(|f| f(ending)).unwrap_or_default());
+            catch_unwind(run).unwrap_or_else(drop_quietly);
+        }
     }
 }
 
