@@ -207,7 +207,7 @@ fn of_several_waiters_the_first_is_served_first_and_a_dead_one_takes_nothing() {
     waiters[1].kill();
     for end in &ends[..3] {
         end.unpark();
-        (yield_now(), yield_now(), yield_now());
+        (0..3).for_each(|_| yield_now());
     }
     assert_eq!(log.text(), "a[0, 1] c[2]");
     // Who was chosen and is killed before it runs leaves it to the next.
@@ -483,7 +483,7 @@ fn imaps_do_not_run_ahead_of_their_consumer() {
         let mut results: Box<dyn Iterator<Item = Result<u32, JoinError>>> =
             if unordered { Box::new(pool.imap_unordered(items, |n| n)) } else { Box::new(pool.imap(items, |n| n)) };
         assert_eq!(asked.get(), 0, "lazy");
-        while let Some(result) = results.next() {
+        for result in results.by_ref() {
             result.unwrap();
             taken.set(taken.get() + 1);
             (0..10).for_each(|_| yield_now());

@@ -14,6 +14,9 @@ use greenling::{Greenlet, green_local, hub};
 
 const LONG: Duration = Duration::from_secs(3600);
 
+/// Does something when it is dropped.
+type Mark = OnDrop<Box<dyn FnOnce()>>;
+
 green_local! {
     static NUMBER: Cell<u32> = Cell::new(7);
     static NAME: RefCell<String> = RefCell::new("nobody".into());
@@ -83,7 +86,10 @@ fn each_key_has_its_own_policy_of_inheritance() {
     let child = |what: fn() -> u32| spawn(what).join().unwrap();
     // What the spawner has not used is not inherited.
     assert_eq!(child(|| COUNTED.get()), 0);
-    (NUMBER.set(50), COUNTED.set(60), EXPLICIT.set(70), COPIED.set(vec![80]));
+    NUMBER.set(50);
+    COUNTED.set(60);
+    EXPLICIT.set(70);
+    COPIED.set(vec![80]);
     assert_eq!((child(|| NUMBER.get()), child(|| COUNTED.get()), child(|| EXPLICIT.get())), (7, 61, 1));
     assert_eq!(child(|| spawn(|| COUNTED.get()).join().unwrap()), 62, "and so on");
     // As it is at the spawn, and a copy.
@@ -105,7 +111,7 @@ fn greenlets_have_values_of_their_own_and_inherit_nothing() {
     COUNTED.set(5);
     NUMBER.set(6);
     let log = Log::default();
-    green_local!(static MARK: RefCell<Option<OnDrop<Box<dyn FnOnce()>>>> = RefCell::default());
+    green_local!(static MARK: RefCell<Option<Mark>> = RefCell::default());
     let theirs = log.clone();
     let greenlet = Greenlet::new(move |_: u32| {
         assert_eq!((COUNTED.get(), NUMBER.get()), (0, 7));
@@ -335,7 +341,7 @@ fn the_end_of_an_os_thread_destroys_mains_values_last() {
             drop(spawn(|| ()));
             send.send("main").unwrap();
         }) as Box<dyn FnOnce()>);
-        green_local!(static MARK: RefCell<Option<OnDrop<Box<dyn FnOnce()>>>> = RefCell::default());
+        green_local!(static MARK: RefCell<Option<Mark>> = RefCell::default());
         MARK.set(Some(of_main));
         drop(spawn(move || {
             MARK.set(Some(OnDrop::new(Box::new(move || other.send("thread").unwrap()))));

@@ -15,6 +15,11 @@ use greenling::{Greenlet, TimeoutError, shield, timeout};
 
 const LONG: Duration = Duration::from_secs(3600);
 
+/// Lets the others run.
+fn turns(count: u32) {
+    (0..count).for_each(|_| yield_now());
+}
+
 #[test]
 fn without_a_failure_it_is_a_scope() {
     let _guard = guard();
@@ -46,7 +51,10 @@ fn the_first_error_kills_the_siblings_and_comes_out_once() {
             log.say("fails");
             Err::<(), _>("error")
         });
-        s.spawn(|| Ok(log.say("ends")));
+        s.spawn(|| {
+            log.say("ends");
+            Ok(())
+        });
         s.spawn(|| -> Result<(), _> {
             yield_now();
             yield_now();
@@ -173,13 +181,15 @@ fn later_failures_are_dropped_when_all_have_ended() {
     let result: Result<(), Noisy> = try_scope(|s| {
         for name in ["first", "second", "third"] {
             let log = log.clone();
-            s.spawn(move || match shield(|| (yield_now(), yield_now())) {
-                _ => Err::<(), _>(Noisy(name, log)),
+            s.spawn(move || {
+                shield(|| turns(2));
+                Err::<(), _>(Noisy(name, log))
             });
         }
         s.spawn(|| {
             shield(|| sleep(Duration::from_millis(5)));
-            Ok(log.say("shielded"))
+            log.say("shielded");
+            Ok(())
         });
         Ok(())
     });
@@ -209,13 +219,19 @@ fn nothing_starts_in_a_scope_that_has_failed() {
 fn a_kill_is_no_failure() {
     let _guard = guard();
     let result = try_scope(|s| -> Result<_, ()> {
-        let victim = s.spawn(|| Ok(sleep(LONG)));
+        let victim = s.spawn(|| {
+            sleep(LONG);
+            Ok(())
+        });
         let other = s.spawn(|| Ok((yield_now(), yield_now(), 5).2));
         yield_now();
         assert!(victim.kill());
         assert!(victim.join().unwrap_err().is_killed());
         let value = other.join().unwrap();
-        s.spawn(|| Ok(park()));
+        s.spawn(|| {
+            park();
+            Ok(())
+        });
         yield_now();
         s.kill_all();
         Ok(value)
@@ -266,7 +282,7 @@ fn a_kill_or_timeout_of_the_caller_comes_before_a_failure() {
             yield_now();
             unreachable!("the kill is still due");
         });
-        (yield_now(), yield_now());
+        turns(2);
         fail.borrow().as_ref().unwrap().unpark();
         if kill_first {
             caller.kill();
@@ -283,7 +299,10 @@ fn a_kill_or_timeout_of_the_caller_comes_before_a_failure() {
     }
     let late = timeout(Duration::from_millis(5), || {
         try_scope(|s| -> Result<(), &str> {
-            s.spawn(|| Ok(sleep(LONG)));
+            s.spawn(|| {
+                sleep(LONG);
+                Ok(())
+            });
             sleep(LONG);
             Ok(())
         })
@@ -354,7 +373,10 @@ fn nested_scopes_fail_each_for_itself() {
     let outer: Result<(), &str> = try_scope(|outer| {
         outer.spawn(|| (yield_now(), yield_now(), Err::<(), _>("outer")).2);
         let inner: Result<(), &str> = try_scope(|inner| {
-            inner.spawn(|| Ok(sleep(LONG)));
+            inner.spawn(|| {
+                sleep(LONG);
+                Ok(())
+            });
             Ok(())
         });
         unreachable!("{inner:?}")

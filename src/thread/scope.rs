@@ -105,13 +105,16 @@ where
     let interrupted = open.close(result.is_err());
     match (result, interrupted) {
         (Err(payload), _) | (Ok(_), Some(payload)) => open.raise(payload),
-        (Ok(_), None) if open.shared.panicked.get() => panic!("{PANICKED}"),
+        (Ok(_), None) if open.shared.panicked.get() => somebody_panicked(),
         (Ok(value), None) => value,
     }
 }
 
-/// What a scope says when a thread panicked that nobody joined.
-const PANICKED: &str = "a scoped green thread panicked";
+/// A thread panicked that nobody joined.
+#[cold]
+fn somebody_panicked() -> ! {
+    panic!("a scoped green thread panicked")
+}
 
 /// Runs `f` with a scope whose threads may fail; the first failure ends all of them, and comes out of this call.
 ///
@@ -122,9 +125,12 @@ const PANICKED: &str = "a scoped green thread panicked";
 /// let limit = 3;
 /// let result = try_scope(|s| {
 ///     for n in 1..10 {
-///         s.spawn(move || match n {
-///             n if n > limit => Err(format!("{n} is too much")),
-///             _ => Ok(sleep(Duration::from_secs(3600))), // unwound as soon as 4 fails
+///         s.spawn(move || {
+///             if n > limit {
+///                 return Err(format!("{n} is too much"));
+///             }
+///             sleep(Duration::from_secs(3600)); // unwound as soon as 4 fails
+///             Ok(())
 ///         });
 ///     }
 ///     Ok(())
@@ -169,7 +175,7 @@ where
         (Ok(value), None) => match (failures.first(), value) {
             (Some(Failure::Error(error)), _) => Err(error),
             (Some(Failure::Panic(payload)), _) => open.raise(payload),
-            (None, _) if open.shared.panicked.get() => panic!("{PANICKED}"),
+            (None, _) if open.shared.panicked.get() => somebody_panicked(),
             (None, Some(value)) => Ok(value),
             (None, None) => unreachable!("a body without a value has failed"),
         },
