@@ -62,7 +62,7 @@ pub struct ScopedJoinHandle<'scope, T> {
     /// The result.
     packet: Packet<Outcome<T>>,
     /// Made when asked for.
-    thread: OnceCell<Thread>,
+    thread: OnceCell<Box<Thread>>,
     /// To note a panic nobody looked at.
     shared: Rc<Shared>,
     /// The threads borrow for this long.
@@ -409,8 +409,8 @@ impl Builder {
         if let Some(extras) = extras {
             fiber.adopt(extras);
         }
-        if let Some(name) = self.into_name() {
-            fiber.set_name(name);
+        if self.has_name() {
+            self.give_name(fiber);
         }
         scope.remember(root, packet.fiber_ref());
         root.enqueue(fiber);
