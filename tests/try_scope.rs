@@ -297,6 +297,22 @@ fn a_kill_or_timeout_of_the_caller_comes_before_a_failure() {
         assert!(caller.join().unwrap_err().is_killed());
         assert!(!went_on.get());
     }
+    // And the kill stays due, whatever catches it.
+    let deaf = spawn(|| {
+        let swallowed = catch_unwind(AssertUnwindSafe(|| {
+            try_scope(|s| -> Result<(), &str> {
+                s.spawn(|| Err::<(), _>("error"));
+                park();
+                Ok(())
+            })
+        }));
+        assert!(swallowed.is_err(), "the kill came first");
+        park();
+        unreachable!()
+    });
+    yield_now();
+    deaf.kill();
+    assert!(deaf.join().unwrap_err().is_killed());
     let late = timeout(Duration::from_millis(5), || {
         try_scope(|s| -> Result<(), &str> {
             s.spawn(|| {

@@ -142,6 +142,7 @@ impl<T> Drop for Watched<'_, T> {
         for (at, handle) in self.handles.iter().enumerate() {
             handle.unwatch(&self.finished, at as u64);
         }
+        debug_assert_eq!(Rc::strong_count(&self.finished), 2, "only the caller of `wait_any` and this know it");
     }
 }
 
