@@ -304,6 +304,44 @@ fn a_full_pool_ends_a_process_whose_destructor_would_wait_for_it() {
     assert!(stderr(&output).contains("cannot wait for a permit"), "{}", stderr(&output));
 }
 
+/// Kept in a thread-local, whose destructor runs before or after the hub's end.
+struct AtTheEnd(Group<()>, Pool, std::sync::mpsc::Sender<bool>);
+
+impl Drop for AtTheEnd {
+    fn drop(&mut self) {
+        self.0.kill_all();
+        self.1.kill_all();
+        let killed = self.0.join_all().into_iter().all(|end| end.is_err());
+        self.2
+            .send(killed && self.1.join_timeout(LONG) && self.1.free() == 2 && self.0.wait_any(1).is_empty())
+            .unwrap();
+    }
+}
+
+#[test]
+fn a_group_and_a_pool_may_outlive_their_hub() {
+    let _guard = guard();
+    thread_local!(static KEPT: RefCell<Option<AtTheEnd>> = const { RefCell::new(None) });
+    for hub_first in [true, false] {
+        let (send, said) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            if hub_first {
+                hub::live_threads(); // makes it
+                yield_now();
+            }
+            KEPT.set(None);
+            let (group, pool) = (Group::new(), Pool::new(2));
+            group.spawn(park);
+            drop(pool.spawn(park));
+            yield_now();
+            KEPT.set(Some(AtTheEnd(group, pool, send)));
+        })
+        .join()
+        .unwrap();
+        assert_eq!(said.recv(), Ok(true), "hub first: {hub_first}");
+    }
+}
+
 // ---- pools ----------------------------------------------------------------------------------------------------------
 
 /// Counts how many run, and the most at a time.
