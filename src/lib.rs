@@ -30,7 +30,8 @@
 //! * [`green_local!`]: values that each green thread has for itself, inherited or not.
 //! * [`Greenlet`]: explicit switches with values, as in Python's greenlet.
 //! * [`net`]: TCP, shaped like `std::net`.
-//! * [`io`]: `std::io`, with a green `stdin`.
+//! * [`io`]: `std::io`, with a green `stdin` and green pipes.
+//! * [`process`]: children, shaped like `std::process`. [`signal`]: signals to wait for.
 //! * [`sync`]: `std::sync` for green threads, with semaphores, events and wait groups.
 //! * [`time`]: intervals that tick.
 //! * [`timeout`], [`timeout_at`], [`remaining`], [`shield`], [`no_switch`]: limits on waiting.
@@ -64,8 +65,8 @@
 //! | 1 to 6 | `switch/` | stacks, fibers, the root loop, greenlets | `corosensei` |
 //! | 7 to 10 | `runtime/` | reactor, mail, reports; hub; park; source, remote | `crossbeam-queue` |
 //! | 11 | `interrupt.rs`, `thread/` | what programs call | |
-//! | 12 | `net/`, `io/`, `sync/`, `time.rs`, `hub.rs`, `hub/` | sockets, stdin and locks with std's methods; the hub, this one and others | |
-//! | 13 | `hubs.rs`, `group/` | many hubs at once; many threads at once | |
+//! | 12 | `net/`, `io/`, `sync/`, `time.rs`, `signal.rs`, `hub.rs`, `hub/` | sockets, stdin, pipes and locks with std's methods; intervals; signals; the hub, this one and others | |
+//! | 13 | `hubs.rs`, `group/`, `process/` | many hubs at once; many threads at once; children | |
 //!
 //! `tests/tidy.rs` has the rank of each file, and checks the imports.
 //!
@@ -82,8 +83,10 @@ mod hubs;
 mod interrupt;
 pub mod io;
 pub mod net;
+pub mod process;
 mod pure;
 mod runtime;
+pub mod signal;
 mod switch;
 pub mod sync;
 mod sys;

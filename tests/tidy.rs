@@ -17,7 +17,9 @@ const UNSAFE: &[&str] = &[
     "sys/fork.rs",
     "sys/mmap.rs",
     "sys/prefetch.rs",
+    "sys/process.rs",
     "sys/signal.rs",
+    "sys/signalfd.rs",
     "sys/socket.rs",
     "sys/testing.rs",
     "switch/stack.rs",
@@ -66,8 +68,10 @@ const RANKS: &[(&str, u32, &str)] = &[
     ("net/", 12, "net"),
     ("io/", 12, "io"),
     ("sync/", 12, "sync"),
+    ("signal.rs", 12, ""),
     ("time.rs", 12, ""),
     ("group/", 13, "group"),
+    ("process/", 13, "process"),
     ("lib.rs", 99, ""),
 ];
 

@@ -36,6 +36,7 @@ fn built_examples() -> PathBuf {
         "echo_server",
         "echo_client",
         "server_models",
+        "run_commands",
     ];
     let fresh = |name| {
         let built = folder.join(name).metadata().and_then(|program| program.modified());
