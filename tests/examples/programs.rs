@@ -27,6 +27,7 @@ fn sleep_interleave_lets_threads_take_turns() {
 
 #[test]
 fn sleep_interleave_naps_all_at_once() {
+    example("sleep_interleave"); // built before the clock starts
     let begin = Instant::now();
     assert!(run("sleep_interleave", &["--delay", "200ms"], b"").status.success());
     let took = begin.elapsed();
@@ -102,6 +103,7 @@ fn ping_pong_ends_quietly_when_nobody_reads() {
 
 #[test]
 fn concurrent_fetch_asks_all_hosts_at_once() {
+    example("concurrent_fetch"); // built before the clock starts
     let begin = Instant::now();
     let ended = run("concurrent_fetch", &["--hosts", "8", "--delay", "500ms", "--timeout", "60"], b"");
     let took = begin.elapsed();
