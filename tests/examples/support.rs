@@ -35,6 +35,7 @@ fn built_examples() -> PathBuf {
         "pool_crawler",
         "echo_server",
         "echo_client",
+        "echo_load",
         "server_models",
         "run_commands",
     ];
