@@ -13,12 +13,16 @@ use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use common::{Primitive, Subject, Wakes, five_properties};
+use greenling::group::{Group, Pool, join_all, wait_any};
 use greenling::io::pipe;
 use greenling::net::{TcpListener, TcpStream};
 use greenling::offload::ThreadPool;
 use greenling::process::Command;
 use greenling::sync::{self, AsyncResult, Barrier, Condvar, Event, Mutex, Once, OnceLock, RwLock, WaitGroup};
-use greenling::thread::{self, JoinHandle, Thread, current, park, park_timeout, scope, sleep, spawn, yield_now};
+use greenling::thread::{
+    self, JoinHandle, Thread, current, park, park_timeout, scope, sleep, spawn, try_scope, yield_now,
+};
+use greenling::time::{Instant, interval_at};
 use greenling::{Greenlet, GreenletExit, block_on, channel, hub, select, timeout};
 
 #[test]
@@ -881,6 +885,191 @@ fn every_arm_of_select_has_the_five_properties() {
                     after(limit) => false,
                 }
             })
+        },
+    });
+}
+
+/// Threads that park, and a way to end the next of them.
+fn parked(count: usize) -> (Vec<JoinHandle<()>>, impl Fn()) {
+    let threads: Vec<_> = (0..count).map(|_| spawn(park)).collect();
+    let ends: Vec<Thread> = threads.iter().map(|thread| thread.thread().clone()).collect();
+    let next = Cell::new(0);
+    let end = move || {
+        if let Some(thread) = ends.get(next.replace(next.get() + 1)) {
+            thread.unpark();
+        }
+    };
+    (threads, end)
+}
+
+#[test]
+fn the_functions_for_many_handles_have_the_five_properties() {
+    let _guard = common::guard();
+    five_properties(&Primitive {
+        name: "group::join_all",
+        wakes: Wakes::Only,
+        make: || {
+            let (threads, end) = parked(1);
+            let threads = RefCell::new(threads);
+            Subject::new(move || assert!(join_all(threads.take()).iter().all(Result::is_ok)), end)
+        },
+    });
+    five_properties(&Primitive {
+        name: "group::wait_any",
+        wakes: Wakes::Only,
+        make: || {
+            let (threads, end) = parked(2);
+            let threads = RefCell::new(threads);
+            // Taken out, since the harness has several waiters at a time.
+            Subject::new(move || assert_eq!(wait_any(&mut threads.take(), 1).len(), 1), end)
+        },
+    });
+}
+
+#[test]
+fn a_group_has_the_five_properties() {
+    let _guard = common::guard();
+    five_properties(&Primitive {
+        name: "Group::wait_any",
+        wakes: Wakes::One,
+        make: || {
+            let (threads, end) = parked(40);
+            let group: Group<()> = threads.into_iter().collect();
+            Subject::new(move || assert_eq!(group.wait_any(1).len(), 1), end)
+        },
+    });
+    five_properties(&Primitive {
+        name: "Group::join_all and join_timeout",
+        wakes: Wakes::Only,
+        make: || {
+            let (threads, end) = parked(1);
+            let group: Rc<Group<()>> = Rc::new(threads.into_iter().collect());
+            let limited = Rc::clone(&group);
+            Subject::new(move || assert_eq!(group.join_all().len(), 1), end)
+                .or_for(move |limit| limited.join_timeout(limit))
+        },
+    });
+}
+
+#[test]
+fn a_pool_has_the_five_properties() {
+    let _guard = common::guard();
+    // Who waits spawns into a full pool, and what it spawns stays there until the next wake-up.
+    five_properties(&Primitive {
+        name: "Pool::spawn",
+        wakes: Wakes::One,
+        make: || {
+            let pool = Rc::new(Pool::new(1));
+            let inside: Rc<RefCell<VecDeque<Thread>>> = Rc::default();
+            let ends = Rc::clone(&inside);
+            let job: Rc<dyn Fn()> = Rc::new(move || {
+                inside.borrow_mut().push_back(current());
+                park();
+            });
+            let started = Rc::clone(&job);
+            drop(pool.spawn(move || started()));
+            yield_now();
+            let (a, b, theirs) = (Rc::clone(&pool), pool, Rc::clone(&job));
+            let wait = move || {
+                let job = Rc::clone(&theirs);
+                drop(a.spawn(move || job()));
+            };
+            let wake = move || {
+                // The one inside ends now, and its slot is given on before anybody else comes.
+                let next = ends.borrow_mut().pop_front();
+                match next {
+                    Some(thread) => thread.unpark(),
+                    None => drop(spawn({
+                        let ends = Rc::clone(&ends);
+                        move || {
+                            while ends.borrow().is_empty() {
+                                yield_now();
+                            }
+                            ends.borrow_mut().pop_front().expect("somebody is inside").unpark();
+                        }
+                    })),
+                }
+            };
+            Subject::new(wait, wake).or_for(move |limit| {
+                let job = Rc::clone(&job);
+                b.spawn_timeout(limit, move || job()).map(drop).is_ok()
+            })
+        },
+    });
+    five_properties(&Primitive {
+        name: "Pool::join",
+        wakes: Wakes::Only,
+        make: || {
+            let pool = Rc::new(Pool::new(1));
+            let inside = pool.spawn(park);
+            let limited = Rc::clone(&pool);
+            Subject::new(move || pool.join(), move || inside.thread().unpark())
+                .or_for(move |limit| limited.join_timeout(limit))
+        },
+    });
+    for (name, make) in [
+        ("Pool::apply", (|| pooled(|pool, job| pool.apply(move || job()))) as fn() -> Subject),
+        ("Pool::map", || pooled(|pool, job| drop(pool.map([()], move |()| job())))),
+        ("Pool::imap", || pooled(|pool, job| pool.imap([()], move |()| job()).next().expect("one").expect("sound"))),
+        ("Pool::imap_unordered", || {
+            pooled(|pool, job| pool.imap_unordered([()], move |()| job()).next().expect("one").expect("sound"))
+        }),
+    ] {
+        five_properties(&Primitive { name, wakes: Wakes::Only, make });
+    }
+}
+
+/// A pool in which one job parks, called like this.
+fn pooled(call: fn(&Pool, Rc<dyn Fn()>)) -> Subject {
+    let pool = Pool::new(1);
+    let inside: Rc<RefCell<Option<Thread>>> = Rc::default();
+    let theirs = Rc::clone(&inside);
+    let job: Rc<dyn Fn()> = Rc::new(move || {
+        *theirs.borrow_mut() = Some(current());
+        park();
+    });
+    let wake = move || inside.borrow().as_ref().expect("it has started").unpark();
+    Subject::new(move || call(&pool, Rc::clone(&job)), wake)
+}
+
+#[test]
+fn a_try_scope_has_the_five_properties() {
+    let _guard = common::guard();
+    /// Waits for a thread of the scope, in the body or at the end.
+    fn scoped(join: bool) -> Subject {
+        let inside: Rc<RefCell<Option<Thread>>> = Rc::default();
+        let (a, b) = (Rc::clone(&inside), inside);
+        let wait = move || {
+            let borrowed = a.as_ref();
+            let result = try_scope(|s| -> Result<(), ()> {
+                let thread = s.spawn(|| {
+                    *borrowed.borrow_mut() = Some(current());
+                    park();
+                    Ok(())
+                });
+                if join {
+                    thread.join().expect("it only parks");
+                }
+                Ok(())
+            });
+            assert_eq!(result, Ok(()));
+        };
+        Subject::new(wait, move || b.borrow().as_ref().expect("it has started").unpark())
+    }
+    five_properties(&Primitive { name: "try_scope", wakes: Wakes::Only, make: || scoped(false) });
+    five_properties(&Primitive { name: "TryJoinHandle::join", wakes: Wakes::Only, make: || scoped(true) });
+}
+
+#[test]
+fn an_interval_has_the_five_properties() {
+    let _guard = common::guard();
+    five_properties(&Primitive {
+        name: "Interval::tick",
+        wakes: Wakes::Nobody,
+        make: || {
+            let hour = Duration::from_secs(3600);
+            let ticks = interval_at(Instant::now() + hour, hour);
+            Subject::new(move || assert!(ticks.clone().tick() > Instant::now(), "not in this test"), || {})
         },
     });
 }

@@ -104,6 +104,7 @@ pub(crate) fn after_suspension(root: &Root, me: Fiber, scope_due: bool) {
     if me.attention.get() & attention::ABANDONED != 0 {
         // Nobody has a handle of this greenlet any more; this is its next turn.
         me.attention.set(me.attention.get() & !attention::ABANDONED | attention::KILL);
+        me.killed.set(true);
     }
     raise_kill(me);
     raise_deadlock(root, me);

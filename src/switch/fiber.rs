@@ -43,6 +43,7 @@ use corosensei::{Coroutine, CoroutineResult, Yielder};
 
 use crate::pure::timer_wheel::TimerKey;
 
+use super::extras::{Ending, Extras, Life};
 use super::stack::{FiberStack, Slot};
 use super::wait_list::WaitList;
 use super::wait_node::Link;
@@ -214,6 +215,8 @@ pub(crate) struct ControlBlock {
     pub(crate) shields: Cell<u16>,
     /// Open `no_switch` sections.
     pub(crate) no_switch: Cell<u16>,
+    /// Open `try_scope`s whose body is to be interrupted.
+    pub(crate) cancelled: Cell<u16>,
     /// Whether this fiber was spawned (a green thread) or made by a greenlet.
     pub(crate) green_thread: Cell<bool>,
     /// Closure and result may borrow from a scope: nobody drops them after the scope has ended.
@@ -224,6 +227,8 @@ pub(crate) struct ControlBlock {
     named: Cell<bool>,
     /// Whether `awaiter` is set.
     pub(crate) awaited: Cell<bool>,
+    /// Whether `extras` is set, or how it ended; see `extras`.
+    pub(crate) life: Cell<Life>,
     /// The slot's size as a power of two.
     shift: u8,
     /// The slot's colour.
@@ -258,6 +263,8 @@ pub(crate) struct ControlBlock {
     awaiter: Cell<Option<Waker>>,
     /// Its name, if it was given one. Shared with the `Thread` handles.
     name: UnsafeCell<Option<Arc<str>>>,
+    /// Green-local values and links, if there are any (invariant E1 of `extras`).
+    extras: Cell<Option<Box<Extras>>>,
 }
 
 /// A live fiber, or main. `Copy`, one word; see invariant F1 for who may hold one.
@@ -366,6 +373,7 @@ where
     fiber.no_switch.set(0);
     fiber.green_thread.set(role.green_thread);
     fiber.borrows.set(role.borrows);
+    fiber.life.set(Life::Plain);
     fiber
 }
 
@@ -388,6 +396,7 @@ where
     fiber.yielder.set(yielder);
     if fiber.payload_state.get() != PayloadState::Closure {
         // Cancelled before it started.
+        fiber.drop_extras();
         return;
     }
     // SAFETY: invariant F5: `launch` wrote an F here, and this is the only place that moves it out.
@@ -445,11 +454,13 @@ impl ControlBlock {
             joiners: WaitList::new(),
             shields: Cell::new(0),
             no_switch: Cell::new(0),
+            cancelled: Cell::new(0),
             green_thread: Cell::new(false),
             borrows: Cell::new(false),
             linked: Cell::new(false),
             named: Cell::new(false),
             awaited: Cell::new(false),
+            life: Cell::new(Life::Plain),
             shift,
             colour,
             io_credit: Cell::new(u8::MAX),
@@ -466,6 +477,7 @@ impl ControlBlock {
             greenlet: Cell::new(None),
             awaiter: Cell::new(None),
             name: UnsafeCell::new(None),
+            extras: Cell::new(None),
         }
     }
 
@@ -530,8 +542,60 @@ impl ControlBlock {
         debug_assert!(!self.in_wheel.get() && self.timer.get().is_none() && self.timer_at.get() == u64::MAX);
         debug_assert_eq!(self.deadline.get(), u64::MAX);
         debug_assert_eq!(self.scope_deadline.get(), ScopeDeadline::NONE);
-        debug_assert_eq!((self.shields.get(), self.no_switch.get()), (0, 0));
+        debug_assert_eq!((self.shields.get(), self.no_switch.get(), self.cancelled.get()), (0, 0, 0));
+        debug_assert!(self.extras.take().is_none(), "somebody was not told of the end");
         debug_assert!(self.greenlet.take().is_none() && !self.named.get() && !self.awaited.get());
+    }
+
+    /// Calls `f` with the extras if there are any. `f` must not run foreign code (invariant E1 of `extras`).
+    #[inline]
+    pub(crate) fn with_extras<R>(&self, f: impl FnOnce(&mut Extras) -> R) -> Option<R> {
+        if self.life.get() != Life::WithExtras {
+            return None;
+        }
+        let mut extras = self.extras.take()?;
+        let result = f(&mut extras);
+        self.extras.set(Some(extras));
+        Some(result)
+    }
+
+    /// Calls `f` with the extras, which are made if need be; none if the fiber has ended. `f` must not run foreign code.
+    pub(crate) fn with_extras_made<R>(&self, f: impl FnOnce(&mut Extras) -> R) -> Option<R> {
+        if self.life.get() == Life::Plain {
+            self.adopt(Box::default());
+        }
+        self.with_extras(f)
+    }
+
+    /// Gives the fiber, which has none, its extras.
+    pub(crate) fn adopt(&self, extras: Box<Extras>) {
+        self.life.set(Life::WithExtras);
+        self.extras.set(Some(extras));
+    }
+
+    /// Takes the extras away, for ever: it has ended like this.
+    pub(crate) fn end_with(&self, ending: Ending) -> Option<Box<Extras>> {
+        self.life.set(Life::Ended(ending));
+        self.extras.take()
+    }
+
+    /// Destroys the values of green-local keys, the one made last first; destructors may make others meanwhile. `failed`
+    /// gets what they unwind with. They are foreign code, and run here.
+    #[cold]
+    pub(crate) fn drop_locals(&self, mut failed: impl FnMut(Box<dyn Any + Send>)) {
+        while let Some(value) = self.with_extras(Extras::pop_local).flatten() {
+            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
+                failed(payload);
+            }
+        }
+    }
+
+    /// The end of the extras of a fiber whose end nobody is told of. Destructors run here.
+    pub(crate) fn drop_extras(&self) {
+        if self.life.get() == Life::WithExtras {
+            self.drop_locals(drop_quietly);
+        }
+        drop_quietly(self.end_with(Ending::Killed));
     }
 
     /// The name for a signal handler: no count is touched.

@@ -563,6 +563,31 @@ impl Root {
         true
     }
 
+    /// Interrupts `fiber` like a kill, until [`end_cancel`](Self::end_cancel): for the body of a scope that has failed.
+    /// A kill proper is told apart by `killed`.
+    pub(crate) fn cancel(&self, fiber: Fiber) {
+        if cfg!(panic = "abort") {
+            return;
+        }
+        fiber.cancelled.set(fiber.cancelled.get() + 1);
+        if fiber.shields.get() == 0 {
+            fiber.attention.set(fiber.attention.get() | attention::KILL);
+            self.wake(fiber);
+        }
+    }
+
+    /// One `cancel` of the running fiber `me` has done its work, or comes too late. Says whether `me` is to be killed
+    /// anyhow.
+    pub(crate) fn end_cancel(&self, me: Fiber) -> bool {
+        if !cfg!(panic = "abort") {
+            me.cancelled.set(me.cancelled.get() - 1);
+        }
+        if !me.killed.get() && me.cancelled.get() == 0 {
+            me.attention.set(me.attention.get() & !(attention::KILL | attention::RAISED));
+        }
+        me.killed.get()
+    }
+
     /// Calls `f` with every live fiber, in no particular order.
     pub(crate) fn for_each_fiber(&self, mut f: impl FnMut(Fiber)) {
         let slots = self.pool.borrow().made();
@@ -772,7 +797,8 @@ pub(crate) fn after_fork_in_child() {
 ///
 /// 0. Work of other hubs is refused; what came before is unwound with the rest.
 /// 1. Every fiber is killed and runs until it ended; blocking calls are refused or raise the kill at once.
-/// 2. Results whose handles were never joined are dropped. If a destructor spawned, 1 and 2 again.
+/// 2. Main's green-local values are destroyed, and results whose handles were never joined are dropped. If a destructor
+///    spawned, 1 and this again, except for main's values, which are gone for good.
 /// 3. The scheduler closes: descriptors, timers.
 /// 4. What could not be unwound is leaked, its memory with it (invariant F2), and counted.
 /// 5. `ROOT` becomes `GONE`; later calls on this thread get an error.
@@ -793,6 +819,7 @@ fn teardown() {
     }
     root.scheduler().refuse();
     let mut stuck = root.unwind_all();
+    root.main.drop_extras();
     for _ in 0..KILL_ROUNDS {
         root.drop_results();
         if root.live() == stuck {

@@ -25,7 +25,9 @@
 //! | `Builder::stack_size` | same | address space; only touched pages cost memory |
 //! | `panicking` | `std::thread::panicking` | a green thread never suspends while it unwinds, so std's answer is right |
 //! | `available_parallelism` | std's | |
-//! | `LocalKey` | std's `thread_local!` is per OS thread | shared by its green threads |
+//! | – | [`JoinHandle::on_finish`] | a callback at the end |
+//! | – | [`try_scope`], [`TryScope::spawn`] | the first failure ends the scope |
+//! | `thread_local!`, `LocalKey` | [`green_local!`](crate::green_local), [`LocalKey`] | each green thread's own; std's are per OS thread, shared by its green threads |
 //!
 //! # Order
 //!
@@ -66,17 +68,22 @@
 
 mod future;
 mod handle;
+mod local;
 mod scope;
 mod spawn;
+mod try_scope;
 
 use std::time::{Duration, Instant};
 
+pub use crate::switch::extras::Ending;
 pub use future::JoinFuture;
 pub(crate) use future::wake_quietly;
 pub use handle::{Thread, ThreadId};
-pub use scope::{Scope, ScopedJoinHandle, scope};
+pub use local::{AccessError, LocalKey};
+pub use scope::{Scope, ScopedJoinHandle, scope, try_scope};
 pub use spawn::{Builder, JoinError, JoinHandle, spawn};
 pub(crate) use spawn::{Outcome, live};
+pub use try_scope::{TryJoinHandle, TryScope};
 
 use crate::runtime::hub::hub_of;
 use crate::runtime::park::{NEVER, Wake, park as park_fiber, take_permit};

@@ -1,4 +1,4 @@
-//! The programs without a network, and the chat server.
+//! The programs that need nobody else: no network, or servers of their own on loopback.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
@@ -24,15 +24,6 @@ fn sleep_interleave_lets_threads_take_turns() {
         assert_eq!(ended.lines(), expected, "--delay {delay}");
         assert!(ended.status.success() && ended.stderr.is_empty(), "{ended:?}");
     }
-}
-
-#[test]
-fn sleep_interleave_naps_all_at_once() {
-    let begin = Instant::now();
-    assert!(run("sleep_interleave", &["--delay", "200ms"], b"").status.success());
-    let took = begin.elapsed();
-    // Five naps of each; fifteen would be three seconds.
-    assert!((Duration::from_secs(1)..Duration::from_millis(2900)).contains(&took), "{took:?}");
 }
 
 #[test]
@@ -192,6 +183,10 @@ fn wrong_arguments_get_one_clear_line_and_exit_code_2() {
         ("sleep_interleave", &["stray"], "stray"),
         ("offload_hash", &["--rounds", "0"], "--rounds 0: not a whole number, 1 or more"),
         ("offload_hash", &["stray"], "stray"),
+        ("concurrent_fetch", &["--hosts", "256"], "--hosts 256: not a whole number"),
+        ("concurrent_fetch", &["--timeout", "never"], "--timeout never: not a duration"),
+        ("pool_crawler", &["--limit", "0"], "--limit 0: not a whole number, 1 or more"),
+        ("pool_crawler", &["--pages", "-1"], "--pages -1: not a whole number"),
         ("echo_client", &["--adr", "x"], "--adr"),
         ("echo_server", &["--frobnicate"], "--frobnicate"),
         ("echo_server", &["stray"], "stray"),
@@ -217,7 +212,16 @@ fn wrong_arguments_get_one_clear_line_and_exit_code_2() {
 
 #[test]
 fn help_names_every_option() {
-    for name in ["greenlet_ping_pong", "sleep_interleave", "offload_hash", "echo_server", "echo_client"] {
+    let names = [
+        "greenlet_ping_pong",
+        "sleep_interleave",
+        "offload_hash",
+        "concurrent_fetch",
+        "pool_crawler",
+        "echo_server",
+        "echo_client",
+    ];
+    for name in names {
         let ended = run(name, &["--help"], b"");
         assert_eq!(ended.status.code(), Some(0), "{ended:?}");
         assert!(ended.stderr.is_empty(), "{ended:?}");
@@ -282,4 +286,56 @@ fn runs(argument: &str) -> bool {
     let processes = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
     let mut lines = processes.filter_map(|process| std::fs::read(process.path().join("cmdline")).ok());
     lines.any(|line| line.split(|byte| *byte == 0).any(|word| word == argument.as_bytes()))
+}
+
+#[test]
+fn sleep_interleave_naps_all_at_once() {
+    example("sleep_interleave"); // built before the clock starts
+    let begin = Instant::now();
+    assert!(run("sleep_interleave", &["--delay", "200ms"], b"").status.success());
+    let took = begin.elapsed();
+    // Five naps of each; fifteen would be three seconds.
+    assert!((Duration::from_secs(1)..Duration::from_millis(2900)).contains(&took), "{took:?}");
+}
+
+#[test]
+fn concurrent_fetch_asks_all_hosts_at_once() {
+    example("concurrent_fetch"); // built before the clock starts
+    let begin = Instant::now();
+    let ended = run("concurrent_fetch", &["--hosts", "8", "--delay", "500ms", "--timeout", "60"], b"");
+    let took = begin.elapsed();
+    let expected: Vec<String> = (1..=8).map(|n| format!("127.0.0.{n}: HTTP/1.0 200 OK, {n}000 bytes")).collect();
+    assert_eq!(ended.lines()[..8], expected);
+    assert!(ended.lines()[8].starts_with("all of them together took "), "{ended:?}");
+    assert!(ended.status.success() && ended.stderr.is_empty(), "{ended:?}");
+    // One after the other it would be four seconds.
+    assert!((Duration::from_millis(500)..Duration::from_millis(3900)).contains(&took), "{took:?}");
+}
+
+#[test]
+fn concurrent_fetch_does_not_wait_for_hosts_that_are_silent() {
+    let args = ["--hosts", "3", "--silent", "1", "--delay", "0", "--timeout", "2"];
+    let ended = run("concurrent_fetch", &args, b"");
+    let expected = [
+        "1 of 3 hosts did not answer in time",
+        "127.0.0.1: the green thread was killed",
+        "127.0.0.2: HTTP/1.0 200 OK, 2000 bytes",
+        "127.0.0.3: HTTP/1.0 200 OK, 3000 bytes",
+    ];
+    assert_eq!(ended.lines()[..4], expected);
+    assert!(ended.status.success() && ended.stderr.is_empty(), "{ended:?}");
+}
+
+#[test]
+fn pool_crawler_finds_every_page_and_keeps_to_its_limit() {
+    for (pages, limit, links) in [(1, 5, 1), (63, 5, 125), (40, 1, 79), (100, 64, 199)] {
+        let args = ["--pages", &pages.to_string(), "--limit", &limit.to_string(), "--delay", "20ms"];
+        let ended = run("pool_crawler", &args, b"");
+        assert_eq!(ended.lines()[0], format!("{pages} pages with {links} links"));
+        let most = ended.lines()[1].strip_prefix("at most ").and_then(|rest| rest.split(' ').next());
+        let most: usize = most.unwrap_or_else(|| panic!("{ended:?}")).parse().unwrap();
+        assert!((1..=limit).contains(&most), "--limit {limit}: {most}");
+        assert!(limit != 5 || pages == 1 || most > 1, "it was not one after the other");
+        assert!(ended.status.success() && ended.stderr.is_empty(), "{ended:?}");
+    }
 }

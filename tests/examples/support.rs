@@ -32,6 +32,8 @@ fn built_examples() -> PathBuf {
         "spawn_join",
         "sleep_interleave",
         "offload_hash",
+        "concurrent_fetch",
+        "pool_crawler",
         "echo_server",
         "echo_client",
         "echo_load",
