@@ -25,4 +25,5 @@ pub(crate) mod packet;
 pub(crate) mod root;
 pub(crate) mod stack;
 pub(crate) mod stack_pool;
+mod sweep;
 pub(crate) mod wait_list;

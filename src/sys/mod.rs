@@ -14,6 +14,7 @@
 //! | `prefetch` | a hint to the cache, harmless on any address |
 //! | `signal` | a fault that the caller knows is reported and aborts; any other goes where it went before |
 //! | `socket` | the socket calls that `std::net` cannot make, and plain calls on any fd |
+//! | `stack_pointer` | where the running stack ends |
 //!
 //! Two rules hold in every file:
 //!
@@ -36,6 +37,7 @@ pub(crate) mod prefetch;
 pub(crate) mod signal;
 mod sockaddr;
 pub(crate) mod socket;
+pub(crate) mod stack_pointer;
 #[cfg(test)]
 mod testing;
 
