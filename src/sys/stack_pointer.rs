@@ -28,12 +28,12 @@ pub(crate) fn stack_pointer() -> usize {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: Invariant P1: reads a register, no memory, no flags.
     unsafe {
-        asm!("mov {0}, rsp", inout(reg) &raw const local => pointer, options(nomem, nostack, preserves_flags));
+        asm!("mov {0}, rsp", inout(reg) (&raw const local).addr() => pointer, options(nomem, nostack, preserves_flags));
     }
     #[cfg(target_arch = "aarch64")]
     // SAFETY: Invariant P1: reads a register, no memory, no flags.
     unsafe {
-        asm!("mov {0}, sp", inout(reg) &raw const local => pointer, options(nomem, nostack, preserves_flags));
+        asm!("mov {0}, sp", inout(reg) (&raw const local).addr() => pointer, options(nomem, nostack, preserves_flags));
     }
     pointer
 }
