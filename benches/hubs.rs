@@ -13,11 +13,15 @@
 //! * `cross-hub/ping-pong`: a number goes there and back through two channels; both hubs fall asleep in between.
 //! * `cross-hub/throughput`: one way through one channel with room for 1024; nanoseconds a value.
 //! * `cross-hub/spawn+join`: `HubHandle::spawn` and the join of what it returned.
-//! * `local/...`: the same work on one hub, and on two at once: nothing is shared if two do twice as much in a second. The
-//!   ratio of these rows is that to one hub.
+//! * `local/...`: the same work on one hub, and on two at once: CPU time of a unit, then units a second of all hubs together.
+//!   The ratio of these rows is that to one hub: if nothing is shared, the CPU time stays, and the rate doubles, as far as
+//!   nobody else uses the two cores. `local/raw-pair` says how far: its two OS threads share nothing at all.
 //! * `echo/...`: `echo_server --hubs N`, 64-byte requests on 50 connections; the server's CPU per request, then requests
 //!   a second. The driver, two OS threads of this process, runs on the same cores, so with two cores the throughput says
 //!   little about the server; the CPU per request is the honest figure. The ratio is that to one hub.
+
+// The CPU time of an OS thread has no counterpart in std.
+#![allow(unsafe_code)]
 
 use std::error::Error;
 use std::hint::black_box;
@@ -50,21 +54,22 @@ fn each(start: Instant, units: u64) -> f64 {
     start.elapsed().as_nanos() as f64 / units as f64
 }
 
-/// One resume and one suspend of a coroutine that does nothing else.
-fn raw_pair() -> f64 {
-    const N: u64 = 2_000_000;
-    let mut coroutine = Coroutine::new(|yielder: &corosensei::Yielder<(), ()>, ()| {
-        for _ in 0..N {
+/// `count` times one resume and one suspend of a coroutine that does nothing else.
+fn raw_pairs(count: u64) {
+    let mut coroutine = Coroutine::new(move |yielder: &corosensei::Yielder<(), ()>, ()| {
+        for _ in 1..count {
             yielder.suspend(());
         }
     });
+    (0..count).for_each(|_| _ = black_box(coroutine.resume(())));
+}
+
+/// Nanoseconds for one of them.
+fn raw_pair() -> f64 {
+    const N: u64 = 2_000_000;
     let start = Instant::now();
-    for _ in 0..N {
-        coroutine.resume(());
-    }
-    let pair = each(start, N);
-    coroutine.resume(());
-    pair
+    raw_pairs(N);
+    each(start, N)
 }
 
 fn median(values: &mut [f64]) -> f64 {
@@ -84,14 +89,16 @@ fn wake_latency() -> f64 {
     let (clock, called) = (Instant::now(), Arc::new(AtomicU64::new(0)));
     let (tell, told) = hub::channel::<thread::Thread>(Some(1));
     let results = on_hubs(2, move |index| {
-        // Relaxed: the unpark and the park that it ends order the two sides.
-        let now = || clock.elapsed().as_nanos() as u64;
+        // Never 0, which says that the last call has been heard. Release and Acquire pair with each other, so that two
+        // unparks do not melt into one.
+        let now = || clock.elapsed().as_nanos() as u64 + 1;
         if index == 0 {
             let mut latencies = Vec::with_capacity(N);
             tell.send(thread::current()).expect("the other hub");
             for _ in 0..N {
                 thread::park();
-                latencies.push((now() - called.load(Ordering::Relaxed)) as f64);
+                latencies.push((now() - called.load(Ordering::Acquire)) as f64);
+                called.store(0, Ordering::Release);
             }
             return median(&mut latencies);
         }
@@ -99,8 +106,11 @@ fn wake_latency() -> f64 {
         for _ in 0..N {
             // Long enough for the other to fall asleep.
             std::thread::sleep(Duration::from_micros(300));
-            called.store(now(), Ordering::Relaxed);
+            called.store(now(), Ordering::Release);
             sleeper.unpark();
+            while called.load(Ordering::Acquire) != 0 {
+                std::thread::yield_now();
+            }
         }
         0.0
     });
@@ -168,17 +178,28 @@ fn remote_spawn() -> f64 {
     results[1]
 }
 
-/// Millions of `work`'s units a second, all hubs together; `work` does its units on each hub.
-fn per_second(hubs: usize, units: u64, work: fn(u64)) -> f64 {
+/// CPU time of the calling OS thread in seconds.
+fn cpu_time() -> f64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is a live place for the answer (clock_gettime(2)).
+    let result = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    assert_eq!(result, 0);
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
+}
+
+/// CPU nanoseconds for a unit of `work`, and millions of units a second, all hubs together.
+fn at_once(hubs: usize, units: u64, work: fn(u64)) -> (f64, f64) {
     let gate = Barrier::new(hubs);
-    let seconds = on_hubs(hubs, move |_| {
+    let times = on_hubs(hubs, move |_| {
         work(units / 10);
         gate.wait();
-        let start = Instant::now();
+        let (start, cpu) = (Instant::now(), cpu_time());
         work(units);
-        start.elapsed().as_secs_f64()
+        (cpu_time() - cpu, start.elapsed().as_secs_f64())
     });
-    (hubs as u64 * units) as f64 / seconds.into_iter().fold(0.0, f64::max) / 1e6
+    let all = (hubs as u64 * units) as f64;
+    let (cpu, longest) = times.iter().fold((0.0, 0.0_f64), |(sum, most), (cpu, wall)| (sum + cpu, most.max(*wall)));
+    (cpu / all * 1e9, all / longest / 1e6)
 }
 
 /// `count` yields of two threads.
@@ -288,6 +309,12 @@ fn echo(hubs: usize) -> Outcome<(f64, f64)> {
     Ok((median(&mut cpu), median(&mut rate)))
 }
 
+/// A row's name, and what measures it in nanoseconds.
+type Crossing = (&'static str, fn() -> f64);
+
+/// A row's name, how many units are done, and what does them.
+type LocalWork = (&'static str, u64, fn(u64));
+
 /// One line.
 fn print(name: &str, value: f64, unit: &str, ratio: f64) {
     println!("{name:<28} {value:>12.1} {unit:<8} {ratio:>12.2}");
@@ -297,7 +324,7 @@ fn main() -> Outcome<()> {
     let wanted: Vec<String> = env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
     let wants = |name: &str| wanted.is_empty() || wanted.iter().any(|wanted| name.starts_with(wanted.as_str()));
     println!("{:<28} {:>12} {:<8} {:>12}", "name", "value", "unit", "ratio-to-raw");
-    let crossings: [(&str, fn() -> f64); 4] = [
+    let crossings: [Crossing; 4] = [
         ("cross-hub/wake-latency", wake_latency),
         ("cross-hub/ping-pong", ping_pong),
         ("cross-hub/throughput", throughput),
@@ -312,17 +339,28 @@ fn main() -> Outcome<()> {
         }
         print(name, median(&mut values), "ns", median(&mut ratios));
     }
-    let works: [(&str, u64, fn(u64)); 2] =
-        [("local/yield", 20_000_000, yields), ("local/spawn+join", 2_000_000, spawns)];
+    let works: [LocalWork; 3] = [
+        ("local/raw-pair", 20_000_000, raw_pairs),
+        ("local/yield", 20_000_000, yields),
+        ("local/spawn+join", 2_000_000, spawns),
+    ];
     for (name, units, work) in works.into_iter().filter(|(name, ..)| wants(name)) {
-        let (mut one, mut two, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
-        for round in 0..ROUNDS {
-            one.push(per_second(1, units, work));
-            two.push(per_second(2, units, work));
-            ratios.push(two[round] / one[round]);
+        let (mut cpu, mut rate) = ([vec![], vec![], vec![]], [vec![], vec![], vec![]]);
+        for _ in 0..ROUNDS {
+            let (one, two) = (at_once(1, units, work), at_once(2, units, work));
+            for (list, value) in cpu.iter_mut().zip([one.0, two.0, two.0 / one.0]) {
+                list.push(value);
+            }
+            for (list, value) in rate.iter_mut().zip([one.1, two.1, two.1 / one.1]) {
+                list.push(value);
+            }
         }
-        print(&format!("{name}, 1 hub"), median(&mut one), "M/s", 1.0);
-        print(&format!("{name}, 2 hubs"), median(&mut two), "M/s", median(&mut ratios));
+        let ([one, two, ratio], [slow, fast, gain]) =
+            (cpu.map(|mut list| median(&mut list)), rate.map(|mut list| median(&mut list)));
+        print(&format!("{name}/cpu, 1 hub"), one, "ns", 1.0);
+        print(&format!("{name}/cpu, 2 hubs"), two, "ns", ratio);
+        print(&format!("{name}/rate, 1 hub"), slow, "M/s", 1.0);
+        print(&format!("{name}/rate, 2 hubs"), fast, "M/s", gain);
     }
     if wants("echo") {
         let (one, two) = (echo(1)?, echo(2)?);

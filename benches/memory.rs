@@ -131,7 +131,6 @@ fn dig(start: usize, bytes: usize) -> u8 {
 
 /// Threads that make a deep call once, and then wait: what they keep, and how long.
 fn deep(count: usize) -> bool {
-    let count = count.min(10_000);
     let memory = status("VmRSS");
     let each = || status("VmRSS").saturating_sub(memory) as f64 / count as f64;
     let threads: Vec<_> = (0..count)
@@ -189,11 +188,16 @@ fn plateau(count: usize) -> bool {
 /// A part of the bench: takes a number of threads, and says whether its bar was met.
 type Part = fn(usize) -> bool;
 
-/// What a part is called on the command line, and the part.
-type NamedPart = (&'static str, Part);
+/// What a part is called on the command line, how many threads it has at most, and the part.
+type NamedPart = (&'static str, usize, Part);
 
 /// All of them.
-const PARTS: [NamedPart; 4] = [("parked", park), ("sleeping", sleep), ("deep", deep), ("plateau", plateau)];
+const PARTS: [NamedPart; 4] = [
+    ("parked", usize::MAX, park),
+    ("sleeping", usize::MAX, sleep),
+    ("deep", 10_000, deep),
+    ("plateau", usize::MAX, plateau),
+];
 
 /// What `--threads` says, or a million, and the parts that were named, or all.
 fn arguments() -> Result<(usize, Vec<NamedPart>), lexopt::Error> {
@@ -207,7 +211,7 @@ fn arguments() -> Result<(usize, Vec<NamedPart>), lexopt::Error> {
             Value(name) => {
                 let name = name.string()?;
                 let before = parts.len();
-                parts.extend(PARTS.into_iter().filter(|(part, _)| part.starts_with(&name)));
+                parts.extend(PARTS.into_iter().filter(|(part, ..)| part.starts_with(&name)));
                 if parts.len() == before {
                     return Err(format!("there is no part {name}").into());
                 }
@@ -230,7 +234,8 @@ fn main() -> ExitCode {
         }
     };
     let mut all_met = true;
-    for (name, part) in parts {
+    for (name, most, part) in parts {
+        let count = count.min(most);
         println!("-- {name}, {count} threads");
         // On a thread of its own, to see what its end costs with all those stacks to unmap.
         let (met, start) = std::thread::spawn(move || (part(count), Instant::now())).join().expect("the benchmark");

@@ -177,6 +177,17 @@ fn threads_that_come_and_go_in_bursts_cost_no_page_faults() {
     assert!(each < 2000, "{each} page faults for 20000 threads");
 }
 
+#[test]
+fn any_number_of_threads_takes_the_stacks_of_those_that_are_there_at_once() {
+    let batches = if cfg!(debug_assertions) { 100 } else { 1000 };
+    burst(1000);
+    let (made, before) = (hub::stack_stats().made, faults());
+    (0..batches).for_each(|_| burst(1000));
+    assert_eq!((hub::stack_stats().made, made), (1000, 1000));
+    let pages = faults() - before;
+    assert!(pages < 10 * batches || cfg!(feature = "sanitizer"), "{pages} new pages for {batches}000 threads");
+}
+
 /// The lowest address of the stack slot that the caller runs on.
 fn own_slot() -> usize {
     let here = 0_u8;

@@ -9,6 +9,7 @@
 //! | `wait_list` | fibers in a row, linked through their control blocks; one unit with `fiber` | `fiber` |
 //! | `fiber` | one stackful coroutine: control block, launch, resume, suspend, result packet | `stack` |
 //! | `overflow` | what to say when a fiber hits its guard | `fiber` |
+//! | `sweep` | stack pages of deep calls that are over go back while their thread waits | `fiber`, `stack_pool` |
 //! | `root` | the OS thread's side: who runs, who is next, the one loop that resumes fibers | `fiber`, `overflow`, `stack_pool`, `pure` |
 //! | `mailbox` | moving one typed value into the frame of a suspended fiber | `fiber` |
 //! | `greenlet` | the public explicit API; parents, death, throw, kill, drop, trace | all of the above |

@@ -241,8 +241,9 @@ mod tests {
     fn fault(pages: usize) {
         let mapping = crate::sys::mmap::Mapping::reserve(pages * page_size()).expect("memory");
         for page in 0..pages {
+            let at = mapping.base().as_ptr().wrapping_add(page * page_size());
             // SAFETY: inside the mapping, which nobody else knows.
-            unsafe { mapping.base().as_ptr().add(page * page_size()).write_volatile(1) };
+            unsafe { at.write_volatile(1) };
         }
     }
 
