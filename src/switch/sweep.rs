@@ -263,7 +263,12 @@ mod tests {
     fn a_walk_begins_only_after_page_faults_and_ends() {
         let mut pool = StackPool::new(|_, _| false);
         let slots: Vec<Slot> = (0..5000).map(|_| pool.acquire(MIN_SHIFT).expect("memory")).collect();
-        // As if each had no fiber.
+        for slot in &slots {
+            // As if each had no fiber, but had one once: its top page is there.
+            let top = std::ptr::with_exposed_provenance_mut::<u8>(slot.top() - 1);
+            // SAFETY: inside the slot, which is this test's.
+            unsafe { top.write_volatile(0) };
+        }
         let (mut sweep, mut now) = (Sweep::new(), monotonic_ns());
         fault(FAULTS as usize);
         let walk = settle(&mut sweep, &pool, &mut now);
