@@ -52,7 +52,7 @@ const SHARE: u64 = 256;
 /// Time between two steps of a round, in nanoseconds.
 const STEP: u64 = 4_000_000;
 
-/// Slots visited in a step. To give back 200 KiB takes some microseconds.
+/// Slots visited in a step: few enough that nobody waits long for it, even if each has much to give back.
 const VISITS: usize = 256;
 
 /// Page faults since the last walk from which another one is worth it.
