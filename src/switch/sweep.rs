@@ -46,8 +46,9 @@ const PATIENCE: u64 = 1_000_000_000;
 /// Least time from the end of a round to the beginning of the next, in nanoseconds.
 const PAUSE: u64 = 2_000_000_000;
 
-/// And at least this many times what the round took: a round costs some 0.4 % of the time at most.
-const SHARE: u64 = 256;
+/// And at least this many times what the round took, so that looking costs a small part of the time at most. But whom a walk
+/// put off because of the time is looked at after `PAUSE`: both count as one round.
+const SHARE: u64 = 64;
 
 /// Time between two steps of a round, in nanoseconds.
 const STEP: u64 = 4_000_000;
@@ -98,7 +99,7 @@ pub(crate) struct Sweep {
     young: bool,
     /// Slots that were put off, or whose fiber ended meanwhile.
     put_off: Vec<Slot>,
-    /// Nanoseconds that this round has taken.
+    /// Nanoseconds that this round has taken, and the one before if it left any `young`.
     spent: u64,
 }
 
@@ -145,6 +146,7 @@ impl Sweep {
             return;
         }
         let start = monotonic_ns();
+        let is_walk = matches!(self.phase, Phase::Walk(_));
         let done = match self.phase {
             Phase::Rest => true,
             Phase::Walk(walk) => self.walk(pool, walk, now),
@@ -154,7 +156,8 @@ impl Sweep {
         self.spent = self.spent.saturating_add(end - start);
         if done {
             self.phase = Phase::Rest;
-            self.next = end.saturating_add(self.spent.saturating_mul(SHARE).max(PAUSE));
+            let share = if is_walk && self.young { 0 } else { self.spent.saturating_mul(SHARE) };
+            self.next = end.saturating_add(share.max(PAUSE));
         } else {
             self.next = end.saturating_add(STEP);
         }
@@ -162,7 +165,8 @@ impl Sweep {
 
     /// Begins a round, if there is anything to look for.
     fn begin(&mut self) -> bool {
-        (self.active, self.young, self.spent) = (false, false, 0);
+        let spent = if self.young { self.spent } else { 0 };
+        (self.active, self.young, self.spent) = (false, false, spent);
         let faults = page_faults();
         if faults.saturating_sub(self.faults) >= FAULTS {
             self.faults = faults;
