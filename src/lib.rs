@@ -28,7 +28,8 @@
 //! * [`spawn`], [`sleep`], [`yield_now`] and [`thread`]: green threads, shaped like `std::thread`.
 //! * [`Greenlet`]: explicit switches with values, as in Python's greenlet.
 //! * [`net`]: TCP, shaped like `std::net`.
-//! * [`io`]: `std::io`, with a green `stdin`.
+//! * [`io`]: `std::io`, with a green `stdin` and green pipes.
+//! * [`process`]: children, shaped like `std::process`. [`signal`]: signals to wait for.
 //! * [`sync`]: `std::sync` for green threads, with semaphores, events and wait groups.
 //! * [`timeout`], [`shield`], [`no_switch`]: limits on waiting.
 //! * [`hub`]: what the OS thread's scheduler is asked and told: stacks, counters, shutdown; handles and channels to the
@@ -61,8 +62,8 @@
 //! | 1 to 6 | `switch/` | stacks, fibers, the root loop, greenlets | `corosensei` |
 //! | 7 to 10 | `runtime/` | reactor, mail, reports; hub; park; source, remote | `crossbeam-queue` |
 //! | 11 | `interrupt.rs`, `thread/` | what programs call | |
-//! | 12 | `net/`, `io/`, `sync/`, `hub.rs`, `hub/` | sockets, stdin and locks with std's methods; the hub, this one and others | |
-//! | 13 | `hubs.rs` | many hubs at once | |
+//! | 12 | `net/`, `io/`, `sync/`, `signal.rs`, `hub.rs`, `hub/` | sockets, stdin, pipes and locks with std's methods; signals; the hub, this one and others | |
+//! | 13 | `hubs.rs`, `process/` | many hubs at once; children | |
 //!
 //! `tests/tidy.rs` has the rank of each file, and checks the imports.
 //!
@@ -78,8 +79,10 @@ mod hubs;
 mod interrupt;
 pub mod io;
 pub mod net;
+pub mod process;
 mod pure;
 mod runtime;
+pub mod signal;
 mod switch;
 pub mod sync;
 mod sys;

@@ -10,10 +10,12 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use common::{Primitive, Subject, Wakes, five_properties};
+use greenling::io::pipe;
 use greenling::net::{TcpListener, TcpStream};
+use greenling::process::Command;
 use greenling::sync::{self, AsyncResult, Barrier, Condvar, Event, Mutex, Once, OnceLock, RwLock, WaitGroup};
 use greenling::thread::{self, JoinHandle, Thread, current, park, park_timeout, scope, sleep, spawn, yield_now};
-use greenling::{Greenlet, GreenletExit};
+use greenling::{Greenlet, GreenletExit, timeout};
 
 #[test]
 fn sleep_has_the_five_properties() {
@@ -477,6 +479,61 @@ fn a_barrier_has_the_five_properties() {
         make: || {
             let barrier = leaked(Barrier::new(2));
             Subject::new(|| drop(format!("{:?}", barrier.wait())), || drop(spawn(|| barrier.wait())))
+        },
+    });
+}
+
+#[test]
+fn both_ends_of_a_pipe_have_the_five_properties() {
+    let _guard = common::guard();
+    five_properties(&Primitive {
+        name: "PipeReader::read",
+        wakes: Wakes::One,
+        make: || {
+            let (reader, writer) = pipe().expect("descriptors");
+            // As std's, so that a wake-up does not switch.
+            let writer = std::io::PipeWriter::from(writer);
+            let wait = move || assert_eq!((&reader).read(&mut [0]).expect("a byte"), 1);
+            Subject::new(wait, move || assert_eq!((&writer).write(&[1]).expect("room"), 1))
+        },
+    });
+    five_properties(&Primitive {
+        name: "PipeWriter::write",
+        wakes: Wakes::One,
+        make: || {
+            let (reader, writer) = pipe().expect("descriptors");
+            // Full, in pieces of a page as those that are written and read below.
+            let piece = [0; 4096];
+            while let Ok(n) = timeout(Duration::from_millis(2), || (&writer).write(&piece).expect("a reader")) {
+                assert_eq!(n, piece.len());
+            }
+            let reader = std::io::PipeReader::from(reader);
+            let wait = move || assert_eq!((&writer).write(&piece).expect("a reader"), piece.len());
+            Subject::new(wait, move || (&reader).read_exact(&mut [0; 4096]).expect("it is full"))
+        },
+    });
+}
+
+/// Kills the child and looks until it is dead, so that the next look of the hub finds it.
+#[test]
+fn a_wait_for_a_child_has_the_five_properties() {
+    let _guard = common::guard();
+    five_properties(&Primitive {
+        name: "ChildHandle::wait",
+        wakes: Wakes::All,
+        make: || {
+            let mut command = Command::new("sleep");
+            let child = command.arg("3600").kill_on_drop(true).spawn().expect("sleep is everywhere");
+            let (a, b) = (child.handle(), child.handle());
+            let wait = move || assert!(!a.wait().expect("it is ours").success());
+            let wake = move || {
+                let _ = child.handle().kill();
+                let stat = format!("/proc/{}/stat", child.id());
+                while std::fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z ")) {
+                    std::thread::sleep(Duration::from_micros(200));
+                }
+            };
+            Subject::new(wait, wake).or_for(move |limit| b.wait_timeout(limit).expect("it is ours").is_some())
         },
     });
 }

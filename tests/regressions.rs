@@ -162,3 +162,24 @@ fn a_read_that_stops_at_urgent_data_does_not_lose_what_follows() {
     }
     assert_eq!(text, b"abcdef");
 }
+
+/// What the hub knows of a descriptor is as old as its last look at epoll. Where nobody may wait there is no other look,
+/// so a call was refused although what it wanted had come.
+#[test]
+fn a_call_that_may_not_wait_asks_the_kernel_before_it_is_refused() {
+    let _guard = common::guard();
+    let (reader, writer) = greenling::io::pipe().unwrap();
+    // As std's, so that a write does not look at epoll.
+    let mut writer = std::io::PipeWriter::from(writer);
+    // From now on the hub knows that there is nothing.
+    assert!(timeout(Duration::from_millis(1), || (&reader).read(&mut [0])).is_err());
+    writer.write_all(b"x").unwrap();
+    assert_eq!(greenling::no_switch(|| (&reader).read(&mut [0])).unwrap(), 1);
+    assert!(timeout(Duration::from_millis(1), || (&reader).read(&mut [0])).is_err());
+    writer.write_all(b"x").unwrap();
+    let result = catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let _last = common::OnDrop::new(|| assert_eq!((&reader).read(&mut [0]).unwrap(), 1));
+        std::panic::resume_unwind(Box::new(()));
+    }));
+    assert!(result.is_err());
+}

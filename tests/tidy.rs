@@ -17,7 +17,9 @@ const UNSAFE: &[&str] = &[
     "sys/fork.rs",
     "sys/mmap.rs",
     "sys/prefetch.rs",
+    "sys/process.rs",
     "sys/signal.rs",
+    "sys/signalfd.rs",
     "sys/socket.rs",
     "sys/stack_pointer.rs",
     "sys/testing.rs",
@@ -68,6 +70,8 @@ const RANKS: &[(&str, u32, &str)] = &[
     ("net/", 12, "net"),
     ("io/", 12, "io"),
     ("sync/", 12, "sync"),
+    ("signal.rs", 12, ""),
+    ("process/", 13, "process"),
     ("lib.rs", 99, ""),
 ];
 

@@ -1,4 +1,4 @@
-//! The three programs without a network.
+//! The programs without a network.
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
@@ -161,4 +161,54 @@ fn help_names_every_option() {
             );
         }
     }
+}
+
+#[test]
+fn run_commands_runs_all_at_once_and_ends_the_slow_one() {
+    let ended = run("run_commands", &[], b"");
+    let lines = ended.lines();
+    let expected = [
+        "uname -s: exit status: 0, \"Linux\"",
+        "sleep 0.2: exit status: 0, \"\"",
+        "no-such-program: No such file or directory (os error 2)",
+        "sleep 60: killed, since it took longer than 1s",
+    ];
+    assert_eq!(lines[..4], expected);
+    assert!(lines[4].starts_with("4 commands in "), "{lines:?}");
+    assert!(ended.status.success() && ended.stderr.is_empty(), "{ended:?}");
+    let begin = Instant::now();
+    let ended = run("run_commands", &["sleep 0.5"; 20], b"");
+    assert_eq!(ended.lines()[..20], ["sleep 0.5: exit status: 0, \"\""; 20]);
+    assert!(begin.elapsed() < Duration::from_secs(5), "one after the other would be ten seconds");
+}
+
+#[test]
+fn run_commands_takes_its_programs_along_when_it_is_interrupted() {
+    for signal in [libc::SIGINT, libc::SIGTERM] {
+        let mut command = Command::new(example("run_commands"));
+        let stamp = format!("3600.{}{signal}", std::process::id());
+        let args = ["--limit", "3600s", "echo quick", &format!("sleep {stamp}"), "sleep 3601"];
+        command.args(args).stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut program = Running(command.spawn().unwrap());
+        let mut lines = BufReader::new(program.0.stdout.take().unwrap()).lines().map(Result::unwrap);
+        // The first line is printed when all three were started.
+        assert_eq!(lines.next().unwrap(), "echo quick: exit status: 0, \"quick\"");
+        assert!(runs(&stamp));
+        program.signal(signal);
+        let rest: Vec<String> = lines.collect();
+        assert_eq!(rest[..2], [format!("sleep {stamp}: interrupted"), "sleep 3601: interrupted".to_owned()]);
+        assert_eq!(program.wait().code(), Some(130));
+        let patience = Instant::now() + crate::support::PATIENCE;
+        while runs(&stamp) {
+            assert!(Instant::now() < patience, "its programs have not gone with it");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+/// Whether a process has this argument.
+fn runs(argument: &str) -> bool {
+    let processes = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+    let mut lines = processes.filter_map(|process| std::fs::read(process.path().join("cmdline")).ok());
+    lines.any(|line| line.split(|byte| *byte == 0).any(|word| word == argument.as_bytes()))
 }
