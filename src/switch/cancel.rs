@@ -88,6 +88,7 @@ pub(crate) fn before_suspension(root: &Root, me: Fiber) {
 fn step_aside(root: &Root, me: Fiber) {
     if root.closing() {
         // The next round of `unwind_all` wakes it; there is a last one.
+        me.note_frames();
         me.state.set(State::Parked);
         root.switch_out(me);
         me.state.set(State::Running);

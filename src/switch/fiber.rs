@@ -26,6 +26,9 @@
 //!   Upheld by `root::Root::drive`, the only caller of `resume`; nothing here is `Send`.
 //! * Invariant F5: the payload holds an `F` until `run` moves it out, and a `T` after `run` returned and until
 //!   the result is taken or dropped; `payload_state` says which. Upheld by `run` and by `Packet`, the only owner.
+//! * Invariant F6: in a PARKED fiber everything that it needs of its stack lies above `frames_end - SWITCH_FRAMES`.
+//!   Upheld by who makes itself PARKED (`park::leave_cpu`, `cancel::step_aside`): it calls `note_frames` in the frame
+//!   from which it suspends, and between the two nothing but the runtime's own few functions is called.
 #![allow(unsafe_code)]
 
 use std::any::Any;
@@ -48,6 +51,7 @@ use super::stack::{FiberStack, Slot};
 use super::wait_list::WaitList;
 use super::wait_node::Link;
 use crate::sys::prefetch::prefetch_read;
+use crate::sys::stack_pointer::stack_pointer;
 
 /// The coroutine of every fiber. Values pass outside of it; a suspension says who runs next, and that one word
 /// travels in a register: through memory it would cost a store and a dependent load on the way of every switch.
@@ -182,7 +186,8 @@ pub(crate) struct ControlBlock {
     coroutine: UnsafeCell<MaybeUninit<Coro>>,
     /// Where `suspend` finds its coroutine (invariant F3); null for main.
     yielder: Cell<*const Suspender>,
-    /// Where its frames ended when it last yielded or parked, give or take a few words; for the prefetcher. 0 before.
+    /// Where its frames ended when it last yielded or parked, but for the few words of the switch itself; 0 before. Exact
+    /// only while it is PARKED (invariant F6).
     frames_end: Cell<usize>,
     /// Bits of [`attention`].
     pub(crate) attention: Cell<u8>,
@@ -317,6 +322,11 @@ pub(crate) struct Role {
 
 /// Closures up to this many bytes lie in the slot; larger ones belong in a `Box` (see `thread::spawn`).
 pub(crate) const MAX_INLINE: usize = 1024;
+
+/// Most bytes of stack that lie between `note_frames` and the switch: the frames of `switch_out` and of corosensei's
+/// `suspend`, which are all inlined in an optimised build, some hundred bytes without, and several times that under
+/// AddressSanitizer.
+const SWITCH_FRAMES: usize = 8192;
 
 /// Whether a closure and a result of these types fit into a slot of `1 << shift` bytes and leave most of it free.
 pub(crate) fn fits<F, T>(shift: u8) -> bool {
@@ -610,11 +620,11 @@ impl ControlBlock {
         Slot::around(ptr::from_ref(self).addr(), self.shift, self.colour)
     }
 
-    /// Notes where the frames of the running fiber end, for `prefetch_frames`. Called by what goes through the queue.
+    /// Notes where the frames of the running fiber end, for `prefetch_frames` and `unused_below`. Called by what goes
+    /// through the queue, and by whoever parks (invariant F6).
     #[inline(always)]
     pub(crate) fn note_frames(&self) {
-        let frame = MaybeUninit::<u8>::uninit();
-        self.frames_end.set((&raw const frame).addr());
+        self.frames_end.set(stack_pointer());
     }
 
     /// Whether it has been on the CPU, and so has frames worth bringing in.
@@ -658,6 +668,12 @@ impl ControlBlock {
             prefetch_read(newest.wrapping_add(64 * line).wrapping_sub(256));
         }
         prefetch_read(self.payload.get().wrapping_sub(16));
+    }
+
+    /// While PARKED: the address below which nothing of the stack is needed (invariant F6).
+    pub(crate) fn unused_below(&self) -> usize {
+        debug_assert_eq!(self.state.get(), State::Parked);
+        self.frames_end.get() - SWITCH_FRAMES
     }
 
     /// Where the frames of a fiber begin, as an address: everything below is its stack.

@@ -38,6 +38,7 @@ use std::sync::{Arc, OnceLock};
 use super::fiber::{self, ControlBlock, Fiber, FiberRef, Progress, Reason, Role, State, attention};
 use super::overflow;
 use super::stack_pool::{StackPool, StackStats};
+use super::sweep::Sweep;
 use crate::pure::run_queue::RunQueue;
 use crate::sys::fork::fork_generation;
 use crate::sys::signal::Message;
@@ -136,6 +137,8 @@ pub(crate) struct Root {
     last_id: Cell<u64>,
     /// Stacks.
     pool: RefCell<StackPool>,
+    /// What gives the pages of parked threads back.
+    sweep: RefCell<Sweep>,
     /// Fibers launched and not yet finished.
     live: Cell<usize>,
     /// Who is asked when nobody is runnable; empty while the thread used nothing but greenlets.
@@ -252,6 +255,7 @@ fn try_root_slow() -> Option<&'static Root> {
         number: number(),
         last_id: Cell::new(MAIN_ID),
         pool: RefCell::new(StackPool::new(classify_fault)),
+        sweep: RefCell::new(Sweep::new()),
         live: Cell::new(0),
         scheduler: OnceCell::new(),
         open: Cell::new(ptr::null()),
@@ -651,20 +655,33 @@ impl Root {
         self.pool.borrow().stats()
     }
 
-    /// Returns the pages of unused stacks to the kernel.
+    /// Returns the pages of unused stacks to the kernel, and those that parked threads do not need.
     pub(crate) fn trim_stacks(&self) {
-        self.pool.borrow_mut().trim();
+        let mut pool = self.pool.borrow_mut();
+        pool.trim();
+        Sweep::all(&pool);
     }
 
-    /// Returns the pages of stacks that nobody has used for a while. The scheduler calls it when it looks at the clock.
+    /// Returns the pages of stacks that nobody has used for a while, and of deep calls that are over. The scheduler calls
+    /// it when it looks at the clock, and before it waits.
     #[inline]
     pub(crate) fn tend_stacks(&self, now: u64) {
-        self.pool.borrow_mut().tend(now);
+        let mut pool = self.pool.borrow_mut();
+        pool.tend(now);
+        self.sweep.borrow_mut().tend(&pool, now);
     }
 
     /// When [`tend_stacks`](Self::tend_stacks) will have something to do, in monotonic nanoseconds.
     pub(crate) fn tend_stacks_at(&self) -> Option<u64> {
-        self.pool.borrow().tend_at()
+        [self.pool.borrow().tend_at(), self.sweep.borrow().due_at()].into_iter().flatten().min()
+    }
+
+    /// A look is over: if somebody is runnable, stacks will be used.
+    #[inline]
+    pub(crate) fn note_activity(&self) {
+        if self.runnable() > 0 {
+            self.sweep.borrow_mut().note_activity();
+        }
     }
 
     /// See [`StackPool::high_water`].
