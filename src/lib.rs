@@ -27,7 +27,7 @@
 //!
 //! * [`spawn`], [`sleep`], [`yield_now`] and [`thread`]: green threads, shaped like `std::thread`.
 //! * [`Greenlet`]: explicit switches with values, as in Python's greenlet.
-//! * [`net`]: TCP, shaped like `std::net`.
+//! * [`net`]: TCP and UDP, shaped like `std::net`; [`os::unix::net`]: Unix sockets, shaped like std's.
 //! * [`io`]: `std::io`, with a green `stdin`.
 //! * [`sync`]: `std::sync` for green threads, with semaphores, events and wait groups.
 //! * [`timeout`], [`shield`], [`no_switch`]: limits on waiting.
@@ -61,7 +61,7 @@
 //! | 1 to 6 | `switch/` | stacks, fibers, the root loop, greenlets | `corosensei` |
 //! | 7 to 10 | `runtime/` | reactor, mail, reports; hub; park; source, remote | `crossbeam-queue` |
 //! | 11 | `interrupt.rs`, `thread/` | what programs call | |
-//! | 12 | `net/`, `io/`, `sync/`, `hub.rs`, `hub/` | sockets, stdin and locks with std's methods; the hub, this one and others | |
+//! | 12 | `net/`, `os/`, `sync/`, `hub.rs`, `hub/` | sockets, stdin and locks with std's methods; the hub, this one and others | |
 //! | 13 | `hubs.rs` | many hubs at once | |
 //!
 //! `tests/tidy.rs` has the rank of each file, and checks the imports.
@@ -78,6 +78,7 @@ mod hubs;
 mod interrupt;
 pub mod io;
 pub mod net;
+pub mod os;
 mod pure;
 mod runtime;
 mod switch;

@@ -19,7 +19,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::hub::hub_of;
+use super::hub::{hub, hub_of};
 use super::park::{Counted, NEVER, Wake, park};
 use super::reactor::{Direction, Registration};
 use crate::switch::cancel;
@@ -31,6 +31,12 @@ use crate::sys::socket::EAGAIN;
 
 /// IO calls that may succeed at once, one after the other, before the fiber goes to the back of the run queue.
 const IO_CREDIT: u8 = 128;
+
+/// How long [`Source::run_by_asking`] waits at first, in nanoseconds; twice as long each time.
+const FIRST_PAUSE: u64 = 100_000;
+
+/// How long it waits at most.
+const LONGEST_PAUSE: u64 = 20_000_000;
 
 /// A descriptor and what the hub knows of it.
 #[derive(Debug)]
@@ -177,6 +183,45 @@ impl<F: AsFd> Source<F> {
                 }
             }
             self.wait(&mut turn, timeout, &mut deadline)?;
+        }
+    }
+
+    /// Runs a system call whose EAGAIN no event ends until it does not say EAGAIN: asks again after pauses. There is no
+    /// line of those who wait so.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub(crate) fn run_by_asking<R>(
+        &self,
+        timeout: Option<Duration>,
+        op: &mut impl FnMut(&F) -> io::Result<R>,
+    ) -> io::Result<R> {
+        spend_credit();
+        let (mut deadline, mut pause) = (None, FIRST_PAUSE);
+        loop {
+            if self.registration.is_closed() {
+                return Err(closed());
+            }
+            match op(self.get()) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                done => return done,
+            }
+            if timeout == Some(Duration::ZERO) {
+                return Err(io::Error::from_raw_os_error(EAGAIN));
+            }
+            let now = monotonic_ns();
+            let until = *deadline.get_or_insert_with(|| timeout.map_or(NEVER, after));
+            if until <= now {
+                return Err(io::Error::from_raw_os_error(EAGAIN));
+            }
+            let (root, hub) = hub()?;
+            let me = root.current();
+            let reason = Reason::Write(self.get().as_fd().as_raw_fd());
+            park(root, hub, me, reason, until.min(now + pause))
+                .map_err(|obstacle| io::Error::other(obstacle.to_string()))?;
+            me.io_credit.set(IO_CREDIT);
+            pause = LONGEST_PAUSE.min(2 * pause);
         }
     }
 

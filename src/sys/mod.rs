@@ -14,6 +14,7 @@
 //! | `prefetch` | a hint to the cache, harmless on any address |
 //! | `signal` | a fault that the caller knows is reported and aborts; any other goes where it went before |
 //! | `socket` | the socket calls that `std::net` cannot make, and plain calls on any fd |
+//! | `unix` | Unix stream sockets that connect without blocking |
 //!
 //! Two rules hold in every file:
 //!
@@ -38,6 +39,7 @@ mod sockaddr;
 pub(crate) mod socket;
 #[cfg(test)]
 mod testing;
+pub(crate) mod unix;
 
 /// Turns the C convention "-1, and `errno` says why" into a `Result`.
 ///
