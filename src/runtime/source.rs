@@ -172,7 +172,11 @@ impl<F: AsFd> Source<F> {
             if self.registration.is_closed() {
                 return Err(closed());
             }
-            if turn.has_come() && self.registration.worth_trying(direction) || timeout == Some(Duration::ZERO) {
+            // Who unwinds must not wait, so the kernel is asked, also if no event has come yet: it may have been queued since.
+            if turn.has_come() && self.registration.worth_trying(direction)
+                || timeout == Some(Duration::ZERO)
+                || cancel::obstacle().is_some()
+            {
                 match op(self.get()) {
                     Ok(done) => return Ok(done),
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
