@@ -59,6 +59,7 @@
 //! | [`ToSocketAddrs`] and all its implementations | same | a trait of its own, since std's would block on a name |
 //! | `UdpSocket` with all its methods | same | several green threads that wait for a datagram are served in order |
 //! | – | [`UdpSocket::close`] | wakes those who wait for this handle |
+//! | – | [`copy_bidirectional`] | the inside of a proxy; the kernel moves large pieces |
 //!
 //! Two things to know about clones. After [`close`](TcpStream::close) a clone sees the end of the connection. After one
 //! of them was turned into std's type, the kernel's socket is blocking for all of them.
@@ -67,7 +68,9 @@
 #![forbid(unsafe_code)]
 
 mod addr;
+pub(crate) mod copy;
 pub(crate) mod handle;
+pub(crate) mod lent;
 pub(crate) mod options;
 mod resolve;
 mod tcp_listener;
@@ -77,6 +80,7 @@ mod udp;
 pub use std::net::{AddrParseError, IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, SocketAddrV4, SocketAddrV6};
 
 pub use addr::ToSocketAddrs;
+pub use copy::{Duplex, copy_bidirectional};
 pub use tcp_listener::{Incoming, TcpListener};
 pub use tcp_stream::TcpStream;
 pub use udp::UdpSocket;

@@ -9,6 +9,7 @@
 //! | `clock` | the monotonic time in nanoseconds, without a kernel entry |
 //! | `epoll` | a token goes in with an fd, the same comes out with its readiness; no wait ends early by rounding |
 //! | `eventfd` | a bell: a ring is never lost, rings before a drain melt into one |
+//! | `file` | bytes moved between descriptors without a copy; which file a descriptor is |
 //! | `fork` | a number that differs on the two sides of a fork |
 //! | `mmap` | address space that costs memory only where it was touched; guards; what is resident |
 //! | `prefetch` | a hint to the cache, harmless on any address |
@@ -31,6 +32,7 @@ pub(crate) mod affinity;
 pub(crate) mod clock;
 pub(crate) mod epoll;
 pub(crate) mod eventfd;
+pub(crate) mod file;
 pub(crate) mod fork;
 pub(crate) mod mmap;
 pub(crate) mod prefetch;

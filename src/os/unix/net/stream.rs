@@ -17,6 +17,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::net::handle::{handle_methods, handle_traits, into_std_with_timeouts, timeout_methods};
+use crate::net::lent::Lent;
 use crate::net::options::Options;
 use crate::runtime::reactor::Direction;
 use crate::runtime::source::Source;
@@ -151,6 +152,28 @@ impl UnixStream {
             let _ = stream.shutdown(Shutdown::Both);
             self.source.close();
         }
+    }
+
+    /// Waits until something can be read *without holding a buffer*, then reads up to 64 KiB into a buffer that the hub keeps
+    /// for this purpose, and calls `f` with what was read: an empty slice at the end of the stream. See
+    /// [`TcpStream::read_with`](crate::net::TcpStream::read_with).
+    ///
+    /// # Errors
+    /// As [`TcpStream`](crate::net::TcpStream); `f` is not called then.
+    ///
+    /// # Panics
+    /// As [`TcpStream`](crate::net::TcpStream); and with the panics of `f`.
+    ///
+    /// May switch: yes.
+    pub fn read_with<R>(&self, f: impl FnOnce(&[u8]) -> R) -> io::Result<R> {
+        let lent = self.receive()?;
+        Ok(f(lent.bytes()))
+    }
+
+    /// Waits, then reads into the scratch buffer.
+    pub(crate) fn receive(&self) -> io::Result<Lent> {
+        let patience = self.options.patience(Direction::Read);
+        self.source.run(Direction::Read, patience, &mut |stream| Lent::filled_by(stream))
     }
 
     /// A system call in one direction, as often as it takes; see `Source::run`.
