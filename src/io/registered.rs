@@ -221,7 +221,8 @@ fn in_time(result: io::Result<()>) -> io::Result<bool> {
 
 /// Waits until `fd`, a descriptor of any kind, can be read: something is there, or the end, or an error.
 ///
-/// Each call makes a duplicate for epoll and closes it again; who waits more than once is better off with a [`Registered`].
+/// Each call makes a duplicate for epoll and closes it again, and of several calls for one file the kernel wakes them in an
+/// order of its own; who waits more than once is better off with a [`Registered`].
 ///
 /// ```
 /// use std::io::Write;
