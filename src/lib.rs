@@ -28,7 +28,7 @@
 //! * [`spawn`], [`sleep`], [`yield_now`] and [`thread`]: green threads, shaped like `std::thread`.
 //! * [`Greenlet`]: explicit switches with values, as in Python's greenlet.
 //! * [`net`]: TCP and UDP, shaped like `std::net`; [`os::unix::net`]: Unix sockets, shaped like std's.
-//! * [`io`]: `std::io`, with a green `stdin`.
+//! * [`io`]: `std::io`, with green standard streams, a `copy` that the kernel helps, and readiness of any descriptor.
 //! * [`sync`]: `std::sync` for green threads, with semaphores, events and wait groups.
 //! * [`timeout`], [`shield`], [`no_switch`]: limits on waiting.
 //! * [`hub`]: what the OS thread's scheduler is asked and told: stacks, counters, shutdown; handles and channels to the
@@ -61,8 +61,8 @@
 //! | 1 to 6 | `switch/` | stacks, fibers, the root loop, greenlets | `corosensei` |
 //! | 7 to 10 | `runtime/` | reactor, mail, reports; hub; park; source, remote | `crossbeam-queue` |
 //! | 11 | `interrupt.rs`, `thread/` | what programs call | |
-//! | 12 | `net/`, `os/`, `sync/`, `hub.rs`, `hub/` | sockets, stdin and locks with std's methods; the hub, this one and others | |
-//! | 13 | `hubs.rs` | many hubs at once | |
+//! | 12 | `net/`, `os/`, `sync/`, `hub.rs`, `hub/` | sockets and locks with std's methods; the hub, this one and others | |
+//! | 13 | `io/`, `hubs.rs` | standard streams, copies, any descriptor; many hubs at once | |
 //!
 //! `tests/tidy.rs` has the rank of each file, and checks the imports.
 //!

@@ -285,7 +285,7 @@ fn an_operation_may_wait_for_other_things() {
                 let mut buf = [0; 2];
                 sleep(Duration::from_millis(1));
                 second.read_with(|mut second| second.read(&mut buf[1..]))?;
-                first.read(&mut buf[..1])?;
+                first.read_exact(&mut buf[..1])?;
                 Ok(buf)
             })
         });

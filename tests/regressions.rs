@@ -162,3 +162,31 @@ fn a_read_that_stops_at_urgent_data_does_not_lose_what_follows() {
     }
     assert_eq!(text, b"abcdef");
 }
+
+/// A registered stream of which no event had come yet: a farewell in a destructor was refused, although the kernel had
+/// room for it.
+#[test]
+fn a_farewell_that_need_not_wait_is_sent_while_unwinding() {
+    struct Farewell(TcpStream);
+    impl Drop for Farewell {
+        fn drop(&mut self) {
+            assert!(self.0.read(&mut [0]).is_err(), "it would wait");
+            self.0.write_all(b"bye").expect("there is room");
+        }
+    }
+    let _guard = common::guard();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let stream = TcpStream::connect(listener.local_addr().expect("bound")).expect("connect");
+    let mut peer = listener.accept().expect("a connection").0;
+    let reader = spawn(move || {
+        let mut farewell = Farewell(stream);
+        let _ = farewell.0.read(&mut [0]);
+    });
+    thread::yield_now();
+    // Before the hub looks at epoll again.
+    reader.kill();
+    assert!(reader.join().expect_err("killed").is_killed());
+    let mut bye = [0; 3];
+    peer.read_exact(&mut bye).expect("it was sent");
+    assert_eq!(&bye, b"bye");
+}

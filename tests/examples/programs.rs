@@ -122,6 +122,11 @@ fn wrong_arguments_get_one_clear_line_and_exit_code_2() {
         ("sleep_interleave", &["--delay", "NaN"], "--delay NaN: not a duration"),
         ("sleep_interleave", &["stray"], "stray"),
         ("echo_client", &["--adr", "x"], "--adr"),
+        ("port_forwarder", &["--addr", "nonsense"], "cannot listen on nonsense"),
+        ("port_forwarder", &["--to"], "--to needs a value"),
+        ("udp_echo", &["--count", "0"], "--count 0: not a whole number, 1 or more"),
+        ("udp_echo", &["--every", "0"], "--every must be more than 0"),
+        ("udp_echo", &["--addr", "192.0.2.1:1"], "cannot listen on 192.0.2.1:1"),
         ("echo_server", &["--frobnicate"], "--frobnicate"),
         ("echo_server", &["stray"], "stray"),
         ("echo_server", &["--max-connections", "0"], "--max-connections 0: not a whole number, 1 or more"),
@@ -146,7 +151,7 @@ fn wrong_arguments_get_one_clear_line_and_exit_code_2() {
 
 #[test]
 fn help_names_every_option() {
-    for name in ["greenlet_ping_pong", "sleep_interleave", "echo_server", "echo_client"] {
+    for name in ["greenlet_ping_pong", "sleep_interleave", "echo_server", "echo_client", "port_forwarder", "udp_echo"] {
         let ended = run(name, &["--help"], b"");
         assert_eq!(ended.status.code(), Some(0), "{ended:?}");
         assert!(ended.stderr.is_empty(), "{ended:?}");

@@ -27,7 +27,16 @@ fn built_examples() -> PathBuf {
     let folder = profile.join("examples");
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let sources = newest(&root.join("src")).max(newest(&root.join("examples")));
-    let names = ["greenlet_ping_pong", "spawn_join", "sleep_interleave", "echo_server", "echo_client", "server_models"];
+    let names = [
+        "greenlet_ping_pong",
+        "spawn_join",
+        "sleep_interleave",
+        "echo_server",
+        "echo_client",
+        "server_models",
+        "port_forwarder",
+        "udp_echo",
+    ];
     let fresh = |name| {
         let built = folder.join(name).metadata().and_then(|program| program.modified());
         built.is_ok_and(|built| built > sources)
