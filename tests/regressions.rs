@@ -176,8 +176,9 @@ fn a_farewell_that_need_not_wait_is_sent_while_unwinding() {
     }
     let _guard = common::guard();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let stream = TcpStream::connect(listener.local_addr().expect("bound")).expect("connect");
-    let mut peer = listener.accept().expect("a connection").0;
+    let mut peer = std::net::TcpStream::connect(listener.local_addr().expect("bound")).expect("connect");
+    // Not by our connect, which may wait and so learn that the stream can be written.
+    let stream = TcpStream::from(listener.accept().expect("a connection").0);
     let reader = spawn(move || {
         let mut farewell = Farewell(stream);
         let _ = farewell.0.read(&mut [0]);
