@@ -274,6 +274,23 @@ fn a_connect_to_a_full_queue_can_be_killed_and_limited_and_leaves_nothing() {
     });
 }
 
+/// Fills the queue of the receiver with that name, and says how many datagrams are in it. One sender cannot: its own buffer
+/// is full before, and of that an event tells.
+fn fill(name: &SocketAddr) -> usize {
+    let mut queued = 0;
+    loop {
+        let filler = UnixDatagram::unbound().unwrap();
+        filler.set_nonblocking(true).unwrap();
+        if filler.send_to_addr(b"fill", name).is_err() {
+            return queued;
+        }
+        queued += 1;
+        while filler.send_to_addr(b"fill", name).is_ok() {
+            queued += 1;
+        }
+    }
+}
+
 #[test]
 fn a_datagram_to_a_full_queue_waits_for_room_by_name_and_connected() {
     bounded(|| {
@@ -284,6 +301,7 @@ fn a_datagram_to_a_full_queue_waits_for_room_by_name_and_connected() {
             if connected {
                 sender.connect_addr(&name).unwrap();
             }
+            let queued = fill(&name);
             let sent = Rc::new(Cell::new(0_u32));
             let count = Rc::clone(&sent);
             let sending = spawn(move || {
@@ -295,13 +313,46 @@ fn a_datagram_to_a_full_queue_waits_for_room_by_name_and_connected() {
                 }
             });
             settle();
-            assert!((1..2000).contains(&sent.get()), "it waits: {}", sent.get());
+            assert_eq!(sent.get(), 0, "it waits");
+            for _ in 0..queued {
+                receiver.recv(&mut [0; 8]).unwrap();
+            }
             for number in 0..2000_u32 {
                 let mut buf = [0; 8];
                 assert_eq!(timeout(LONG, || receiver.recv(&mut buf)).unwrap().unwrap(), 4);
                 assert_eq!(buf[..4], number.to_ne_bytes(), "none is lost, none comes twice");
             }
             sending.join().unwrap();
+        }
+    });
+}
+
+/// Processor time of this OS thread so far.
+fn run_time() -> Duration {
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    Duration::from_nanos(stat.split_whitespace().next().unwrap().parse().unwrap())
+}
+
+/// A refused attempt frees the sender's own buffer, of which an event tells: to wait for that would be a busy loop.
+#[test]
+fn who_waits_for_a_full_queue_uses_no_processor() {
+    bounded(|| {
+        for connected in [false, true] {
+            let name = abstract_addr();
+            let _receiver = UnixDatagram::bind_addr(&name).unwrap();
+            fill(&name);
+            let sender = UnixDatagram::unbound().unwrap();
+            if connected {
+                sender.connect_addr(&name).unwrap();
+            }
+            let waiter = spawn(move || if connected { sender.send(b"x") } else { sender.send_to_addr(b"x", &name) });
+            settle();
+            let (before, began) = (run_time(), Instant::now());
+            sleep(Duration::from_millis(300));
+            let used = run_time() - before;
+            assert!(used < began.elapsed() / 5, "{used:?} while waiting, connected: {connected}");
+            assert!(!waiter.is_finished());
+            waiter.kill();
         }
     });
 }

@@ -8,7 +8,9 @@
 //! | `send`, connected | the peer's queue is full | epoll: the kernel watches the peer's queue for us |
 //! | `send_to` | the queue of whoever has that name is full | nobody: epoll looks at the own buffer only |
 //!
-//! So `send_to` asks again after pauses (`Source::run_by_asking`), where std's blocks in the kernel.
+//! Worse, an attempt that is refused has used the own buffer and frees it, and of that epoll does tell: to try again at that
+//! event would be a busy loop. So `send_to` asks again after pauses (`Source::run_by_asking`), where std's blocks in the
+//! kernel.
 #![forbid(unsafe_code)]
 
 use std::fmt;
