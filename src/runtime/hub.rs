@@ -16,7 +16,8 @@
 //!
 //! * Invariant H1: an entry in the wheel names a live fiber whose `timer` field holds its key. Upheld by
 //!   `set_deadline`, `fire` and `forget` (called for each fiber that ends with an entry).
-//! * Invariant H2: the hub belongs to the thread's `Root` and lives as long. After `close` calls get an error.
+//! * Invariant H2: the hub belongs to the thread's `Root` and lives as long. The root hands it out until it is closed, and
+//!   in the child of a fork not at all; `hub_of` is an error then.
 #![forbid(unsafe_code)]
 
 use std::cell::{Cell, RefCell};
@@ -69,17 +70,6 @@ pub(crate) struct Hub {
     generation: u32,
     /// The buffer lent to whoever reads without one of its own; made on first use, away while it is lent.
     scratch: Cell<Option<Box<[u8]>>>,
-    /// See [`HubState`].
-    state: Cell<HubState>,
-}
-
-/// Whether a hub can still be used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum HubState {
-    /// It can.
-    Open,
-    /// Its OS thread ends.
-    Closed,
 }
 
 /// The hub of this OS thread, made on first use.
@@ -96,18 +86,28 @@ pub(crate) fn hub() -> io::Result<(&'static Root, &'static Hub)> {
 ///
 /// # Errors
 /// As [`hub`].
-#[inline]
+#[inline(always)]
 pub(crate) fn hub_of(root: &'static Root) -> io::Result<&'static Hub> {
-    match root.scheduler().as_any().downcast_ref::<Hub>() {
-        Some(hub) if hub.is_usable() => Ok(hub),
-        Some(hub) => Err(hub.unusable()),
-        None => create(root),
+    match root.scheduler_as() {
+        Some(hub) => Ok(hub),
+        None => hub_of_slow(root),
     }
 }
 
+/// `hub_of`, when there is no hub that can be used.
+#[cold]
+#[inline(never)]
+fn hub_of_slow(root: &'static Root) -> io::Result<&'static Hub> {
+    if !root.has_scheduler() {
+        return create(root);
+    }
+    Err(if root.is_forked() { io::Error::other(FORKED) } else { ending() })
+}
+
 /// The usable hub of `root`, if there is one.
+#[inline(always)]
 pub(crate) fn existing_hub_of(root: &'static Root) -> Option<&'static Hub> {
-    root.scheduler().as_any().downcast_ref::<Hub>().filter(|hub| hub.is_usable())
+    root.scheduler_as()
 }
 
 /// The error of calls on a thread whose hub is gone.
@@ -134,29 +134,18 @@ fn create(root: &'static Root) -> io::Result<&'static Hub> {
         guests: RefCell::new(Slab::new()),
         generation: fork::fork_generation(),
         scratch: Cell::new(None),
-        state: Cell::new(HubState::Open),
     };
     root.set_scheduler(Box::new(hub));
-    match root.scheduler().as_any().downcast_ref::<Hub>() {
+    match root.scheduler_as() {
         Some(hub) => Ok(hub),
         None => unreachable!("nobody else sets a scheduler"),
     }
 }
 
 impl Hub {
-    /// Whether this is still the process and thread it was made for.
-    #[inline]
-    fn is_usable(&self) -> bool {
-        self.generation == fork::fork_generation() && self.state.get() == HubState::Open
-    }
-
-    /// Why it is not usable.
-    #[cold]
-    fn unusable(&self) -> io::Error {
-        if self.generation != fork::fork_generation() {
-            return io::Error::other(FORKED);
-        }
-        ending()
+    /// Whether this is a copy in the child of a fork.
+    fn is_forked(&self) -> bool {
+        self.generation != fork::fork_generation()
     }
 
     /// Descriptors.
@@ -336,9 +325,9 @@ impl Scheduler for Hub {
     fn look(&self, root: &Root, may_wait: bool) {
         // The root that asks is this thread's, and lives as long as the thread switches (R1).
         let Some(root) = try_root().filter(|mine| std::ptr::eq(*mine, root)) else { return };
-        if !self.is_usable() {
+        if self.is_forked() {
             // A forked child in a wait that cannot be interrupted: epoll would steal its parent's events.
-            abort_with(&self.unusable());
+            abort_with(&FORKED);
         }
         if self.mail.has_mail() {
             self.read_mail(root);
@@ -374,10 +363,6 @@ impl Scheduler for Hub {
         fiber.timed_out.take() && fiber.scope_deadline.get().at <= root.clock.get()
     }
 
-    fn as_any(&self) -> &dyn std::any::Any {
-        self
-    }
-
     fn forget(&self, fiber: Fiber) {
         if let Some(key) = fiber.timer.take() {
             self.timers.borrow_mut().cancel(key);
@@ -404,9 +389,8 @@ impl Scheduler for Hub {
     }
 
     fn close(&self) {
-        self.state.set(HubState::Closed);
         self.mail.close();
-        if self.generation != fork::fork_generation() {
+        if self.is_forked() {
             // In a child, whoever waits for guests is not there; and a lock may be held for ever.
             return;
         }

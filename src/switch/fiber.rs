@@ -165,8 +165,8 @@ enum PayloadState {
 /// All that the runtime knows of one fiber.
 ///
 /// ```text
-/// line 0   what every switch touches: coroutine, suspender, id, state and its flags
-/// line 1   what spawning, running to the end and joining touch besides
+/// line 0   what every switch touches: coroutine, suspender, end of the frames, state and its flags
+/// line 1   what spawning, running to the end and joining touch besides: id, closure
 /// line 2.. what waiting touches, then what is rare
 /// ```
 ///
@@ -179,8 +179,8 @@ pub(crate) struct ControlBlock {
     coroutine: UnsafeCell<MaybeUninit<Coro>>,
     /// Where `suspend` finds its coroutine (invariant F3); null for main.
     yielder: Cell<*const Suspender>,
-    /// Unique on this OS thread, never reused, never 0 while live: what makes a stale handle harmless.
-    pub(crate) id: Cell<u64>,
+    /// Where its frames ended when it last yielded or parked, give or take a few words; for the prefetcher. 0 before.
+    frames_end: Cell<usize>,
     /// Bits of [`attention`].
     pub(crate) attention: Cell<u8>,
     /// See [`State`].
@@ -204,8 +204,8 @@ pub(crate) struct ControlBlock {
     drop_payload: Cell<unsafe fn(*mut u8)>,
     /// Where it was spawned.
     spawned_at: Cell<&'static Location<'static>>,
-    /// Where its frames ended when it last yielded or parked, give or take a few words; for the prefetcher.
-    frames_end: Cell<usize>,
+    /// Unique on this OS thread, never reused, never 0 while live: what makes a stale handle harmless.
+    pub(crate) id: Cell<u64>,
     /// Fibers that wait for the end of this one.
     pub(crate) joiners: WaitList,
     /// Open shields.
@@ -347,6 +347,7 @@ where
     fiber.id.set(id);
     fiber.attention.set(0);
     fiber.state.set(State::Ready);
+    fiber.frames_end.set(0);
     fiber.timed_out.set(false);
     fiber.permit.set(false);
     fiber.killed.set(false);
@@ -532,6 +533,12 @@ impl ControlBlock {
         self.frames_end.set((&raw const frame).addr());
     }
 
+    /// Whether it has been on the CPU, and so has frames worth bringing in.
+    #[inline(always)]
+    pub(crate) fn has_frames(&self) -> bool {
+        self.frames_end.get() != 0
+    }
+
     /// Brings the lines that asking for the frames will touch into the cache.
     #[inline(always)]
     pub(crate) fn prefetch_block(&self) {
@@ -545,7 +552,7 @@ impl ControlBlock {
         prefetch_read(newest);
         prefetch_read(newest.wrapping_sub(64));
         prefetch_read(newest.wrapping_add(64));
-        prefetch_read(self.payload.get().wrapping_sub(16));
+        prefetch_read(self.yielder.get().cast());
     }
 
     /// `prefetch_block` for a fiber that comes out of a wait: all lines that parking touched.
@@ -651,11 +658,22 @@ impl Fiber {
         }
     }
 
-    /// Ends the use of a FINISHED fiber: its coroutine and, if still there, its result are dropped, and the slot
-    /// comes back. The result's destructor is foreign code and runs here.
+    /// Takes the coroutine of a FINISHED fiber apart, which tells AddressSanitizer.
+    #[cfg(feature = "sanitizer")]
+    fn unpoison(self) {
+        // SAFETY: the fiber is finished, so the root loop does not use the field, and nobody else ever does.
+        let coroutine = unsafe { &*self.coroutine.get() };
+        // SAFETY: initialised since launch, and not used again.
+        let coroutine = unsafe { coroutine.assume_init_read() };
+        let FiberStack { .. } = coroutine.into_stack();
+    }
+
+    /// Ends the use of a FINISHED fiber: its result, if still there, is dropped here, by foreign code, and the slot comes
+    /// back.
     ///
     /// # Safety
     /// The fiber is FINISHED and nobody holds it any more, except as a [`FiberRef`].
+    #[inline]
     pub(crate) unsafe fn dismantle(self) -> Slot {
         // First of all: if the result owns the thread's own handle, that handle finds nobody.
         self.id.set(0);
@@ -664,11 +682,10 @@ impl Fiber {
             unsafe { (self.drop_payload.get())(self.payload.get()) };
         }
         self.state.set(State::Pooled);
-        // SAFETY: the fiber is finished, so the root loop does not use the field, and nobody else ever does.
-        let coroutine = unsafe { &*self.coroutine.get() };
-        // SAFETY: initialised since launch, and not used again.
-        let coroutine = unsafe { coroutine.assume_init_read() };
-        let FiberStack { .. } = coroutine.into_stack();
+        // The coroutine is done and owns nothing, since its stack is the slot: it is left as it is. Only AddressSanitizer
+        // must hear that the stack will be used anew.
+        #[cfg(feature = "sanitizer")]
+        self.unpoison();
         if self.named.take() {
             // SAFETY: nobody holds a reference into the cell: every function here that makes one ends with it.
             drop(unsafe { (*self.name.get()).take() });

@@ -9,10 +9,11 @@
 
 use std::io;
 use std::marker::PhantomData;
+use std::mem;
 use std::panic::Location;
 
 use super::fiber::{self, Fiber, FiberRef, Role, State};
-use super::root::{Root, try_root};
+use super::root::{Root, existing_root, try_root};
 
 /// See the file.
 #[derive(Debug)]
@@ -142,6 +143,22 @@ impl<T> Packet<T> {
     /// What identifies the thread, dead or alive.
     pub(crate) fn fiber_ref(&self) -> FiberRef {
         self.fiber
+    }
+
+    /// The result of a thread that has finished, and its slot back to the pool, in one go. The packet comes back if there
+    /// is no result, or not yet.
+    #[inline(always)]
+    pub(crate) fn take_and_release(self) -> Result<T, Packet<T>> {
+        let Some(root) = existing_root() else { return Err(self) };
+        let Some(fiber) = root.resolve(self.fiber) else { return Err(self) };
+        if fiber.state.get() != State::Finished {
+            return Err(self);
+        }
+        // SAFETY: finished, and of this type by invariant P1.
+        let Some(result) = (unsafe { fiber.take_result::<T>() }) else { return Err(self) };
+        mem::forget(self);
+        root.release(fiber);
+        Ok(result)
     }
 
     /// The result, if the thread has finished.

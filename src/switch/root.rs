@@ -22,15 +22,18 @@
 //!   foreign code (closures, destructors, `Debug`) runs meanwhile.
 //! * Invariant R3: a fiber is in `ready` at most once, and then its state is READY, or RUNNING if it yielded: in both
 //!   cases `wake` leaves it alone. A yield and a launch push only fibers that are in no list.
+//! * Invariant R4: all schedulers of a process are of one type, and `open`, unless null, is where this root's lies: the
+//!   one in `scheduler`, which is set once and stays until the root is freed. Upheld by `set_scheduler`, which checks the
+//!   type and is the only one to set `open`; and by `runtime::hub`, the only caller of `scheduler_as`, which names it.
 #![allow(unsafe_code)]
 
-use std::any::Any;
+use std::any::TypeId;
 use std::cell::{Cell, OnceCell, RefCell, UnsafeCell};
 use std::io;
 use std::panic::Location;
 use std::ptr::{self, NonNull};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use super::fiber::{self, ControlBlock, Fiber, FiberRef, Progress, Reason, Role, State, attention};
 use super::overflow;
@@ -43,8 +46,9 @@ use crate::sys::signal::Message;
 /// program's own rhythm locks on to it.
 const BUDGET: u32 = 61;
 
-/// The run queue is prefetched when it is longer than this; shorter ones stay in the cache by themselves.
-const PREFETCH_FROM: usize = 128;
+/// The run queue is prefetched when it is longer than this. Shorter ones stay in the second-level cache, from where they
+/// come as fast as the prefetches could be issued: with 1000 threads those cost more than they saved.
+const PREFETCH_FROM: usize = 8192;
 
 /// The next fiber of the queue is prefetched when it is longer than this.
 const PREFETCH_NEXT_FROM: usize = 8;
@@ -71,9 +75,6 @@ pub(crate) trait Scheduler {
 
     /// A suspension that was armed is over. True if a `timeout` scope of this fiber is due.
     fn disarm(&self, root: &Root, fiber: Fiber) -> bool;
-
-    /// Itself, for the layer that made it.
-    fn as_any(&self) -> &dyn Any;
 
     /// A fiber that is still in the timer wheel ended.
     fn forget(&self, fiber: Fiber);
@@ -104,10 +105,6 @@ impl Scheduler for NoScheduler {
 
     fn disarm(&self, _: &Root, _: Fiber) -> bool {
         false
-    }
-
-    fn as_any(&self) -> &dyn Any {
-        self
     }
 
     fn forget(&self, _: Fiber) {}
@@ -143,6 +140,8 @@ pub(crate) struct Root {
     live: Cell<usize>,
     /// Who is asked when nobody is runnable; empty while the thread used nothing but greenlets.
     scheduler: OnceCell<Box<dyn Scheduler>>,
+    /// `scheduler` as long as it may be used, else null; invariant R4.
+    open: Cell<*const ()>,
     /// Monotonic nanoseconds at the last look; the coarse clock of wait reports.
     pub(crate) clock: Cell<u64>,
     /// The report of a deadlock, on its way to main.
@@ -158,6 +157,9 @@ pub(crate) struct Root {
     /// The slot size of threads that ask for none, as a power of two.
     pub(crate) default_shift: Cell<u8>,
 }
+
+/// The type of all schedulers (invariant R4), once there is one.
+static SCHEDULER_TYPE: OnceLock<TypeId> = OnceLock::new();
 
 thread_local! {
     /// This thread's root; null before the first use, `GONE` after the end. No destructor, so it is always there.
@@ -216,6 +218,7 @@ pub(crate) fn try_root() -> Option<&'static Root> {
 }
 
 /// This thread's root if there is one now; makes none. Usable in a signal handler.
+#[inline(always)]
 pub(crate) fn existing_root() -> Option<&'static Root> {
     let root = ROOT.get();
     // SAFETY: as in `root`.
@@ -251,6 +254,7 @@ fn try_root_slow() -> Option<&'static Root> {
         pool: RefCell::new(StackPool::new(classify_fault)),
         live: Cell::new(0),
         scheduler: OnceCell::new(),
+        open: Cell::new(ptr::null()),
         clock: Cell::new(crate::sys::clock::monotonic_ns()),
         deadlock: Cell::new(None),
         generation: fork_generation(),
@@ -324,10 +328,12 @@ impl Root {
     }
 
     /// Gives a fiber its permit, and wakes it if it waits for one in `thread::park`.
+    #[inline(always)]
     pub(crate) fn give_permit(&self, fiber: Fiber) {
         fiber.permit.set(true);
-        if fiber.state.get() == State::Parked && fiber.reason.get() == Reason::Park {
-            self.wake(fiber);
+        if fiber.state.get() == State::Parked && matches!(fiber.reason.get(), Reason::Park) {
+            fiber.state.set(State::Ready);
+            self.enqueue(fiber);
         }
     }
 
@@ -484,8 +490,37 @@ impl Root {
     }
 
     /// Puts a scheduler in charge, for the rest of the thread's life; the first one stays.
-    pub(crate) fn set_scheduler(&self, scheduler: Box<dyn Scheduler>) {
-        let _ = self.scheduler.set(scheduler);
+    pub(crate) fn set_scheduler<S: Scheduler + 'static>(&self, scheduler: Box<S>) {
+        assert_eq!(*SCHEDULER_TYPE.get_or_init(TypeId::of::<S>), TypeId::of::<S>(), "one type of scheduler (R4)");
+        if self.scheduler.set(scheduler).is_ok() {
+            self.open.set(ptr::from_ref(self.scheduler()).cast());
+        }
+    }
+
+    /// The scheduler in charge, as what it was when it was set, and as long as it may be used. Every blocking call begins
+    /// with it, so it is one load and no question of the type, which only debug builds ask (invariant R4).
+    #[inline(always)]
+    pub(crate) fn scheduler_as<S: Scheduler + 'static>(&self) -> Option<&S> {
+        let open = self.open.get();
+        debug_assert!(open.is_null() || SCHEDULER_TYPE.get() == Some(&TypeId::of::<S>()));
+        // SAFETY: invariant R4: null, or an `S` that lives as long as the root does.
+        unsafe { open.cast::<S>().as_ref() }
+    }
+
+    /// From now on [`scheduler_as`](Self::scheduler_as) finds nothing. Async-signal-safe.
+    fn revoke_scheduler(&self) {
+        self.open.set(ptr::null());
+    }
+
+    /// Whether a scheduler was ever set.
+    pub(crate) fn has_scheduler(&self) -> bool {
+        self.scheduler.get().is_some()
+    }
+
+    /// The thread ends: the scheduler lets go of everything, and blocking calls are refused from now on.
+    fn close_scheduler(&self) {
+        self.revoke_scheduler();
+        self.scheduler().close();
     }
 
     /// Who is asked to look and to arm waits.
@@ -623,10 +658,16 @@ impl Root {
         Parcel { home: self.number, parts: fiber.to_ref().to_parts() }
     }
 
+    /// Whether this root packed it.
+    #[inline(always)]
+    pub(crate) fn packed(&self, parcel: Parcel) -> bool {
+        parcel.home == self.number
+    }
+
     /// The live fiber that a parcel means; nobody, if it was packed by another root.
     #[inline]
     pub(crate) fn open(&self, parcel: Parcel) -> Option<Fiber> {
-        if parcel.home != self.number {
+        if !self.packed(parcel) {
             return None;
         }
         // SAFETY: the number says that this root packed it, on this OS thread, since numbers are never reused.
@@ -678,7 +719,9 @@ fn prefetch_next(ready: &RunQueue<Fiber>) {
         && let Some(first) = ready.peek(1)
     {
         second.prefetch_whole_block();
-        first.prefetch_more_frames();
+        if first.has_frames() {
+            first.prefetch_more_frames();
+        }
     }
 }
 
@@ -710,7 +753,8 @@ impl Drop for Dismantle {
 ///
 /// Async-signal-safe: it writes a few cells, into memory that is there.
 pub(crate) fn after_fork_in_child() {
-    let Some(root) = existing_root().filter(|root| root.scheduler.get().is_some()) else { return };
+    let Some(root) = existing_root().filter(|root| root.has_scheduler()) else { return };
+    root.revoke_scheduler();
     // SAFETY: invariant R2: fork was called by the program, so nobody borrows the queue.
     let ready = unsafe { &mut *root.ready.get() };
     ready.clear();
@@ -743,7 +787,7 @@ fn teardown() {
         return;
     };
     if !root.current().is_main() || root.is_forked() || std::thread::panicking() {
-        root.scheduler().close();
+        root.close_scheduler();
         ROOT.set(GONE);
         return;
     }
@@ -757,7 +801,7 @@ fn teardown() {
         stuck = root.unwind_all();
     }
     let stuck = root.live();
-    root.scheduler().close();
+    root.close_scheduler();
     ROOT.set(GONE);
     let main_block = root.main_block;
     // SAFETY: invariant R1: made by Box::leak, and `ROOT` no longer leads here.

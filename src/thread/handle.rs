@@ -4,11 +4,10 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::runtime::hub::Hub;
+use crate::runtime::hub::{Hub, existing_hub_of};
 use crate::runtime::mail::{Letter, Mail};
-use crate::runtime::remote::root_of;
 use crate::switch::fiber::Fiber;
-use crate::switch::root::{Parcel, Root};
+use crate::switch::root::{Parcel, Root, existing_root};
 
 /// A green thread's identity: unique in the process, never reused.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -71,16 +70,26 @@ impl Thread {
     /// the thread's hub, which is woken if it sleeps. What the caller wrote before happens before the park returns.
     ///
     /// May switch: no.
+    #[inline]
     pub fn unpark(&self) {
-        let Some(mail) = &self.mail else { return };
-        if let Some(root) = root_of(mail) {
+        if let Some(root) = existing_root()
+            && root.packed(self.fiber)
+            && existing_hub_of(root).is_some()
+        {
             if let Some(fiber) = root.open(self.fiber) {
                 root.give_permit(fiber);
             }
-            return;
+        } else if let Some(mail) = &self.mail {
+            send_permit(mail, self.fiber);
         }
-        mail.send(Letter::Unpark(self.fiber));
     }
+}
+
+/// `unpark` from another OS thread.
+#[cold]
+#[inline(never)]
+fn send_permit(mail: &Mail, fiber: Parcel) {
+    mail.send(Letter::Unpark(fiber));
 }
 
 impl Clone for Thread {

@@ -81,7 +81,7 @@ use crate::switch::cancel;
 use crate::switch::fiber::{Fiber, Reason};
 use crate::sys::clock::monotonic_ns;
 
-use crate::switch::root::{MAIN_ID, Root, try_root};
+use crate::switch::root::{MAIN_ID, Root, existing_root, try_root};
 
 /// A handle of the running green thread (or of main, or of the running greenlet's fiber).
 ///
@@ -101,7 +101,7 @@ pub fn current() -> Thread {
 
 /// Lets every other runnable green thread of this OS thread run first.
 ///
-/// Does nothing while the caller unwinds.
+/// Does nothing while the caller unwinds. On an OS thread that has no green threads it is std's.
 ///
 /// # Panics
 /// Unwinds with a pending kill or expired [`timeout`](crate::timeout); panics inside
@@ -110,7 +110,8 @@ pub fn current() -> Thread {
 /// May switch: yes.
 #[inline(always)]
 pub fn yield_now() {
-    let Some(root) = try_root() else { return std::thread::yield_now() };
+    // Where nothing green was ever started there is nobody to run, and where all has ended, nobody is left.
+    let Some(root) = existing_root() else { return std::thread::yield_now() };
     if cancel::obstacle().is_some() {
         return;
     }

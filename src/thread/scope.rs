@@ -60,7 +60,7 @@ pub struct ScopedJoinHandle<'scope, T> {
     /// The result.
     packet: Packet<Outcome<T>>,
     /// Made when asked for.
-    thread: OnceCell<Thread>,
+    thread: OnceCell<Box<Thread>>,
     /// To note a panic nobody looked at.
     shared: Rc<Shared>,
     /// The threads borrow for this long.
@@ -293,8 +293,8 @@ impl Builder {
         // SAFETY: what `f` and its result borrow lives for 'scope. By invariant C1 the fiber has ended before the
         // scope returns, and by C2 its result is not dropped later; `live` catches every unwinding.
         let (packet, fiber) = unsafe { packet::launch_borrowing(root, shift, Location::caller(), body) }?;
-        if let Some(name) = self.into_name() {
-            fiber.set_name(name);
+        if self.has_name() {
+            self.give_name(fiber);
         }
         scope.remember(root, packet.fiber_ref());
         root.enqueue(fiber);

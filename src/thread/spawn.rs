@@ -143,8 +143,8 @@ impl std::error::Error for JoinError {}
 pub struct JoinHandle<T> {
     /// The result.
     packet: Packet<Outcome<T>>,
-    /// Made when asked for, since it costs an atomic count.
-    thread: OnceCell<Thread>,
+    /// Made when asked for, since it costs an atomic count; apart, since handles are moved about.
+    thread: OnceCell<Box<Thread>>,
 }
 
 /// Spawns a green thread on this OS thread; it will run `f` when it is its turn, never before this call returns.
@@ -219,8 +219,8 @@ impl Builder {
         let root = try_root().ok_or_else(ending)?;
         let shift = self.shift(root)?;
         let (packet, fiber) = packet::launch(root, shift, Location::caller(), move |fiber| live(fiber, f))?;
-        if let Some(name) = self.into_name() {
-            fiber.set_name(name);
+        if self.has_name() {
+            self.give_name(fiber);
         }
         root.enqueue(fiber);
         Ok(JoinHandle { packet, thread: OnceCell::new() })
@@ -236,9 +236,19 @@ impl Builder {
         }
     }
 
-    /// The name, for a thread that was launched.
-    pub(super) fn into_name(self) -> Option<Arc<str>> {
-        self.name.map(Arc::from)
+    /// Whether the thread is to have a name.
+    #[inline(always)]
+    pub(super) fn has_name(&self) -> bool {
+        self.name.is_some()
+    }
+
+    /// Names a thread that was launched, if it is to have a name.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn give_name(self, fiber: Fiber) {
+        if let Some(name) = self.name {
+            fiber.set_name(Arc::from(name));
+        }
     }
 }
 
@@ -304,13 +314,15 @@ pub(super) fn join<T>(packet: &Packet<Outcome<T>>) -> Outcome<T> {
 }
 
 /// The handle of the thread of `packet`.
-pub(super) fn thread_of<'a, T>(packet: &Packet<T>, cell: &'a OnceCell<Thread>) -> &'a Thread {
-    cell.get_or_init(|| match (try_root(), packet.fiber()) {
-        (Some(root), Some(fiber)) => match hub_of(root) {
-            Ok(hub) => Thread::of(root, fiber, hub),
-            Err(error) => panic!("{error}"),
-        },
-        _ => Thread::of_the_dead(packet.fiber_ref().id()),
+pub(super) fn thread_of<'a, T>(packet: &Packet<T>, cell: &'a OnceCell<Box<Thread>>) -> &'a Thread {
+    cell.get_or_init(|| {
+        Box::new(match (try_root(), packet.fiber()) {
+            (Some(root), Some(fiber)) => match hub_of(root) {
+                Ok(hub) => Thread::of(root, fiber, hub),
+                Err(error) => panic!("{error}"),
+            },
+            _ => Thread::of_the_dead(packet.fiber_ref().id()),
+        })
     })
 }
 
@@ -339,7 +351,10 @@ impl<T> JoinHandle<T> {
         let JoinHandle { packet, thread } = self;
         // Nobody can ask for it any more, and a handle that is left would hide a deadlock.
         drop(thread);
-        join(&packet)
+        match packet.take_and_release() {
+            Ok(outcome) => outcome,
+            Err(packet) => join(&packet),
+        }
     }
 
     /// Its name, id and `unpark`. If the OS thread is ending and nobody asked before, the name is lost.
