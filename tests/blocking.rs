@@ -614,6 +614,25 @@ fn readiness_of_any_descriptor_has_the_five_properties() {
         },
     });
     five_properties(&Primitive {
+        name: "Registered::writable",
+        wakes: Wakes::All,
+        make: || {
+            let (reader, writer) = std::io::pipe().expect("a pipe");
+            let writer = Rc::new(Registered::new(writer).expect("a descriptor"));
+            while writer.writable_timeout(Duration::ZERO).expect("a pipe") {
+                assert_eq!(writer.get_ref().write(&[0; 4096]).expect("room"), 4096);
+            }
+            let (a, b, read) = (Rc::clone(&writer), writer, Cell::new(false));
+            let wake = move || {
+                if !read.replace(true) {
+                    (&reader).read_exact(&mut [0; 4096]).expect("it is full");
+                }
+            };
+            Subject::new(move || a.writable().expect("a pipe"), wake)
+                .or_for(move |limit| b.writable_timeout(limit).expect("a pipe"))
+        },
+    });
+    five_properties(&Primitive {
         name: "wait_readable",
         wakes: Wakes::Only,
         make: || {

@@ -104,7 +104,8 @@ macro_rules! timeout_methods {
 }
 pub(crate) use timeout_methods;
 
-/// The traits of a socket with timeouts: `Debug`, descriptors, std's type and back.
+/// The traits of a socket: `Debug`, descriptors, from std's type and, with the help of the way into that, to a descriptor.
+/// `timeouts` is what is to be taken over from std's.
 macro_rules! handle_traits {
     ($green:ident, $std:ty, timeouts: $timeouts:expr) => {
         impl fmt::Debug for $green {
@@ -170,8 +171,8 @@ pub(crate) use handle_traits;
 /// The way into std's type, for a socket with timeouts.
 macro_rules! into_std_with_timeouts {
     ($green:ident, $std:ty) => {
-        /// Makes the socket blocking, unless [`set_nonblocking`](Self::set_nonblocking) was called with `true`, and gives it
-        /// its timeouts. Clones of the green socket share it: they would block their OS thread from now on.
+        /// Makes the socket blocking, unless the green one's `set_nonblocking` was called with `true`, and gives it its
+        /// timeouts. Clones of the green socket share it: they would block their OS thread from now on.
         impl From<$green> for $std {
             fn from(socket: $green) -> $std {
                 let $green { source, options } = socket;
