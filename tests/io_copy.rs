@@ -24,16 +24,16 @@ const LARGE: usize = if cfg!(debug_assertions) { 24 << 20 } else { 256 << 20 };
 /// Held by each test; by those that count what the process has open, alone.
 static QUIET: RwLock<()> = RwLock::new(());
 
-/// Runs a test beside others.
-fn beside<T>(test: impl FnOnce() -> T) -> T {
+/// Runs a test beside others, in an OS thread of its own: what its hub has open is closed when it has ended.
+fn beside(test: fn()) {
     let _others = QUIET.read().unwrap_or_else(PoisonError::into_inner);
-    bounded(test)
+    bounded(|| std::thread::spawn(test).join().unwrap());
 }
 
 /// Runs a test alone.
-fn alone<T>(test: impl FnOnce() -> T) -> T {
+fn alone(test: fn()) {
     let _alone = QUIET.write().unwrap_or_else(PoisonError::into_inner);
-    bounded(test)
+    bounded(|| std::thread::spawn(test).join().unwrap());
 }
 
 /// The pipes that this process has open, by their numbers.
@@ -43,11 +43,6 @@ fn pipes() -> usize {
         .filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok())
         .filter(|link| link.to_string_lossy().starts_with("pipe:"))
         .count()
-}
-
-/// Runs in an OS thread of its own, so with a hub and a pool of its own.
-fn on_fresh_hub<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> T {
-    std::thread::spawn(body).join().unwrap()
 }
 
 /// A new file with this content, standing at its beginning.
@@ -79,6 +74,8 @@ where
             left -= n;
         }
     });
+    // So much is there at once that the first read is a large one.
+    settle();
     let copier = spawn(move || copy(&mut from, &mut to).unwrap());
     let expected = pattern(0, 251 + 70_000);
     let (mut buf, mut at, mut reads) = (vec![0; 70_000], 0, 0);
@@ -102,48 +99,40 @@ where
 #[test]
 fn large_transfers_go_through_a_pipe_and_arrive_whole() {
     alone(|| {
-        on_fresh_hub(|| {
-            let before = pipes();
-            let ((source, from), (to, sink)) = (pair(), pair());
-            carries(source, from, to, sink, LARGE, false);
-            assert!(pipes() >= before + 2, "the pool keeps the pipe, so one was used");
-        })
+        let before = pipes();
+        let ((source, from), (to, sink)) = (pair(), pair());
+        carries(source, from, to, sink, LARGE, false);
+        assert!(pipes() >= before + 2, "the pool keeps the pipe, so one was used");
     });
 }
 
 #[test]
 fn a_slow_sink_loses_nothing() {
     beside(|| {
-        on_fresh_hub(|| {
-            let ((source, from), (to, sink)) = (pair(), pair());
-            carries(source, from, to, sink, LARGE, true);
-        })
+        let ((source, from), (to, sink)) = (pair(), pair());
+        carries(source, from, to, sink, LARGE, true);
     });
 }
 
 #[test]
 fn all_pairs_of_stream_sockets_carry_alike() {
     beside(|| {
-        on_fresh_hub(|| {
-            let unix = || UnixStream::pair().unwrap();
-            let len = LARGE / 8 + 1;
-            let ((source, from), (to, sink)) = (pair(), unix());
-            carries(source, from, to, sink, len, false);
-            let ((source, from), (to, sink)) = (unix(), pair());
-            carries(source, from, to, sink, len, false);
-            let ((source, from), (to, sink)) = (unix(), unix());
-            carries(source, from, to, sink, len, true);
-        })
+        let unix = || UnixStream::pair().unwrap();
+        let len = LARGE / 8 + 1;
+        let ((source, from), (to, sink)) = (pair(), unix());
+        carries(source, from, to, sink, len, false);
+        let ((source, from), (to, sink)) = (unix(), pair());
+        carries(source, from, to, sink, len, false);
+        let ((source, from), (to, sink)) = (unix(), unix());
+        carries(source, from, to, sink, len, true);
     });
 }
 
 #[test]
 fn readers_with_a_buffer_of_their_own_lose_nothing() {
     beside(|| {
-        on_fresh_hub(|| {
-            let ((source, from), (to, sink)) = (pair(), pair());
-            carries(source, BufReader::new(from), to, sink, LARGE / 16, false);
-        })
+        let ((source, from), (to, sink)) = (pair(), pair());
+        carries(source, BufReader::new(from), to, sink, LARGE / 16, false);
     });
 }
 
@@ -281,6 +270,7 @@ fn a_file_that_is_no_file_is_copied_as_by_std() {
 fn stuck() -> (greenling::thread::JoinHandle<std::io::Result<u64>>, greenling::thread::JoinHandle<()>, TcpStream) {
     let ((mut source, from), (to, sink)) = (pair(), pair());
     let sender = spawn(move || drop(source.write_all(&vec![7; 64 << 20])));
+    settle();
     let copier = spawn(move || copy(&mut &from, &mut &to));
     for _ in 0..10 {
         settle();
@@ -292,40 +282,36 @@ fn stuck() -> (greenling::thread::JoinHandle<std::io::Result<u64>>, greenling::t
 #[test]
 fn a_kill_in_the_middle_leaves_nothing_in_the_pool() {
     alone(|| {
-        on_fresh_hub(|| {
-            let before = pipes();
-            let (copier, sender, _sink) = stuck();
-            assert_eq!(pipes(), before + 2, "it is under way through a pipe");
-            copier.kill();
-            assert!(copier.join().unwrap_err().is_killed());
-            sender.join().unwrap();
-            assert_eq!(pipes(), before, "a pipe with bytes inside is closed");
-            // The next one gets its own bytes only.
-            let ((source, from), (to, sink)) = (pair(), pair());
-            carries(source, from, to, sink, 4 << 20, false);
-            assert_eq!(hub::live_threads(), 0);
-        })
+        let before = pipes();
+        let (copier, sender, _sink) = stuck();
+        assert_eq!(pipes(), before + 2, "it is under way through a pipe");
+        copier.kill();
+        assert!(copier.join().unwrap_err().is_killed());
+        sender.join().unwrap();
+        assert_eq!(pipes(), before, "a pipe with bytes inside is closed");
+        // The next one gets its own bytes only.
+        let ((source, from), (to, sink)) = (pair(), pair());
+        carries(source, from, to, sink, 4 << 20, false);
+        assert_eq!(hub::live_threads(), 0);
     });
 }
 
 #[test]
 fn an_outer_timeout_and_one_of_the_stream_end_a_copy() {
     beside(|| {
-        on_fresh_hub(|| {
-            let (from, _peer) = with_std_peer();
-            let (to, _sink) = pair();
-            let outer = timeout(SHORT, || copy(&mut &from, &mut &to).map(drop));
-            assert_eq!(outer.unwrap_err(), TimeoutError::Elapsed);
-            from.set_read_timeout(Some(SHORT)).unwrap();
-            assert_eq!(copy(&mut &from, &mut &to).unwrap_err().kind(), ErrorKind::WouldBlock);
-            // While the bytes wait in the pipe.
-            let ((source, from), (to, _sink)) = (pair(), pair());
-            let sender = spawn(move || drop((&source).write_all(&vec![7; 64 << 20])));
-            to.set_write_timeout(Some(5 * SHORT)).unwrap();
-            assert_eq!(copy(&mut &from, &mut &to).unwrap_err().kind(), ErrorKind::WouldBlock);
-            drop(from);
-            sender.join().unwrap();
-        })
+        let (from, _peer) = with_std_peer();
+        let (to, _sink) = pair();
+        let outer = timeout(SHORT, || copy(&mut &from, &mut &to).map(drop));
+        assert_eq!(outer.unwrap_err(), TimeoutError::Elapsed);
+        from.set_read_timeout(Some(SHORT)).unwrap();
+        assert_eq!(copy(&mut &from, &mut &to).unwrap_err().kind(), ErrorKind::WouldBlock);
+        // While the bytes wait in the pipe.
+        let ((source, from), (to, _sink)) = (pair(), pair());
+        let sender = spawn(move || drop((&source).write_all(&vec![7; 64 << 20])));
+        to.set_write_timeout(Some(5 * SHORT)).unwrap();
+        assert_eq!(copy(&mut &from, &mut &to).unwrap_err().kind(), ErrorKind::WouldBlock);
+        drop(from);
+        sender.join().unwrap();
     });
 }
 

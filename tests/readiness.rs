@@ -21,16 +21,16 @@ const SHORT: Duration = Duration::from_millis(20);
 /// Held by each test; by those that count what the process has open, alone.
 static QUIET: RwLock<()> = RwLock::new(());
 
-/// Runs a test beside others.
-fn beside<T>(test: impl FnOnce() -> T) -> T {
+/// Runs a test beside others, in an OS thread of its own: what its hub has open is closed when it has ended.
+fn beside(test: fn()) {
     let _others = QUIET.read().unwrap_or_else(PoisonError::into_inner);
-    bounded(test)
+    bounded(|| std::thread::spawn(test).join().unwrap());
 }
 
 /// Runs a test alone.
-fn alone<T>(test: impl FnOnce() -> T) -> T {
+fn alone(test: fn()) {
     let _alone = QUIET.write().unwrap_or_else(PoisonError::into_inner);
-    bounded(test)
+    bounded(|| std::thread::spawn(test).join().unwrap());
 }
 
 /// A pipe of std's, blocking, with the reading end registered.
