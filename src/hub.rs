@@ -10,7 +10,7 @@ use std::io;
 
 pub use channel::{RemoteIter, RemoteReceiver, RemoteSender, channel};
 pub(crate) use remote::Shared;
-pub use remote::{HubHandle, RemoteJoinHandle, handle};
+pub use remote::{HubHandle, RemoteJoinFuture, RemoteJoinHandle, handle};
 
 pub use crate::switch::stack_pool::StackStats;
 

@@ -21,14 +21,17 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 //!
-//! There is no `run` and no `block_on`: a blocking call in `main` runs the hub until it can return.
+//! There is no `run`: a blocking call in `main` runs the hub until it can return.
 //!
 //! # What is where
 //!
 //! * [`spawn`], [`sleep`], [`yield_now`] and [`thread`]: green threads, shaped like `std::thread`.
 //! * [`Greenlet`]: explicit switches with values, as in Python's greenlet.
 //! * [`net`]: TCP and UDP, shaped like `std::net`; [`os::unix::net`]: Unix sockets, shaped like std's.
-//! * [`io`]: `std::io`, with green standard streams, a `copy` that the kernel helps, and readiness of any descriptor.
+//! * [`fs`]: files, shaped like `std::fs`; [`offload`] and [`blocking`]: whatever else blocks or computes, on OS threads.
+//! * [`block_on`]: waits for a future as for anything else. Join handles are futures, too.
+//! * [`io`]: `std::io`, with green standard streams and pipes, a `copy` that the kernel helps, and readiness of any descriptor.
+//! * [`process`]: children, shaped like `std::process`. [`signal`]: signals to wait for.
 //! * [`sync`]: `std::sync` for green threads, with semaphores, events and wait groups.
 //! * [`timeout`], [`shield`], [`no_switch`]: limits on waiting.
 //! * [`hub`]: what the OS thread's scheduler is asked and told: stacks, counters, shutdown; handles and channels to the
@@ -60,9 +63,10 @@
 //! | 0 | `sys/` | the kernel seam | `libc`, nothing of the crate |
 //! | 1 to 6 | `switch/` | stacks, fibers, the root loop, greenlets | `corosensei` |
 //! | 7 to 10 | `runtime/` | reactor, mail, reports; hub; park; source, remote | `crossbeam-queue` |
-//! | 11 | `interrupt.rs`, `thread/` | what programs call | |
-//! | 12 | `net/`, `os/`, `sync/`, `hub.rs`, `hub/` | sockets and locks with std's methods; the hub, this one and others | |
-//! | 13 | `io/`, `hubs.rs` | standard streams, copies, any descriptor; many hubs at once | |
+//! | 11 | `interrupt.rs`, `thread/`, `offload/` | what programs call | |
+//! | 12 | `net/`, `os/`, `fs/`, `sync/`, `signal.rs`, `bridge.rs`, `hub.rs`, `hub/` | sockets, files and locks with std's methods; signals; futures; the hub, this one and others | |
+//! | 13 | `io/`, `hubs.rs` | standard streams, pipes, copies, any descriptor; many hubs at once | |
+//! | 14 | `process/` | children | |
 //!
 //! `tests/tidy.rs` has the rank of each file, and checks the imports.
 //!
@@ -73,21 +77,28 @@
 #[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
 compile_error!("greenling runs on Linux on x86-64 and aarch64 only: it needs epoll, eventfd and madvise guards");
 
+mod bridge;
+pub mod fs;
 pub mod hub;
 mod hubs;
 mod interrupt;
 pub mod io;
 pub mod net;
+pub mod offload;
 pub mod os;
+pub mod process;
 mod pure;
 mod runtime;
+pub mod signal;
 mod switch;
 pub mod sync;
 mod sys;
 pub mod thread;
 
+pub use bridge::block_on;
 pub use hubs::{Hubs, RunningHubs};
 pub use interrupt::{TimeoutError, no_switch, shield, timeout};
+pub use offload::blocking;
 pub use switch::cancel::GreenletExit;
 pub use switch::greenlet::{
     Greenlet, GreenletId, GreenletState, ParentError, SwitchError, SwitchErrorKind, TraceEvent, TraceKind,

@@ -3,6 +3,7 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use greenling::sync::{Condvar, Event, Mutex, Once, OnceLock, RwLock, Semaphore, WaitGroup};
@@ -100,6 +101,31 @@ fn park_and_unpark_allocate_nothing() {
     });
     assert_eq!(count, 0);
     thread.join().unwrap();
+}
+
+#[test]
+fn block_on_allocates_once_and_not_for_each_poll() {
+    let polls = |count: u32| {
+        let mut left = count;
+        greenling::block_on(std::future::poll_fn(|cx| {
+            left -= 1;
+            if left == 0 {
+                return Poll::Ready(());
+            }
+            // Wakes itself, or is woken by another thread after a park.
+            let waker = cx.waker().clone();
+            if left.is_multiple_of(2) {
+                waker.wake();
+            } else {
+                drop(spawn(move || waker.wake()));
+            }
+            Poll::Pending
+        }));
+    };
+    assert_eq!(in_steady_state(|| polls(1)), 1);
+    assert_eq!(in_steady_state(|| polls(1000)), 1);
+    let awaited = in_steady_state(|| assert_eq!(greenling::block_on(spawn(|| 7)).unwrap(), 7));
+    assert_eq!(awaited, 1);
 }
 
 #[test]

@@ -8,16 +8,20 @@ use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::os::linux::net::SocketAddrExt;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use common::{Primitive, Subject, Wakes, five_properties};
-use greenling::io::Registered;
+use greenling::io::{Registered, pipe};
 use greenling::net::{TcpListener, TcpStream, UdpSocket};
+use greenling::offload::ThreadPool;
 use greenling::os::unix::net::{SocketAddr, UnixDatagram, UnixListener, UnixStream};
+use greenling::process::Command;
 use greenling::sync::{self, AsyncResult, Barrier, Condvar, Event, Mutex, Once, OnceLock, RwLock, WaitGroup};
 use greenling::thread::{self, JoinHandle, Thread, current, park, park_timeout, scope, sleep, spawn, yield_now};
-use greenling::{Greenlet, GreenletExit};
+use greenling::{Greenlet, GreenletExit, block_on, hub, timeout};
 
 #[test]
 fn sleep_has_the_five_properties() {
@@ -481,6 +485,171 @@ fn a_barrier_has_the_five_properties() {
         make: || {
             let barrier = leaked(Barrier::new(2));
             Subject::new(|| drop(format!("{:?}", barrier.wait())), || drop(spawn(|| barrier.wait())))
+        },
+    });
+}
+
+#[test]
+fn both_ends_of_a_pipe_have_the_five_properties() {
+    let _guard = common::guard();
+    five_properties(&Primitive {
+        name: "PipeReader::read",
+        wakes: Wakes::One,
+        make: || {
+            let (reader, writer) = pipe().expect("descriptors");
+            // As std's, so that a wake-up does not switch.
+            let writer = std::io::PipeWriter::from(writer);
+            let wait = move || assert_eq!((&reader).read(&mut [0]).expect("a byte"), 1);
+            Subject::new(wait, move || assert_eq!((&writer).write(&[1]).expect("room"), 1))
+        },
+    });
+    five_properties(&Primitive {
+        name: "PipeWriter::write",
+        wakes: Wakes::One,
+        make: || {
+            let (reader, writer) = pipe().expect("descriptors");
+            // Full, in pieces of a page as those that are written and read below.
+            let piece = [0; 4096];
+            while let Ok(n) = timeout(Duration::from_millis(2), || (&writer).write(&piece).expect("a reader")) {
+                assert_eq!(n, piece.len());
+            }
+            let reader = std::io::PipeReader::from(reader);
+            let wait = move || assert_eq!((&writer).write(&piece).expect("a reader"), piece.len());
+            Subject::new(wait, move || (&reader).read_exact(&mut [0; 4096]).expect("it is full"))
+        },
+    });
+}
+
+/// Kills the child and looks until it is dead, so that the next look of the hub finds it.
+#[test]
+fn a_wait_for_a_child_has_the_five_properties() {
+    let _guard = common::guard();
+    five_properties(&Primitive {
+        name: "ChildHandle::wait",
+        wakes: Wakes::All,
+        make: || {
+            let mut command = Command::new("sleep");
+            let child = command.arg("3600").kill_on_drop(true).spawn().expect("sleep is everywhere");
+            let (a, b) = (child.handle(), child.handle());
+            let wait = move || assert!(!a.wait().expect("it is ours").success());
+            let wake = move || {
+                let _ = child.handle().kill();
+                let stat = format!("/proc/{}/stat", child.id());
+                while std::fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z ")) {
+                    std::thread::sleep(Duration::from_micros(200));
+                }
+            };
+            Subject::new(wait, wake).or_for(move |limit| b.wait_timeout(limit).expect("it is ours").is_some())
+        },
+    });
+}
+
+/// A job that ends when it is told. It cannot be interrupted, so it is for one waiter.
+fn job(pool: &'static ThreadPool) -> Subject {
+    let (end, wait) = mpsc::channel::<()>();
+    let wait = Arc::new(std::sync::Mutex::new(wait));
+    Subject::new(
+        move || {
+            let wait = Arc::clone(&wait);
+            pool.run(move || wait.lock().expect("one waiter").recv().expect("told"));
+        },
+        move || end.send(()).expect("it listens"),
+    )
+}
+
+#[test]
+fn a_job_on_another_os_thread_has_the_five_properties() {
+    let _guard = common::guard();
+    five_properties(&Primitive {
+        name: "offload",
+        wakes: Wakes::Only,
+        make: || job(leaked(ThreadPool::builder().max_threads(1).build())),
+    });
+    // In the queue, behind a job that waits for the wake-up.
+    five_properties(&Primitive {
+        name: "the queue of a pool",
+        wakes: Wakes::Only,
+        make: || {
+            let pool = leaked(ThreadPool::builder().max_threads(1).build());
+            let (end, wait) = mpsc::channel::<()>();
+            drop(spawn(|| pool.run(move || wait.recv())));
+            yield_now();
+            Subject::new(|| pool.run(|| ()), move || end.send(()).expect("it listens"))
+        },
+    });
+}
+
+/// A flag to await; wakes in the order in which it was polled.
+#[derive(Default)]
+struct Awaited {
+    /// Whether it is set.
+    set: Cell<bool>,
+    /// Who polled.
+    wakers: RefCell<Vec<Waker>>,
+}
+
+#[test]
+fn block_on_has_the_five_properties() {
+    let _guard = common::guard();
+    five_properties(&Primitive {
+        name: "block_on",
+        wakes: Wakes::All,
+        make: || {
+            let flag = Rc::new(Awaited::default());
+            let theirs = Rc::clone(&flag);
+            let wait = move || {
+                block_on(std::future::poll_fn(|cx| {
+                    if theirs.set.get() {
+                        return Poll::Ready(());
+                    }
+                    theirs.wakers.borrow_mut().push(cx.waker().clone());
+                    Poll::Pending
+                }))
+            };
+            let wake = move || {
+                flag.set.set(true);
+                let wakers = flag.wakers.take();
+                wakers.into_iter().for_each(Waker::wake);
+            };
+            Subject::new(wait, wake)
+        },
+    });
+}
+
+#[test]
+fn awaiting_a_thread_has_the_five_properties() {
+    let _guard = common::guard();
+    five_properties(&Primitive {
+        name: "JoinFuture",
+        wakes: Wakes::Only,
+        make: || {
+            let thread = spawn(park);
+            let handle = thread.thread().clone();
+            let thread = RefCell::new(Some(thread));
+            let wait = move || {
+                let thread = thread.borrow_mut().take().expect("one waiter");
+                block_on(thread).expect("it only parks");
+            };
+            Subject::new(wait, move || handle.unpark())
+        },
+    });
+    five_properties(&Primitive {
+        name: "RemoteJoinFuture",
+        wakes: Wakes::Only,
+        make: || {
+            let told = Arc::new(AtomicBool::new(false));
+            let seen = Arc::clone(&told);
+            let thread = hub::handle().spawn(move || {
+                while !seen.load(Ordering::Relaxed) {
+                    yield_now();
+                }
+            });
+            let thread = RefCell::new(Some(thread));
+            let wait = move || {
+                let thread = thread.borrow_mut().take().expect("one waiter");
+                block_on(thread).expect("it only sleeps");
+            };
+            Subject::new(wait, move || told.store(true, Ordering::Relaxed))
         },
     });
 }

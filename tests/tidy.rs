@@ -18,7 +18,9 @@ const UNSAFE: &[&str] = &[
     "sys/fork.rs",
     "sys/mmap.rs",
     "sys/prefetch.rs",
+    "sys/process.rs",
     "sys/signal.rs",
+    "sys/signalfd.rs",
     "sys/socket.rs",
     "sys/testing.rs",
     "sys/unix.rs",
@@ -62,13 +64,18 @@ const RANKS: &[(&str, u32, &str)] = &[
     // What users call, on park and source alone.
     ("interrupt.rs", 11, ""),
     ("thread/", 11, "thread"),
+    ("offload/", 11, "offload"),
     ("hub.rs", 12, "hub"),
     ("hub/", 12, "hub"),
     ("hubs.rs", 13, ""),
     ("io/", 13, "io"),
     ("net/", 12, "net"),
     ("os/", 12, "net"),
+    ("fs/", 12, "fs"),
+    ("bridge.rs", 12, ""),
     ("sync/", 12, "sync"),
+    ("signal.rs", 12, ""),
+    ("process/", 14, "process"),
     ("lib.rs", 99, ""),
 ];
 

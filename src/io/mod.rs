@@ -1,5 +1,5 @@
-//! `std::io`, with green standard streams, a [`copy`] that the kernel helps, and [`Registered`]: readiness of any
-//! descriptor.
+//! `std::io`, with green standard streams and green [`pipe`]s, a [`copy`] that the kernel helps, and [`Registered`]: readiness
+//! of any descriptor.
 //!
 //! Everything else is std's own, so that changing `std::io` to `greenling::io` is all there is to it.
 //!
@@ -16,9 +16,11 @@
 //! | `copy` | same | between sockets, and from a file to one, the kernel moves the bytes |
 //! | – | [`Registered`], [`wait_readable`], [`wait_writable`] | for descriptors of other libraries |
 //! | waiting for a contended lock while unwinding | the lock is refused | every call on the refused lock returns an error |
+//! | `pipe`, `PipeReader`, `PipeWriter` with `try_clone` and the conversions | same | the green thread waits; not `Send`: hand one over as std's type |
 // No `forbid(unsafe_code)` here, since it would reach into `known`; the crate-wide `deny` holds.
 mod copy;
 mod known;
+mod pipe;
 mod registered;
 mod stdin;
 mod stdout;
@@ -27,6 +29,7 @@ mod stdout;
 pub use std::io::*;
 
 pub use copy::copy;
+pub use pipe::{PipeReader, PipeWriter, pipe};
 pub use registered::{Registered, wait_readable, wait_writable};
 pub use stdin::{Stdin, StdinLock, stdin};
 pub use stdout::{Stderr, StderrLock, Stdout, StdoutLock, stderr, stdout};

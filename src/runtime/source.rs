@@ -172,11 +172,8 @@ impl<F: AsFd> Source<F> {
             if self.registration.is_closed() {
                 return Err(closed());
             }
-            // Who unwinds must not wait, so the kernel is asked, also if no event has come yet: it may have been queued since.
-            if turn.has_come() && self.registration.worth_trying(direction)
-                || timeout == Some(Duration::ZERO)
-                || cancel::obstacle().is_some()
-            {
+            let worth_trying = self.registration.worth_trying(direction) || must_not_wait();
+            if turn.has_come() && worth_trying || timeout == Some(Duration::ZERO) {
                 match op(self.get()) {
                     Ok(done) => return Ok(done),
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -340,6 +337,14 @@ impl<F: AsFd> Drop for Source<F> {
 pub(crate) fn after(timeout: Duration) -> u64 {
     let nanos = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
     monotonic_ns().saturating_add(nanos).min(NEVER - 1)
+}
+
+/// Whether a wait would be refused here. Then the hub cannot look whether anything has come since its last look, and only
+/// the kernel can say.
+#[inline]
+fn must_not_wait() -> bool {
+    let in_section = |root: &Root| root.current().attention.get() & attention::NO_SWITCH != 0;
+    cancel::obstacle().is_some() || try_root().is_some_and(in_section)
 }
 
 /// The error of calls on a closed descriptor.

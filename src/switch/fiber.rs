@@ -37,6 +37,7 @@ use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::ptr::{self, NonNull};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Waker;
 
 use corosensei::{Coroutine, CoroutineResult, Yielder};
 
@@ -220,6 +221,8 @@ pub(crate) struct ControlBlock {
     pub(crate) linked: Cell<bool>,
     /// Whether `name` is set.
     named: Cell<bool>,
+    /// Whether `awaiter` is set.
+    pub(crate) awaited: Cell<bool>,
     /// The slot's size as a power of two.
     shift: u8,
     /// The slot's colour.
@@ -250,6 +253,8 @@ pub(crate) struct ControlBlock {
     pub(crate) mailbox_type: Cell<Option<fn() -> std::any::TypeId>>,
     /// The greenlet whose body this fiber runs, as `greenlet` keeps it; none for green threads and main.
     pub(crate) greenlet: Cell<Option<Rc<dyn Any>>>,
+    /// Whom to tell of its end: the task that polls its handle as a future.
+    awaiter: Cell<Option<Waker>>,
     /// Its name, if it was given one. Shared with the `Thread` handles.
     name: UnsafeCell<Option<Arc<str>>>,
 }
@@ -443,6 +448,7 @@ impl ControlBlock {
             borrows: Cell::new(false),
             linked: Cell::new(false),
             named: Cell::new(false),
+            awaited: Cell::new(false),
             shift,
             colour,
             io_credit: Cell::new(u8::MAX),
@@ -457,6 +463,7 @@ impl ControlBlock {
             mailbox: Cell::new(ptr::null()),
             mailbox_type: Cell::new(None),
             greenlet: Cell::new(None),
+            awaiter: Cell::new(None),
             name: UnsafeCell::new(None),
         }
     }
@@ -493,6 +500,18 @@ impl ControlBlock {
         self.yielder.get().is_null()
     }
 
+    /// Its end will be told to `waker`, in place of an earlier one, which is returned: its drop is foreign code.
+    pub(crate) fn set_awaiter(&self, waker: Waker) -> Option<Waker> {
+        self.awaited.set(true);
+        self.awaiter.replace(Some(waker))
+    }
+
+    /// Whom to tell of its end.
+    pub(crate) fn take_awaiter(&self) -> Option<Waker> {
+        self.awaited.set(false);
+        self.awaiter.take()
+    }
+
     /// The name, if it has one.
     pub(crate) fn name(&self) -> Option<Arc<str>> {
         if !self.named.get() {
@@ -511,7 +530,7 @@ impl ControlBlock {
         debug_assert_eq!(self.deadline.get(), u64::MAX);
         debug_assert_eq!(self.scope_deadline.get(), ScopeDeadline::NONE);
         debug_assert_eq!((self.shields.get(), self.no_switch.get()), (0, 0));
-        debug_assert!(self.greenlet.take().is_none() && !self.named.get());
+        debug_assert!(self.greenlet.take().is_none() && !self.named.get() && !self.awaited.get());
     }
 
     /// The name for a signal handler: no count is touched.
@@ -689,6 +708,10 @@ impl Fiber {
         if self.named.take() {
             // SAFETY: nobody holds a reference into the cell: every function here that makes one ends with it.
             drop(unsafe { (*self.name.get()).take() });
+        }
+        if self.awaited.get() {
+            // It never ran, so it never told.
+            drop_quietly(self.take_awaiter());
         }
         self.assert_neutral();
         self.slot()

@@ -13,7 +13,9 @@
 //! | `fork` | a number that differs on the two sides of a fork |
 //! | `mmap` | address space that costs memory only where it was touched; guards; what is resident |
 //! | `prefetch` | a hint to the cache, harmless on any address |
+//! | `process` | a descriptor that is readable once a child has ended |
 //! | `signal` | a fault that the caller knows is reported and aborts; any other goes where it went before |
+//! | `signalfd` | signals as something to read; one that came before the read is not lost |
 //! | `socket` | the socket calls that `std::net` cannot make, and plain calls on any fd |
 //! | `unix` | Unix stream sockets that connect without blocking |
 //!
@@ -36,7 +38,9 @@ pub(crate) mod file;
 pub(crate) mod fork;
 pub(crate) mod mmap;
 pub(crate) mod prefetch;
+pub(crate) mod process;
 pub(crate) mod signal;
+pub(crate) mod signalfd;
 mod sockaddr;
 pub(crate) mod socket;
 #[cfg(test)]

@@ -114,7 +114,6 @@ pub(crate) fn accept4(fd: BorrowedFd<'_>) -> io::Result<(OwnedFd, SocketAddr)> {
 /// # Errors
 ///
 /// None for an open file of the usual kinds.
-#[cfg(test)]
 pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
     let on = libc::c_int::from(on);
     // SAFETY: the fd is open, and FIONBIO reads one integer, which lives until the call returns (FIONBIO(2const)).

@@ -17,6 +17,7 @@
 //! | `JoinHandle::join` | same | [`JoinError`] says killed or panicked, in place of a bare payload |
 //! | `JoinHandle::thread`, `is_finished` | same | |
 //! | – | [`JoinHandle::kill`] | unwinds the thread at its blocking call |
+//! | – | `handle.await`: [`JoinFuture`] | in a [`block_on`](crate::block_on) on the same OS thread |
 //! | `scope`, `Scope::spawn` | same | a body that panics or is killed kills the threads of its scope |
 //! | `current`, `Thread::{id, name, unpark}` | same | the handle is `Send`: any OS thread may `unpark` |
 //! | `park`, `park_timeout` | same | |
@@ -54,8 +55,8 @@
 //!
 //! | what | why | instead |
 //! |---|---|---|
-//! | code that computes for long | nobody else on this OS thread runs | [`yield_now`] now and then |
-//! | blocking calls of std (`std::thread::sleep`, `std::sync::mpsc`, ..) | they block the OS thread | those of this crate |
+//! | code that computes for long | nobody else on this OS thread runs | [`blocking`](crate::blocking), or [`yield_now`] now and then |
+//! | blocking calls of std (`std::thread::sleep`, `std::sync::mpsc`, ..) | they block the OS thread | those of this crate, or [`blocking`](crate::blocking) |
 //! | a guard of `std::sync::Mutex` held over a blocking call | the next green thread that locks it blocks the OS thread, for ever | [`sync::Mutex`](crate::sync::Mutex) |
 //! | thread-locals used in an order like a stack's (scoped thread-locals, interpreters' locks) | another green thread gets in between | [`no_switch`](crate::no_switch) turns that into a panic |
 //! | C code that calls back into Rust that blocks | a kill or timeout would unwind C frames | [`shield`](crate::shield) around the call |
@@ -63,12 +64,15 @@
 //! | `fork` | the child has copies of the threads, which never run there; blocking calls fail with an error or panic that says so | `exec`, or fork before the first green thread |
 //! | `panic = "abort"` | nothing can unwind | kills answer false, timeouts are an error, threads that are suspended at the end are leaked |
 
+mod future;
 mod handle;
 mod scope;
 mod spawn;
 
 use std::time::{Duration, Instant};
 
+pub use future::JoinFuture;
+pub(crate) use future::wake_quietly;
 pub use handle::{Thread, ThreadId};
 pub use scope::{Scope, ScopedJoinHandle, scope};
 pub use spawn::{Builder, JoinError, JoinHandle, spawn};

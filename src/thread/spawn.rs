@@ -14,6 +14,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::sync::Arc;
 
+use super::future::tell_awaiter;
 use super::handle::Thread;
 use crate::runtime::hub::{ending, hub_of};
 use crate::runtime::park::{NEVER, park};
@@ -279,6 +280,9 @@ where
     while let Some(joiner) = fiber.joiners.pop() {
         root.wake(joiner);
     }
+    if fiber.awaited.get() {
+        tell_awaiter(fiber);
+    }
     outcome
 }
 
@@ -355,6 +359,11 @@ impl<T> JoinHandle<T> {
             Ok(outcome) => outcome,
             Err(packet) => join(&packet),
         }
+    }
+
+    /// Its only field that counts; the `Thread` handle is dropped, as in `join`.
+    pub(super) fn into_packet(self) -> Packet<Outcome<T>> {
+        self.packet
     }
 
     /// Its name, id and `unpark`. If the OS thread is ending and nobody asked before, the name is lost.

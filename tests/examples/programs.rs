@@ -1,4 +1,4 @@
-//! The three programs without a network.
+//! The programs without a network.
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
@@ -32,6 +32,22 @@ fn sleep_interleave_naps_all_at_once() {
     let took = begin.elapsed();
     // Five naps of each; fifteen would be three seconds.
     assert!((Duration::from_secs(1)..Duration::from_millis(2900)).contains(&took), "{took:?}");
+}
+
+#[test]
+fn offload_hash_lets_the_clock_tick_unless_it_hashes_in_place() {
+    let offloaded = run("offload_hash", &["--rounds", "500000"], b"");
+    let in_place = run("offload_hash", &["--rounds", "500000", "--in-place"], b"");
+    for ended in [&offloaded, &in_place] {
+        assert!(ended.status.success() && ended.stderr.is_empty(), "{ended:?}");
+        assert_eq!(ended.lines().len(), 5);
+    }
+    assert_eq!(offloaded.lines()[..4], in_place.lines()[..4], "the same hashes");
+    assert_eq!(in_place.lines()[4], "0 ticks meanwhile");
+    assert_ne!(offloaded.lines()[4], "0 ticks meanwhile");
+    // Known values of the first round.
+    let one = run("offload_hash", &["--rounds", "1"], b"");
+    assert_eq!(one.lines()[0], "1 becomes 89cd31291d2aefa4");
 }
 
 #[test]
@@ -121,6 +137,8 @@ fn wrong_arguments_get_one_clear_line_and_exit_code_2() {
         ("greenlet_ping_pong", &["--quiet=yes"], "yes"),
         ("sleep_interleave", &["--delay", "NaN"], "--delay NaN: not a duration"),
         ("sleep_interleave", &["stray"], "stray"),
+        ("offload_hash", &["--rounds", "0"], "--rounds 0: not a whole number, 1 or more"),
+        ("offload_hash", &["stray"], "stray"),
         ("echo_client", &["--adr", "x"], "--adr"),
         ("port_forwarder", &["--addr", "nonsense"], "cannot listen on nonsense"),
         ("port_forwarder", &["--to"], "--to needs a value"),
@@ -151,7 +169,15 @@ fn wrong_arguments_get_one_clear_line_and_exit_code_2() {
 
 #[test]
 fn help_names_every_option() {
-    for name in ["greenlet_ping_pong", "sleep_interleave", "echo_server", "echo_client", "port_forwarder", "udp_echo"] {
+    for name in [
+        "greenlet_ping_pong",
+        "sleep_interleave",
+        "offload_hash",
+        "echo_server",
+        "echo_client",
+        "port_forwarder",
+        "udp_echo",
+    ] {
         let ended = run(name, &["--help"], b"");
         assert_eq!(ended.status.code(), Some(0), "{ended:?}");
         assert!(ended.stderr.is_empty(), "{ended:?}");
@@ -166,4 +192,54 @@ fn help_names_every_option() {
             );
         }
     }
+}
+
+#[test]
+fn run_commands_runs_all_at_once_and_ends_the_slow_one() {
+    let ended = run("run_commands", &[], b"");
+    let lines = ended.lines();
+    let expected = [
+        "uname -s: exit status: 0, \"Linux\"",
+        "sleep 0.2: exit status: 0, \"\"",
+        "no-such-program: No such file or directory (os error 2)",
+        "sleep 60: killed, since it took longer than 1s",
+    ];
+    assert_eq!(lines[..4], expected);
+    assert!(lines[4].starts_with("4 commands in "), "{lines:?}");
+    assert!(ended.status.success() && ended.stderr.is_empty(), "{ended:?}");
+    let begin = Instant::now();
+    let ended = run("run_commands", &["sleep 0.5"; 20], b"");
+    assert_eq!(ended.lines()[..20], ["sleep 0.5: exit status: 0, \"\""; 20]);
+    assert!(begin.elapsed() < Duration::from_secs(5), "one after the other would be ten seconds");
+}
+
+#[test]
+fn run_commands_takes_its_programs_along_when_it_is_interrupted() {
+    for signal in [libc::SIGINT, libc::SIGTERM] {
+        let mut command = Command::new(example("run_commands"));
+        let stamp = format!("3600.{}{signal}", std::process::id());
+        let args = ["--limit", "3600s", "echo quick", &format!("sleep {stamp}"), "sleep 3601"];
+        command.args(args).stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut program = Running(command.spawn().unwrap());
+        let mut lines = BufReader::new(program.0.stdout.take().unwrap()).lines().map(Result::unwrap);
+        // The first line is printed when all three were started.
+        assert_eq!(lines.next().unwrap(), "echo quick: exit status: 0, \"quick\"");
+        assert!(runs(&stamp));
+        program.signal(signal);
+        let rest: Vec<String> = lines.collect();
+        assert_eq!(rest[..2], [format!("sleep {stamp}: interrupted"), "sleep 3601: interrupted".to_owned()]);
+        assert_eq!(program.wait().code(), Some(130));
+        let patience = Instant::now() + crate::support::PATIENCE;
+        while runs(&stamp) {
+            assert!(Instant::now() < patience, "its programs have not gone with it");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+/// Whether a process has this argument.
+fn runs(argument: &str) -> bool {
+    let processes = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+    let mut lines = processes.filter_map(|process| std::fs::read(process.path().join("cmdline")).ok());
+    lines.any(|line| line.split(|byte| *byte == 0).any(|word| word == argument.as_bytes()))
 }

@@ -31,9 +31,12 @@ fn built_examples() -> PathBuf {
         "greenlet_ping_pong",
         "spawn_join",
         "sleep_interleave",
+        "offload_hash",
         "echo_server",
         "echo_client",
+        "echo_load",
         "server_models",
+        "run_commands",
         "port_forwarder",
         "udp_echo",
     ];

@@ -1,0 +1,144 @@
+//! The ends of the pipes to a child that stay here. The child's own ends are blocking, as it expects: see `io/pipe.rs`.
+#![forbid(unsafe_code)]
+
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
+use std::process::{self, Stdio};
+
+use crate::io::{PipeReader, PipeWriter};
+
+/// A child's standard input, as [`std::process::ChildStdin`]. The child reads the end of it when this is dropped.
+///
+/// Errors and panics of its calls: see [`PipeWriter`].
+#[derive(Debug)]
+pub struct ChildStdin {
+    /// The pipe.
+    pipe: PipeWriter,
+}
+
+/// A child's standard output, as [`std::process::ChildStdout`].
+///
+/// Errors and panics of its calls: see [`PipeReader`].
+#[derive(Debug)]
+pub struct ChildStdout {
+    /// The pipe.
+    pipe: PipeReader,
+}
+
+/// A child's standard error, as [`std::process::ChildStderr`].
+///
+/// Errors and panics of its calls: see [`PipeReader`].
+#[derive(Debug)]
+pub struct ChildStderr {
+    /// The pipe.
+    pipe: PipeReader,
+}
+
+/// What all three have in common.
+macro_rules! end {
+    ($end:ident, $pipe:ident) => {
+        /// Makes the end non-blocking.
+        impl From<process::$end> for $end {
+            fn from(end: process::$end) -> $end {
+                $end { pipe: $pipe::from(OwnedFd::from(end)) }
+            }
+        }
+
+        /// Makes the end non-blocking.
+        impl From<OwnedFd> for $end {
+            fn from(fd: OwnedFd) -> $end {
+                $end { pipe: $pipe::from(fd) }
+            }
+        }
+
+        /// Makes the end blocking.
+        impl From<$end> for OwnedFd {
+            fn from(end: $end) -> OwnedFd {
+                end.pipe.into()
+            }
+        }
+
+        /// Makes the end blocking, as the other child expects it.
+        impl From<$end> for Stdio {
+            fn from(end: $end) -> Stdio {
+                end.pipe.into()
+            }
+        }
+
+        impl AsFd for $end {
+            fn as_fd(&self) -> BorrowedFd<'_> {
+                self.pipe.as_fd()
+            }
+        }
+
+        impl AsRawFd for $end {
+            fn as_raw_fd(&self) -> RawFd {
+                self.pipe.as_raw_fd()
+            }
+        }
+
+        /// Makes the end blocking.
+        impl IntoRawFd for $end {
+            fn into_raw_fd(self) -> RawFd {
+                self.pipe.into_raw_fd()
+            }
+        }
+    };
+}
+
+/// What can be read.
+macro_rules! read {
+    ($end:ident) => {
+        /// May switch: yes. See [`PipeReader`] for errors and panics.
+        impl Read for $end {
+            #[inline]
+            fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+                self.pipe.read(buf)
+            }
+
+            fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+                self.pipe.read_vectored(bufs)
+            }
+        }
+    };
+}
+
+end!(ChildStdin, PipeWriter);
+end!(ChildStdout, PipeReader);
+end!(ChildStderr, PipeReader);
+read!(ChildStdout);
+read!(ChildStderr);
+
+/// May switch: yes. See [`PipeWriter`] for errors and panics. `flush` does nothing, as std's.
+impl Write for &ChildStdin {
+    #[inline]
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        (&self.pipe).write(buf)
+    }
+
+    fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        (&self.pipe).write_vectored(bufs)
+    }
+
+    #[inline]
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// May switch: yes. See [`PipeWriter`] for errors and panics. `flush` does nothing, as std's.
+impl Write for ChildStdin {
+    #[inline]
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        (&*self).write(buf)
+    }
+
+    fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        (&*self).write_vectored(bufs)
+    }
+
+    #[inline]
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

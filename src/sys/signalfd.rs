@@ -1,0 +1,234 @@
+//! signalfd: signals as something to read.
+//!
+//! A blocked signal is not delivered but stays pending, for one OS thread or for the whole process; a signalfd reads
+//! what is pending, for the OS thread that reads and for its process. So it finds only signals that are blocked, and a
+//! signal that came before the read is still there.
+//!
+//! Invariant S1: a `SignalSet` was filled by `sigemptyset`, hence is valid for every call that takes one.
+//! `SignalSet::of` upholds it, the only
+//! place where one is made.
+
+#![allow(unsafe_code)]
+
+use std::fmt;
+use std::io;
+use std::mem::{MaybeUninit, offset_of};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ptr;
+
+use super::{cvt, socket};
+
+/// The numbers that `crate::signal` names, on the processor this is built for.
+pub(crate) mod number {
+    pub(crate) const ALRM: i32 = libc::SIGALRM;
+    pub(crate) const CHLD: i32 = libc::SIGCHLD;
+    pub(crate) const CONT: i32 = libc::SIGCONT;
+    pub(crate) const HUP: i32 = libc::SIGHUP;
+    pub(crate) const INT: i32 = libc::SIGINT;
+    pub(crate) const KILL: i32 = libc::SIGKILL;
+    pub(crate) const PIPE: i32 = libc::SIGPIPE;
+    pub(crate) const QUIT: i32 = libc::SIGQUIT;
+    pub(crate) const STOP: i32 = libc::SIGSTOP;
+    pub(crate) const TERM: i32 = libc::SIGTERM;
+    pub(crate) const TSTP: i32 = libc::SIGTSTP;
+    pub(crate) const USR1: i32 = libc::SIGUSR1;
+    pub(crate) const USR2: i32 = libc::SIGUSR2;
+    pub(crate) const WINCH: i32 = libc::SIGWINCH;
+}
+
+/// Signals are numbered from 1 to this (signal(7)).
+pub(crate) const LAST: i32 = 64;
+
+/// Whether a signal can be waited for: KILL and STOP cannot be blocked, and a blocked fault ends the process at once.
+pub(crate) fn can_wait(signal: i32) -> bool {
+    let faults = [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP, libc::SIGSYS];
+    let unstoppable = [libc::SIGKILL, libc::SIGSTOP];
+    // What is between the standard and the real-time ones belongs to the C library.
+    let exists = (1..32).contains(&signal) || (libc::SIGRTMIN()..=libc::SIGRTMAX()).contains(&signal);
+    exists && !faults.contains(&signal) && !unstoppable.contains(&signal)
+}
+
+/// A set of signals.
+#[derive(Clone, Copy)]
+pub(crate) struct SignalSet {
+    /// As the C library has it (Invariant S1).
+    set: libc::sigset_t,
+}
+
+impl SignalSet {
+    /// The set of `signals`.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` for a number that is no signal.
+    pub(crate) fn new(signals: &[i32]) -> io::Result<SignalSet> {
+        SignalSet::of(signals.iter().copied())
+    }
+
+    /// The set of the signals whose bits are set; bit 0 is signal 1. Async-signal-safe.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` for a signal that belongs to the C library.
+    pub(super) fn of_bits(bits: u64) -> io::Result<SignalSet> {
+        SignalSet::of((1..=LAST).filter(|signal| bits >> (signal - 1) & 1 != 0))
+    }
+
+    /// The set of `signals`.
+    fn of(signals: impl Iterator<Item = i32>) -> io::Result<SignalSet> {
+        let mut set = MaybeUninit::uninit();
+        // SAFETY: `set` is room for one set, which the call fills (sigemptyset(3)).
+        cvt(unsafe { libc::sigemptyset(set.as_mut_ptr()) })?;
+        // SAFETY: the call above has filled it.
+        let mut set = unsafe { set.assume_init() };
+        for signal in signals {
+            // SAFETY: Invariant S1, and the set lives until the call returns (sigaddset(3)).
+            cvt(unsafe { libc::sigaddset(&raw mut set, signal) })?;
+        }
+        Ok(SignalSet { set })
+    }
+
+    /// Whether `signal` is in it.
+    pub(crate) fn contains(&self, signal: i32) -> bool {
+        // SAFETY: Invariant S1, and the set lives until the call returns (sigismember(3)).
+        unsafe { libc::sigismember(&raw const self.set, signal) == 1 }
+    }
+
+    /// Blocks these signals in this OS thread, and those that it starts later; returns what was blocked before.
+    ///
+    /// # Errors
+    ///
+    /// None.
+    pub(crate) fn block(&self) -> io::Result<SignalSet> {
+        let mut before = SignalSet::new(&[])?;
+        self.change(libc::SIG_BLOCK, &raw mut before.set)?;
+        Ok(before)
+    }
+
+    /// Takes these signals out of those that are blocked in this OS thread. What is pending is delivered at once.
+    ///
+    /// # Errors
+    ///
+    /// None.
+    pub(crate) fn unblock(&self) -> io::Result<()> {
+        self.change(libc::SIG_UNBLOCK, ptr::null_mut())
+    }
+
+    /// Changes what is blocked; `before` is null or a set.
+    fn change(&self, how: i32, before: *mut libc::sigset_t) -> io::Result<()> {
+        // SAFETY: Invariant S1; `before` is null or points to a set that lives until the call returns, as both callers
+        // see to (pthread_sigmask(3)).
+        match unsafe { libc::pthread_sigmask(how, &raw const self.set, before) } {
+            0 => Ok(()),
+            // This call returns the error instead of setting errno.
+            error => Err(io::Error::from_raw_os_error(error)),
+        }
+    }
+}
+
+impl fmt::Debug for SignalSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries((1..=LAST).filter(|signal| self.contains(*signal))).finish()
+    }
+}
+
+/// A signal that was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Taken {
+    /// Which.
+    pub(crate) number: i32,
+    /// The sender's process; 0 if the kernel itself sent it.
+    pub(crate) pid: u32,
+    /// The sender's user.
+    pub(crate) uid: u32,
+}
+
+/// Reads signals out of those that are pending.
+#[derive(Debug)]
+pub(crate) struct SignalFd {
+    /// The kernel object.
+    fd: OwnedFd,
+}
+
+impl SignalFd {
+    /// One that reads the signals of `set`, non-blocking and closed on exec.
+    ///
+    /// # Errors
+    ///
+    /// `EMFILE`, `ENFILE`, `ENOMEM`, `ENODEV`.
+    pub(crate) fn new(set: &SignalSet) -> io::Result<SignalFd> {
+        let flags = libc::SFD_CLOEXEC | libc::SFD_NONBLOCK;
+        // SAFETY: Invariant S1; the kernel reads the set, which lives until the call returns; -1 asks for a new
+        // descriptor (signalfd(2)).
+        let fd = cvt(unsafe { libc::signalfd(-1, &raw const set.set, flags) })?;
+        // SAFETY: the kernel has just made `fd` and nobody else knows it, so the OwnedFd is its only owner.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        Ok(SignalFd { fd })
+    }
+
+    /// Takes one signal.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` if none is pending.
+    pub(crate) fn take(&self) -> io::Result<Taken> {
+        // As bytes, because a plain read then does; the fields taken are four bytes each (signalfd(2)).
+        let mut info = [0_u8; size_of::<libc::signalfd_siginfo>()];
+        let n = socket::read(self.fd.as_fd(), &mut info)?;
+        debug_assert_eq!(n, info.len(), "the kernel hands out whole records");
+        let field = |at: usize| {
+            let mut bytes = [0; 4];
+            bytes.copy_from_slice(&info[at..at + 4]);
+            u32::from_ne_bytes(bytes)
+        };
+        Ok(Taken {
+            number: field(offset_of!(libc::signalfd_siginfo, ssi_signo)) as i32,
+            pid: field(offset_of!(libc::signalfd_siginfo, ssi_pid)),
+            uid: field(offset_of!(libc::signalfd_siginfo, ssi_uid)),
+        })
+    }
+}
+
+impl AsFd for SignalFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sends a signal to this OS thread.
+    fn raise(signal: i32) {
+        // SAFETY: raise takes an integer (raise(3)).
+        assert_eq!(unsafe { libc::raise(signal) }, 0);
+    }
+
+    #[test]
+    fn a_blocked_signal_is_read_and_an_empty_fd_says_so() {
+        let set = SignalSet::new(&[libc::SIGUSR1, libc::SIGUSR2]).unwrap();
+        let before = set.block().unwrap();
+        assert!(!before.contains(libc::SIGUSR1));
+        let fd = SignalFd::new(&set).unwrap();
+        assert_eq!(fd.take().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        raise(libc::SIGUSR2);
+        raise(libc::SIGUSR2);
+        let taken = fd.take().unwrap();
+        assert_eq!((taken.number, taken.pid), (libc::SIGUSR2, std::process::id()));
+        assert_eq!(fd.take().unwrap_err().kind(), io::ErrorKind::WouldBlock, "two of a kind melt into one");
+        set.unblock().unwrap();
+        assert!(!set.block().unwrap().contains(libc::SIGUSR1));
+    }
+
+    #[test]
+    fn what_cannot_be_waited_for_is_known() {
+        for signal in [0, -1, 65, 32, 33, libc::SIGKILL, libc::SIGSTOP, libc::SIGSEGV, libc::SIGBUS] {
+            assert!(!can_wait(signal), "{signal}");
+        }
+        for signal in [libc::SIGINT, libc::SIGCHLD, libc::SIGWINCH, libc::SIGRTMIN(), libc::SIGRTMAX()] {
+            assert!(can_wait(signal), "{signal}");
+        }
+        assert_eq!(SignalSet::new(&[65]).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+    }
+}
