@@ -34,6 +34,7 @@
 //! * [`block_on`]: waits for a future as for anything else. Join handles are futures, too.
 //! * [`io`]: `std::io`, with green standard streams and pipes, a `copy` that the kernel helps, and readiness of any descriptor.
 //! * [`process`]: children, shaped like `std::process`. [`signal`]: signals to wait for.
+//! * `monkey` (a feature): the blocking calls of the program itself, made green: `std::net` and blocking crates unmodified.
 //! * [`sync`]: `std::sync` for green threads, with semaphores, events and wait groups.
 //! * [`channel`] and [`select!`]: values from one green thread to another, and waiting for several things at once.
 //! * [`time`]: intervals that tick.
@@ -70,6 +71,7 @@
 //! | 11 | `interrupt.rs`, `thread/`, `offload/` | what programs call | |
 //! | 12 | `net/`, `os/`, `fs/`, `sync/`, `channel/`, `time.rs`, `signal.rs`, `bridge.rs`, `hub.rs`, `hub/` | sockets, files and locks with std's methods; channels; intervals; signals; futures; the hub, this one and others | |
 //! | 13 | `io/`, `hubs.rs`, `select.rs`, `group/` | standard streams, pipes, copies, any descriptor; many hubs, many things, many threads at once | |
+//! | 14 | `monkey/` | C's blocking functions, in front of libc's | |
 //! | 14 | `process/` | children | |
 //!
 //! `tests/tidy.rs` has the rank of each file, and checks the imports.
@@ -89,6 +91,8 @@ pub mod hub;
 mod hubs;
 mod interrupt;
 pub mod io;
+#[cfg(feature = "monkey")]
+pub mod monkey;
 pub mod net;
 pub mod offload;
 pub mod os;

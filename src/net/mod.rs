@@ -77,6 +77,8 @@ mod tcp_listener;
 mod tcp_stream;
 mod udp;
 
+#[cfg(feature = "monkey")]
+pub(crate) use resolve::on_lookup_thread;
 pub use std::net::{AddrParseError, IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, SocketAddrV4, SocketAddrV6};
 
 pub use addr::ToSocketAddrs;

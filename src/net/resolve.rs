@@ -39,10 +39,15 @@ pub(super) fn lookup(host: &str, port: u16) -> Found {
 
 /// Runs `run` on an OS thread and waits for it.
 fn on_other_thread(run: impl FnOnce() -> Found + Send + 'static) -> Found {
-    match pool().offer("a name lookup", false, run) {
-        Ok(found) => found,
-        Err((error, _)) => Err(error.into()),
-    }
+    on_lookup_thread(run)?
+}
+
+/// Runs any lookup on an OS thread and waits for it.
+///
+/// # Errors
+/// As [`lookup`], but for what the lookup itself says.
+pub(crate) fn on_lookup_thread<T: Send + 'static>(run: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+    pool().offer("a name lookup", false, run).map_err(|(error, _)| error.into())
 }
 
 #[cfg(test)]

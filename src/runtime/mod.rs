@@ -17,6 +17,7 @@
 //! | `source` | one file descriptor of a hub: try, wait, try again |
 //! | `choose` | waiting for several things at once |
 //! | `remote` | waiting for another hub, and waking whoever does |
+//! | `watch` | any descriptor, by its number, for one wait (feature `monkey`) |
 //! | `report` | who waits on what, since when, spawned where |
 
 pub(crate) mod choose;
@@ -27,3 +28,5 @@ pub(crate) mod reactor;
 pub(crate) mod remote;
 pub(crate) mod report;
 pub(crate) mod source;
+#[cfg(feature = "monkey")]
+pub(crate) mod watch;

@@ -28,8 +28,12 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::BorrowedFd;
+#[cfg(feature = "monkey")]
+use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 
+#[cfg(feature = "monkey")]
+use super::watch::{Watch, Watches};
 use crate::pure::slab::{Key, Slab};
 use crate::switch::cancel::abort_with;
 use crate::switch::root::{Root, existing_root};
@@ -81,9 +85,24 @@ pub(crate) struct Registration {
     key: Cell<Option<Key>>,
     /// The program closed it: waiters and later calls get an error.
     closed: Cell<bool>,
+    /// For a number that patched calls wait for: who does. Nothing else here is used then.
+    #[cfg(feature = "monkey")]
+    watch: Option<Box<Watch>>,
 }
 
 impl Registration {
+    /// For a number that patched calls wait for.
+    #[cfg(feature = "monkey")]
+    pub(super) fn of_watch(watch: Watch) -> Registration {
+        Registration { watch: Some(Box::new(watch)), ..Registration::default() }
+    }
+
+    /// The watch, if it is one's.
+    #[cfg(feature = "monkey")]
+    pub(super) fn watch(&self) -> Option<&Watch> {
+        self.watch.as_deref()
+    }
+
     /// Who waits in this direction.
     pub(crate) fn waiters(&self, direction: Direction) -> &WaitList {
         match direction {
@@ -162,6 +181,10 @@ impl Registration {
     /// An event came.
     #[inline]
     fn accept(&self, root: &Root, ready: Ready) {
+        #[cfg(feature = "monkey")]
+        if let Some(watch) = &self.watch {
+            return watch.accept(root, ready);
+        }
         let mut bits = self.ready.get();
         if ready.any(Ready::IN) {
             bits |= bits::READ;
@@ -217,6 +240,16 @@ pub(crate) struct Reactor {
     registrations: RefCell<Slab<Rc<Registration>>>,
     /// Fibers that wait for any descriptor.
     pub(crate) waiting: Cell<usize>,
+    /// What patched calls wait for.
+    #[cfg(feature = "monkey")]
+    pub(super) watches: Watches,
+}
+
+#[cfg(feature = "monkey")]
+impl std::fmt::Debug for Reactor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reactor").finish_non_exhaustive()
+    }
 }
 
 impl Reactor {
@@ -233,6 +266,8 @@ impl Reactor {
             events: RefCell::new(Events::with_capacity(BATCH)),
             registrations: RefCell::new(Slab::new()),
             waiting: Cell::new(0),
+            #[cfg(feature = "monkey")]
+            watches: Watches::default(),
         })
     }
 
@@ -262,7 +297,43 @@ impl Reactor {
             return Err(error);
         }
         registration.key.set(Some(key));
+        #[cfg(feature = "monkey")]
+        {
+            drop(registrations);
+            if let Some(root) = existing_root() {
+                self.forget_number(root, fd.as_raw_fd());
+            }
+            self.watches.enter(fd.as_raw_fd());
+        }
         Ok(())
+    }
+
+    /// Gives a registration a token.
+    #[cfg(feature = "monkey")]
+    pub(super) fn insert(&self, registration: Registration) -> Rc<Registration> {
+        let registration = Rc::new(registration);
+        registration.key.set(Some(self.registrations.borrow_mut().insert(Rc::clone(&registration))));
+        registration
+    }
+
+    /// Takes the token back: later events for it are ignored (E1).
+    #[cfg(feature = "monkey")]
+    pub(super) fn remove(&self, registration: &Registration) {
+        if let Some(key) = registration.key.take() {
+            self.registrations.borrow_mut().remove(key);
+        }
+    }
+
+    /// Asks the kernel for one event of a number.
+    ///
+    /// # Errors
+    /// Those of epoll_ctl(2).
+    #[cfg(feature = "monkey")]
+    pub(super) fn arm_number(&self, fd: RawFd, registration: &Registration, interest: Interest) -> io::Result<()> {
+        match registration.key.get() {
+            Some(key) => self.epoll.rearm(fd, key.to_token(), interest),
+            None => Ok(()),
+        }
     }
 
     /// Forgets a descriptor; later events for it are ignored (E1). With `remove`, it is taken out of the epoll
@@ -270,6 +341,8 @@ impl Reactor {
     pub(crate) fn deregister(&self, fd: BorrowedFd<'_>, registration: &Registration, remove: bool) {
         if let Some(key) = registration.key.take() {
             self.registrations.borrow_mut().remove(key);
+            #[cfg(feature = "monkey")]
+            self.watches.leave(fd.as_raw_fd());
             if remove {
                 // It fails only if the program closed the descriptor behind our back; then it is gone already.
                 let _ = self.epoll.delete(fd);

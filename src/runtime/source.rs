@@ -27,6 +27,7 @@ use crate::switch::fiber::{Fiber, Reason, attention};
 use crate::switch::root::{Root, existing_root, try_root};
 use crate::switch::wait_list::Waiting;
 use crate::sys::clock::monotonic_ns;
+use crate::sys::own::own;
 use crate::sys::socket::EAGAIN;
 
 /// IO calls that may succeed at once, one after the other, before the fiber goes to the back of the run queue.
@@ -184,7 +185,10 @@ impl<F: AsFd> Source<F> {
             }
             let worth_trying = self.registration.worth_trying(direction) || must_not_wait();
             if turn.has_come() && worth_trying || timeout == Some(Duration::ZERO) {
-                match op(self.get()) {
+                let own = own();
+                let result = op(self.get());
+                drop(own);
+                match result {
                     Ok(done) => return Ok(done),
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                         self.registration.clear_all(direction);
@@ -378,10 +382,21 @@ fn spend_credit() {
     }
 }
 
+/// [`spend_credit`] without giving way: whether the caller has to.
+#[cfg(feature = "monkey")]
+pub(crate) fn spent_credit() -> bool {
+    existing_root().is_some_and(|root| {
+        let me = root.current();
+        let credit = me.io_credit.get();
+        me.io_credit.set(credit.min(IO_CREDIT).saturating_sub(1));
+        credit == 0
+    })
+}
+
 /// Goes to the back of the queue, if suspending is possible here. Raises what any blocking call raises.
 #[cold]
 #[inline(never)]
-fn give_way(root: &Root, me: Fiber) {
+pub(crate) fn give_way(root: &Root, me: Fiber) {
     me.io_credit.set(IO_CREDIT);
     if cancel::obstacle().is_some() || me.attention.get() & attention::NO_SWITCH != 0 {
         // The call may well succeed without waiting, which is allowed here.

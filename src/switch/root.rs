@@ -41,6 +41,7 @@ use super::stack_pool::{StackPool, StackStats};
 use super::sweep::Sweep;
 use crate::pure::run_queue::RunQueue;
 use crate::sys::fork::fork_generation;
+use crate::sys::own::own;
 use crate::sys::signal::Message;
 
 /// Resumptions between two looks at the scheduler's clock. Go and tokio also chose 61: a prime, so that no
@@ -436,6 +437,7 @@ impl Root {
     fn look(&self, may_wait: bool) {
         self.budget.set(BUDGET);
         if !self.closing.get() {
+            let _own = own();
             self.scheduler().look(self, may_wait);
         }
     }
@@ -443,6 +445,8 @@ impl Root {
     /// A fiber's function returned: frees the slot, unless a packet still owns the result. Says who runs next.
     #[inline]
     fn reap(&self, fiber: Fiber) -> Option<Fiber> {
+        // On the root's stack, where nothing may suspend.
+        let _own = own();
         fiber.state.set(State::Finished);
         self.live.set(self.live.get() - 1);
         if fiber.in_wheel.get() {

@@ -42,6 +42,15 @@ impl Interest {
     pub(crate) const PRI: Interest = Interest(libc::EPOLLPRI as u32);
     /// Edge-triggered: tell once per change. The caller then reads or writes until the fd runs dry.
     pub(crate) const EDGE: Interest = Interest(libc::EPOLLET as u32);
+    /// Tell once, and then nothing until it is asked for again.
+    #[cfg(feature = "monkey")]
+    pub(crate) const ONCE: Interest = Interest(libc::EPOLLONESHOT as u32);
+
+    /// What poll(2) calls by these bits.
+    #[cfg(feature = "monkey")]
+    pub(crate) fn of_poll_bits(bits: i16) -> Interest {
+        Interest(u32::from(bits.cast_unsigned()))
+    }
 
     /// The bits as poll(2) takes them. `EDGE` has no meaning there and is cut off.
     pub(super) fn poll_bits(self) -> libc::c_short {
@@ -90,6 +99,18 @@ impl Ready {
     #[inline]
     pub(crate) fn is_empty(self) -> bool {
         self.0 == 0
+    }
+
+    /// Whether it is something of what somebody with this interest waits for.
+    #[cfg(feature = "monkey")]
+    pub(crate) fn meets(self, interest: Interest) -> bool {
+        self.0 & interest.0 != 0
+    }
+
+    /// What is left when somebody with this interest was served.
+    #[cfg(feature = "monkey")]
+    pub(crate) fn without(self, interest: Interest) -> Ready {
+        Ready(self.0 & !interest.0)
     }
 
     /// The bits as poll(2) returns them.
@@ -191,6 +212,27 @@ impl Epoll {
         Ok(())
     }
 
+    /// Asks anew for `interest` in a number that may or may not be watched already, and may name another file by now. What
+    /// is ready already is reported by the next wait.
+    ///
+    /// # Errors
+    ///
+    /// As [`Epoll::add`], but for `EEXIST`; `EBADF`.
+    #[cfg(feature = "monkey")]
+    pub(crate) fn rearm(&self, fd: std::os::fd::RawFd, token: u64, interest: Interest) -> io::Result<()> {
+        let epoll = self.fd.as_raw_fd();
+        let mut event = libc::epoll_event { events: interest.0, u64: token };
+        // SAFETY: the kernel copies `event`, which lives until the call returns; a number that is not open is an error
+        // (epoll_ctl(2)).
+        match cvt(unsafe { libc::epoll_ctl(epoll, libc::EPOLL_CTL_MOD, fd, &raw mut event) }) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
+            result => return result.map(|_| ()),
+        }
+        // SAFETY: as above.
+        cvt(unsafe { libc::epoll_ctl(epoll, libc::EPOLL_CTL_ADD, fd, &raw mut event) })?;
+        Ok(())
+    }
+
     /// Stops to watch `fd`. Events that a wait has already returned are with the caller and not taken back.
     ///
     /// # Errors
@@ -278,6 +320,19 @@ fn ms_rounded_up(ns: u64) -> i32 {
 /// `ENOSYS`, and epoll_pwait2 has no `EPERM` of its own.
 fn is_missing_call(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM))
+}
+
+/// Another descriptor of the same open file, closed on exec; of a number that may or may not be open.
+///
+/// # Errors
+///
+/// `EBADF`, `EMFILE`.
+#[cfg(feature = "monkey")]
+pub(crate) fn duplicate(fd: std::os::fd::RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: F_DUPFD_CLOEXEC takes an integer (F_DUPFD_CLOEXEC(2const)).
+    let copy = cvt(unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 3) })?;
+    // SAFETY: the kernel has just made `copy` and nobody else knows it, so the OwnedFd is its only owner.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
+use super::own::own;
 use super::{cvt, cvt_len};
 
 /// A bell. Any thread may ring it.
@@ -41,6 +42,7 @@ impl EventFd {
     ///
     /// If the kernel refuses, which it cannot do to a bell (Invariant B1): better loud than a wake-up lost in silence.
     pub(crate) fn ring(&self) {
+        let _own = own();
         let one = 1_u64;
         loop {
             // SAFETY: the fd is open, and the kernel reads 8 bytes from `one`, which lives until the call returns

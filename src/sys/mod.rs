@@ -11,9 +11,12 @@
 //! | `eventfd` | a bell: a ring is never lost, rings before a drain melt into one |
 //! | `file` | bytes moved between descriptors without a copy; which file a descriptor is |
 //! | `fork` | a number that differs on the two sides of a fork |
+//! | `handlers` | a signal handler runs marked as `own` |
 //! | `mmap` | address space that costs memory only where it was touched; guards; what is resident |
+//! | `own` | which calls are the runtime's own |
 //! | `prefetch` | a hint to the cache, harmless on any address |
 //! | `process` | a descriptor that is readable once a child has ended |
+//! | `raw` | system calls past whatever function of that name the program has |
 //! | `signal` | a fault that the caller knows is reported and aborts; any other goes where it went before |
 //! | `signalfd` | signals as something to read; one that came before the read is not lost |
 //! | `socket` | the socket calls that `std::net` cannot make, and plain calls on any fd |
@@ -37,9 +40,14 @@ pub(crate) mod epoll;
 pub(crate) mod eventfd;
 pub(crate) mod file;
 pub(crate) mod fork;
+#[cfg(feature = "monkey")]
+pub(crate) mod handlers;
 pub(crate) mod mmap;
+pub(crate) mod own;
 pub(crate) mod prefetch;
 pub(crate) mod process;
+#[cfg(feature = "monkey")]
+pub(crate) mod raw;
 pub(crate) mod signal;
 pub(crate) mod signalfd;
 mod sockaddr;

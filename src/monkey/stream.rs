@@ -1,0 +1,676 @@
+//! Reading and writing, connecting and accepting: the calls of `std::net` and of C's sockets, on sockets and pipes.
+//!
+//! The kernel alone knows whether a file blocks and for how long (`O_NONBLOCK`, `SO_RCVTIMEO`: they belong to the open
+//! file, which other descriptors and processes share), so it is asked each time a call would wait, and nothing is ever
+//! set. What differs between the kinds is how a call is tried without waiting:
+//!
+//! ```text
+//!   socket            MSG_DONTWAIT
+//!   pipe, eventfd ..  RWF_NOWAIT, where the kernel has it for this kind; else as a terminal
+//!   terminal          poll first, then the plain call
+//!   listener          poll first, then accept, one after the other in the process
+//!   connect           the one that has no such form: O_NONBLOCK is set for the moment of the call
+//!   disk              the plain call: it never switches
+//! ```
+//!
+//! A blocking write to a stream returns when everything is written, so ours goes on after a part.
+//!
+//! * Invariant M1: the pointers are the C caller's, who vouches for them until the call returns; they go to the kernel as
+//!   they are, or advanced by what the kernel said it has moved.
+//!
+//! The descriptors 0, 1 and 2 are not touched, as gevent leaves `sys.stdin` alone: `std` holds a lock around them.
+#![allow(unsafe_code)]
+
+use std::cell::Cell;
+use std::ffi::{c_int, c_void};
+use std::ptr::{null, null_mut};
+use std::sync::{Mutex, PoisonError};
+
+use super::gate::{Green, blocking, entry, finish, green, part, pass};
+use crate::runtime::park::NEVER;
+use crate::runtime::source::after;
+use crate::switch::fiber::Reason;
+use crate::sys::epoll::Interest;
+use crate::sys::raw::{
+    self, Answer, EAGAIN, EINPROGRESS, EINVAL, ENOSYS, ENOTSOCK, EOPNOTSUPP, EPERM, Kind, MSG_DONTWAIT, MSG_ERRQUEUE,
+    MSG_NOSIGNAL, MSG_OOB, MSG_PEEK, MSG_WAITALL, POLLIN, POLLOUT, iovec, msghdr, sockaddr, socklen_t,
+};
+
+/// Descriptors below this are the program's standard ones.
+const FIRST: c_int = 3;
+
+/// How many buffers one call takes (UIO_MAXIOV).
+const MOST_BUFFERS: usize = 1024;
+
+/// Which way a call goes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// Reading, accepting.
+    In,
+    /// Writing, connecting.
+    Out,
+}
+
+impl Way {
+    /// What to wait for.
+    fn interest(self) -> Interest {
+        match self {
+            Way::In => Interest::IN | Interest::RDHUP,
+            Way::Out => Interest::OUT,
+        }
+    }
+
+    /// The same for poll(2).
+    fn poll_bits(self) -> i16 {
+        match self {
+            Way::In => POLLIN,
+            Way::Out => POLLOUT,
+        }
+    }
+
+    /// What reports say.
+    fn reason(self, fd: c_int) -> Reason {
+        match self {
+            Way::In => Reason::Read(fd),
+            Way::Out => Reason::Write(fd),
+        }
+    }
+
+    /// Until when the socket lets a call wait that waits from now on.
+    fn deadline(self, fd: c_int) -> u64 {
+        let option = match self {
+            Way::In => raw::SO_RCVTIMEO,
+            Way::Out => raw::SO_SNDTIMEO,
+        };
+        raw::time_limit(fd, option).map_or(NEVER, |limit| after(std::time::Duration::from_nanos(limit)))
+    }
+}
+
+/// Runs `attempt`, which does not wait, until it does not say EAGAIN.
+#[inline]
+fn until_ready(green: Green, fd: c_int, way: Way, mut attempt: impl FnMut() -> Answer) -> Answer {
+    match attempt() {
+        Err(EAGAIN) => {}
+        Ok(done) => {
+            green.pay();
+            return Ok(done);
+        }
+        Err(error) => return Err(error),
+    }
+    if raw::is_nonblocking(fd) {
+        return Err(EAGAIN);
+    }
+    let deadline = way.deadline(fd);
+    blocking(|| {
+        loop {
+            green.wait(fd, way.interest(), way.reason(fd), deadline)?;
+            match attempt() {
+                Err(EAGAIN) => {}
+                result => return result,
+            }
+        }
+    })?
+}
+
+/// Moves all of `total` bytes, in parts, as a blocking call does on a stream. `attempt` is told how many are done, and
+/// moves some of the rest without waiting; 0 ends it. An error after a part is left for the next call to find.
+fn until_done(green: Green, fd: c_int, way: Way, total: usize, mut attempt: impl FnMut(usize) -> Answer) -> Answer {
+    let first = match attempt(0) {
+        Err(EAGAIN) => 0,
+        Ok(moved) if moved < total && moved > 0 => moved,
+        Ok(moved) => {
+            green.pay();
+            return Ok(moved);
+        }
+        Err(error) => return Err(error),
+    };
+    let part = |done: usize, error: i32| if done > 0 { Ok(done) } else { Err(error) };
+    if raw::is_nonblocking(fd) {
+        return part(first, EAGAIN);
+    }
+    let deadline = way.deadline(fd);
+    let done = Cell::new(first);
+    let ended = blocking(|| {
+        while done.get() < total {
+            green.wait(fd, way.interest(), way.reason(fd), deadline)?;
+            match attempt(done.get()) {
+                Err(EAGAIN) => {}
+                Ok(0) => break,
+                Ok(moved) => done.set(done.get() + moved),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    });
+    match ended {
+        Ok(Ok(())) => Ok(done.get()),
+        Ok(Err(error)) | Err(error) => part(done.get(), error),
+    }
+}
+
+/// For files that cannot be tried without waiting: asks whether they are ready, then makes the plain call.
+fn polled(green: Green, fd: c_int, way: Way, call: impl Fn() -> Answer) -> Answer {
+    loop {
+        match raw::ready_now(fd, way.poll_bits()) {
+            Ok(0) if !raw::is_nonblocking(fd) => {}
+            _ => return call(),
+        }
+        match blocking(|| green.wait(fd, way.interest(), way.reason(fd), NEVER))? {
+            Ok(()) => {}
+            // It cannot be waited for.
+            Err(EPERM) => return call(),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// The bytes that buffers have room for.
+///
+/// # Safety
+/// `count` buffers lie at `iov`.
+unsafe fn total(iov: *const iovec, count: usize) -> usize {
+    let mut sum = 0_usize;
+    for at in 0..count.min(MOST_BUFFERS) {
+        // SAFETY: the caller's promise.
+        let buffer = unsafe { iov.add(at).read() };
+        sum = sum.saturating_add(buffer.iov_len);
+    }
+    sum
+}
+
+/// The buffers without the first `skip` bytes.
+///
+/// # Safety
+/// As [`total`].
+unsafe fn rest(iov: *const iovec, count: usize, mut skip: usize) -> Vec<iovec> {
+    let mut buffers = Vec::new();
+    for at in 0..count.min(MOST_BUFFERS) {
+        // SAFETY: the caller's promise.
+        let mut buffer = unsafe { iov.add(at).read() };
+        let cut = skip.min(buffer.iov_len);
+        skip -= cut;
+        buffer.iov_base = buffer.iov_base.wrapping_byte_add(cut);
+        buffer.iov_len -= cut;
+        if buffer.iov_len > 0 {
+            buffers.push(buffer);
+        }
+    }
+    buffers
+}
+
+/// A header for nothing but buffers.
+fn header(buffers: &mut [iovec]) -> msghdr {
+    // SAFETY: all zeros is a valid header: null pointers, and nothing at them.
+    let mut message = unsafe { std::mem::zeroed::<msghdr>() };
+    message.msg_iov = buffers.as_mut_ptr();
+    message.msg_iovlen = buffers.len() as _;
+    message
+}
+
+/// Whether the kernel, or this kind of file, has no RWF_NOWAIT.
+fn has_no_nowait(answer: &Answer) -> bool {
+    matches!(answer, Err(EOPNOTSUPP | ENOSYS | EINVAL | EPERM))
+}
+
+/// readv(2) on what is no socket.
+///
+/// # Safety
+/// M1.
+unsafe fn read_other(green: Green, fd: c_int, iov: *const iovec, count: c_int) -> Answer {
+    // SAFETY: M1.
+    let plain = || unsafe { raw::readv(fd, iov, count) };
+    match raw::kind(fd) {
+        Kind::Disk => plain(),
+        Kind::Device => polled(green, fd, Way::In, plain),
+        Kind::Pipe => {
+            // SAFETY: M1.
+            let answer = until_ready(green, fd, Way::In, || unsafe { raw::readv_now(fd, iov, count) });
+            if has_no_nowait(&answer) { polled(green, fd, Way::In, plain) } else { answer }
+        }
+    }
+}
+
+/// writev(2) on what is no socket.
+///
+/// # Safety
+/// M1.
+unsafe fn write_other(green: Green, fd: c_int, iov: *const iovec, count: c_int) -> Answer {
+    // SAFETY: M1.
+    let plain = || unsafe { raw::writev(fd, iov, count) };
+    match raw::kind(fd) {
+        Kind::Disk => plain(),
+        Kind::Device => polled(green, fd, Way::Out, plain),
+        Kind::Pipe => {
+            let Some(buffers) = few(count) else { return plain() };
+            // SAFETY: M1.
+            let most = unsafe { total(iov, buffers) };
+            let answer = until_done(green, fd, Way::Out, most, |done| {
+                // SAFETY: M1.
+                let list = unsafe { rest(iov, buffers, done) };
+                // SAFETY: the buffers are the caller's (M1), and the list of them is ours.
+                unsafe { raw::writev_now(fd, list.as_ptr(), list.len() as c_int) }
+            });
+            if has_no_nowait(&answer) { polled(green, fd, Way::Out, plain) } else { answer }
+        }
+    }
+}
+
+/// A number of buffers that the kernel takes.
+fn few(count: c_int) -> Option<usize> {
+    usize::try_from(count).ok().filter(|count| (1..=MOST_BUFFERS).contains(count))
+}
+
+/// Whether a read with these flags returns what is there and waits for nothing else.
+fn is_plain(flags: c_int) -> bool {
+    flags & (MSG_WAITALL | MSG_ERRQUEUE | MSG_OOB) == 0
+}
+
+/// read(2).
+///
+/// # Safety
+/// As the C library's; see [`monkey`](super).
+#[unsafe(no_mangle)]
+pub(super) unsafe extern "C" fn read(fd: c_int, buf: *mut c_void, len: usize) -> isize {
+    let Some(green) = green(part::NET).filter(|_| fd >= FIRST && len > 0) else {
+        // SAFETY: M1.
+        return pass(unsafe { raw::read(fd, buf, len) });
+    };
+    let before = entry();
+    // SAFETY: M1.
+    let attempt = || unsafe { raw::recvfrom(fd, buf, len, MSG_DONTWAIT, null_mut(), null_mut()) };
+    let mut answer = until_ready(green, fd, Way::In, attempt);
+    if answer == Err(ENOTSOCK) {
+        let buffer = iovec { iov_base: buf, iov_len: len };
+        // SAFETY: M1, and a list of one buffer.
+        answer = unsafe { read_other(green, fd, &raw const buffer, 1) };
+    }
+    finish(before, answer)
+}
+
+/// read(2), as programs call it that were compiled with checks.
+///
+/// # Safety
+/// As [`read`].
+#[unsafe(no_mangle)]
+pub(super) unsafe extern "C" fn __read_chk(fd: c_int, buf: *mut c_void, len: usize, room: usize) -> isize {
+    if len > room {
+        raw::check_failed();
+    }
+    // SAFETY: M1.
+    unsafe { read(fd, buf, len) }
+}
+
+/// readv(2).
+///
+/// # Safety
+/// As [`read`].
+#[unsafe(no_mangle)]
+pub(super) unsafe extern "C" fn readv(fd: c_int, iov: *const iovec, count: c_int) -> isize {
+    let buffers = few(count).filter(|_| fd >= FIRST);
+    let Some((green, buffers)) = green(part::NET).zip(buffers) else {
+        // SAFETY: M1.
+        return pass(unsafe { raw::readv(fd, iov, count) });
+    };
+    let before = entry();
+    // SAFETY: M1.
+    let mut list = unsafe { rest(iov, buffers, 0) };
+    if list.is_empty() {
+        // SAFETY: M1.
+        return pass(unsafe { raw::readv(fd, iov, count) });
+    }
+    let mut message = header(&mut list);
+    // SAFETY: the buffers are the caller's (M1), the header and the list are ours.
+    let mut answer = until_ready(green, fd, Way::In, || unsafe { raw::recvmsg(fd, &raw mut message, MSG_DONTWAIT) });
+    if answer == Err(ENOTSOCK) {
+        // SAFETY: M1.
+        answer = unsafe { read_other(green, fd, iov, count) };
+    }
+    finish(before, answer)
+}
+
+/// write(2).
+///
+/// # Safety
+/// As [`read`].
+#[unsafe(no_mangle)]
+pub(super) unsafe extern "C" fn write(fd: c_int, buf: *const c_void, len: usize) -> isize {
+    let Some(green) = green(part::NET).filter(|_| fd >= FIRST && len > 0) else {
+        // SAFETY: M1.
+        return pass(unsafe { raw::write(fd, buf, len) });
+    };
+    let before = entry();
+    // SAFETY: M1.
+    let mut answer = unsafe { send_parts(green, fd, buf, len, 0) };
+    if answer == Err(ENOTSOCK) {
+        let buffer = iovec { iov_base: buf.cast_mut(), iov_len: len };
+        // SAFETY: M1, and a list of one buffer.
+        answer = unsafe { write_other(green, fd, &raw const buffer, 1) };
+    }
+    finish(before, answer)
+}
+
+/// Sends all of a buffer.
+///
+/// # Safety
+/// M1.
+unsafe fn send_parts(green: Green, fd: c_int, buf: *const c_void, len: usize, flags: c_int) -> Answer {
+    until_done(green, fd, Way::Out, len, |done| {
+        // A signal for what the first part would not have raised is not sent for the rest.
+        let quiet = if done > 0 { MSG_NOSIGNAL } else { 0 };
+        let (at, left) = (buf.wrapping_byte_add(done), len - done);
+        // SAFETY: M1: the rest of the caller's buffer.
+        unsafe { raw::sendto(fd, at, left, flags | quiet | MSG_DONTWAIT, null(), 0) }
+    })
+}
+
+/// writev(2).
+///
+/// # Safety
+/// As [`read`].
+#[unsafe(no_mangle)]
+pub(super) unsafe extern "C" fn writev(fd: c_int, iov: *const iovec, count: c_int) -> isize {
+    let buffers = few(count).filter(|_| fd >= FIRST);
+    let Some((green, buffers)) = green(part::NET).zip(buffers) else {
+        // SAFETY: M1.
+        return pass(unsafe { raw::writev(fd, iov, count) });
+    };
+    let before = entry();
+    // SAFETY: M1.
+    let most = unsafe { total(iov, buffers) };
+    if most == 0 {
+        // SAFETY: M1.
+        return pass(unsafe { raw::writev(fd, iov, count) });
+    }
+    let mut answer = until_done(green, fd, Way::Out, most, |done| {
+        let quiet = if done > 0 { MSG_NOSIGNAL } else { 0 };
+        // SAFETY: M1.
+        let mut list = unsafe { rest(iov, buffers, done) };
+        let message = header(&mut list);
+        // SAFETY: the buffers are the caller's (M1), the header and the list are ours.
+        unsafe { raw::sendmsg(fd, &raw const message, quiet | MSG_DONTWAIT) }
+    });
+    if answer == Err(ENOTSOCK) {
+        // SAFETY: M1.
+        answer = unsafe { write_other(green, fd, iov, count) };
+    }
+    finish(before, answer)
+}
+
+/// recv(2).
+///
+/// # Safety
+/// As [`read`].
+#[unsafe(no_mangle)]
+pub(super) unsafe extern "C" fn recv(fd: c_int, buf: *mut c_void, len: usize, flags: c_int) -> isize {
+    // SAFETY: M1; no address is asked for.
+    unsafe { recvfrom(fd, buf, len, flags, null_mut(), null_mut()) }
+}
+
+/// recv(2), as programs call it that were compiled with checks.
+///
+/// # Safety
+/// As [`read`].
+#[unsafe(no_mangle)]
+pub(super) unsafe extern "C" fn __recv_chk(
+    fd: c_int,
+    buf: *mut c_void,
+    len: usize,
+    room: usize,
+    flags: c_int,
+) -> isize {
+    if len > room {
+        raw::check_failed();
+    }
+    // SAFETY: M1.
+    unsafe { recv(fd, buf, len, flags) }
+}
+
+/// recvfrom(2).
+///
+/// # Safety
+/// As [`read`].
+#[unsafe(no_mangle)]
+pub(super) unsafe extern "C" fn recvfrom(
+    fd: c_int,
+    buf: *mut c_void,
+    len: usize,
+    flags: c_int,
+    addr: *mut sockaddr,
+    room: *mut socklen_t,
+) -> isize {
+    let whole = flags & (MSG_WAITALL | MSG_PEEK) == MSG_WAITALL && addr.is_null() && is_plain(flags & !MSG_WAITALL);
+    let Some(green) = green(part::NET).filter(|_| flags & MSG_DONTWAIT == 0 && (whole || is_plain(flags))) else {
+        // SAFETY: M1.
+        return pass(unsafe { raw::recvfrom(fd, buf, len, flags, addr, room) });
+    };
+    let before = entry();
+    let answer = if whole && raw::is_stream(fd) {
+        until_done(green, fd, Way::In, len, |done| {
+            let (at, left) = (buf.wrapping_byte_add(done), len - done);
+            // SAFETY: M1: the rest of the caller's buffer.
+            unsafe { raw::recvfrom(fd, at, left, flags | MSG_DONTWAIT, null_mut(), null_mut()) }
+        })
+    } else {
+        // SAFETY: M1; nothing is written when the answer is EAGAIN.
+        until_ready(green, fd, Way::In, || unsafe { raw::recvfrom(fd, buf, len, flags | MSG_DONTWAIT, addr, room) })
+    };
+    finish(before, answer)
+}
+
+/// recvfrom(2), as programs call it that were compiled with checks.
+///
+/// # Safety
+/// As [`read`].
+#[unsafe(no_mangle)]
+pub(super) unsafe extern "C" fn __recvfrom_chk(
+    fd: c_int,
+    buf: *mut c_void,
+    len: usize,
+    size: usize,
+    flags: c_int,
+    addr: *mut sockaddr,
+    room: *mut socklen_t,
+) -> isize {
+    if len > size {
+        raw::check_failed();
+    }
+    // SAFETY: M1.
+    unsafe { recvfrom(fd, buf, len, flags, addr, room) }
+}
+
+/// recvmsg(2). With MSG_WAITALL it goes to the kernel as it is, and blocks the OS thread.
+///
+/// # Safety
+/// As [`read`].
+#[unsafe(no_mangle)]
+pub(super) unsafe extern "C" fn recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> isize {
+    let Some(green) = green(part::NET).filter(|_| flags & MSG_DONTWAIT == 0 && is_plain(flags)) else {
+        // SAFETY: M1.
+        return pass(unsafe { raw::recvmsg(fd, message, flags) });
+    };
+    let before = entry();
+    // SAFETY: M1; nothing is written when the answer is EAGAIN.
+    let attempt = || unsafe { raw::recvmsg(fd, message, flags | MSG_DONTWAIT) };
+    finish(before, until_ready(green, fd, Way::In, attempt))
+}
+
+/// send(2).
+///
+/// # Safety
+/// As [`read`].
+#[unsafe(no_mangle)]
+pub(super) unsafe extern "C" fn send(fd: c_int, buf: *const c_void, len: usize, flags: c_int) -> isize {
+    let Some(green) = green(part::NET).filter(|_| flags & MSG_DONTWAIT == 0) else {
+        // SAFETY: M1.
+        return pass(unsafe { raw::sendto(fd, buf, len, flags, null(), 0) });
+    };
+    let before = entry();
+    // SAFETY: M1.
+    finish(before, unsafe { send_parts(green, fd, buf, len, flags) })
+}
+
+/// sendto(2).
+///
+/// # Safety
+/// As [`read`].
+#[unsafe(no_mangle)]
+pub(super) unsafe extern "C" fn sendto(
+    fd: c_int,
+    buf: *const c_void,
+    len: usize,
+    flags: c_int,
+    addr: *const sockaddr,
+    addr_len: socklen_t,
+) -> isize {
+    if addr.is_null() && addr_len == 0 {
+        // SAFETY: M1.
+        return unsafe { send(fd, buf, len, flags) };
+    }
+    let Some(green) = green(part::NET).filter(|_| flags & MSG_DONTWAIT == 0) else {
+        // SAFETY: M1.
+        return pass(unsafe { raw::sendto(fd, buf, len, flags, addr, addr_len) });
+    };
+    let before = entry();
+    // What has an address goes in one piece: it is a datagram.
+    // SAFETY: M1.
+    let attempt = || unsafe { raw::sendto(fd, buf, len, flags | MSG_DONTWAIT, addr, addr_len) };
+    finish(before, until_ready(green, fd, Way::Out, attempt))
+}
+
+/// sendmsg(2).
+///
+/// # Safety
+/// As [`read`].
+#[unsafe(no_mangle)]
+pub(super) unsafe extern "C" fn sendmsg(fd: c_int, message: *const msghdr, flags: c_int) -> isize {
+    let Some(green) = green(part::NET).filter(|_| flags & MSG_DONTWAIT == 0) else {
+        // SAFETY: M1.
+        return pass(unsafe { raw::sendmsg(fd, message, flags) });
+    };
+    let before = entry();
+    // SAFETY: M1.
+    let first = until_ready(green, fd, Way::Out, || unsafe { raw::sendmsg(fd, message, flags | MSG_DONTWAIT) });
+    // SAFETY: M1; the kernel has read it, too.
+    let (iov, count) = unsafe { ((*message).msg_iov, (*message).msg_iovlen as usize) };
+    let answer = match first {
+        Ok(sent) => {
+            // SAFETY: M1; the kernel has read the list, too.
+            let most = unsafe { total(iov, count) };
+            if sent == most || !raw::is_stream(fd) {
+                Ok(sent)
+            } else {
+                // The control data has gone with the first part.
+                let mut begun = Some(sent);
+                until_done(green, fd, Way::Out, most, |done| {
+                    if let Some(sent) = begun.take() {
+                        return Ok(sent);
+                    }
+                    // SAFETY: M1.
+                    let mut list = unsafe { rest(iov, count, done) };
+                    let message = header(&mut list);
+                    // SAFETY: the buffers are the caller's (M1), the header and the list are ours.
+                    unsafe { raw::sendmsg(fd, &raw const message, flags | MSG_NOSIGNAL | MSG_DONTWAIT) }
+                })
+            }
+        }
+        Err(error) => Err(error),
+    };
+    finish(before, answer)
+}
+
+/// accept(2).
+///
+/// # Safety
+/// As [`read`].
+#[unsafe(no_mangle)]
+pub(super) unsafe extern "C" fn accept(fd: c_int, addr: *mut sockaddr, room: *mut socklen_t) -> c_int {
+    // SAFETY: M1.
+    unsafe { accept4(fd, addr, room, 0) }
+}
+
+/// One accept at a time between the look whether a connection waits and the call that takes it: otherwise another OS
+/// thread of ours could take it in between, and the call would wait for the next one.
+static ACCEPT: Mutex<()> = Mutex::new(());
+
+/// accept4(2).
+///
+/// # Safety
+/// As [`read`].
+#[unsafe(no_mangle)]
+pub(super) unsafe extern "C" fn accept4(fd: c_int, addr: *mut sockaddr, room: *mut socklen_t, flags: c_int) -> c_int {
+    // SAFETY: M1.
+    let plain = || unsafe { raw::accept4(fd, addr, room, flags) };
+    let Some(green) = green(part::NET) else { return pass(plain()) as c_int };
+    let before = entry();
+    let answer = until_ready(green, fd, Way::In, || {
+        let _turn = ACCEPT.lock().unwrap_or_else(PoisonError::into_inner);
+        // What is no listener is ready or refused at once.
+        if raw::ready_now(fd, POLLIN)? == 0 { Err(EAGAIN) } else { plain() }
+    });
+    finish(before, answer) as c_int
+}
+
+/// connect(2).
+///
+/// # Safety
+/// As [`read`].
+#[unsafe(no_mangle)]
+pub(super) unsafe extern "C" fn connect(fd: c_int, addr: *const sockaddr, len: socklen_t) -> c_int {
+    // SAFETY: M1.
+    let plain = || unsafe { raw::connect(fd, addr, len) };
+    let Some(green) = green(part::NET).filter(|_| !raw::is_nonblocking(fd)) else { return pass(plain()) as c_int };
+    let before = entry();
+    let at_once = || {
+        raw::set_nonblocking(fd, true)?;
+        let answer = plain();
+        raw::set_nonblocking(fd, false)?;
+        answer
+    };
+    let answer = match at_once() {
+        Err(EINPROGRESS) => connected(green, fd),
+        Err(EAGAIN) => connect_again(green, fd, at_once),
+        answer => answer,
+    };
+    finish(before, answer) as c_int
+}
+
+/// Waits until a connection that was begun is there or was refused.
+fn connected(green: Green, fd: c_int) -> Answer {
+    let deadline = Way::Out.deadline(fd);
+    blocking(|| {
+        loop {
+            match green.wait(fd, Interest::OUT, Reason::Write(fd), deadline) {
+                // What connect says when SO_SNDTIMEO has passed: it goes on.
+                Err(EAGAIN) => return Err(EINPROGRESS),
+                Err(error) => return Err(error),
+                Ok(()) => {}
+            }
+            if raw::ready_now(fd, POLLOUT)? != 0 {
+                return match raw::take_error(fd)? {
+                    0 => Ok(0),
+                    error => Err(error),
+                };
+            }
+        }
+    })?
+}
+
+/// A Unix socket whose listener has no room says so, and nothing tells when it has: asks again and again.
+fn connect_again(green: Green, fd: c_int, attempt: impl Fn() -> Answer) -> Answer {
+    const PAUSE: std::time::Duration = std::time::Duration::from_millis(1);
+    let deadline = Way::Out.deadline(fd);
+    blocking(|| {
+        loop {
+            let until = after(PAUSE);
+            match green.wait_all(&mut std::iter::empty(), Reason::Write(fd), until.min(deadline)) {
+                Err(EAGAIN) if until < deadline => {}
+                Err(error) => return Err(error),
+                Ok(()) => continue,
+            }
+            match attempt() {
+                Err(EAGAIN) => {}
+                answer => return answer,
+            }
+        }
+    })?
+}

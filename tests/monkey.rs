@@ -1,0 +1,820 @@
+//! Patched calls: `std` and C functions that wait in the hub, and do not where they must not.
+#![allow(unsafe_code)]
+
+mod common;
+
+use std::cell::{Cell, RefCell};
+use std::ffi::{c_int, c_void};
+use std::io::{self, ErrorKind, Read, Write};
+use std::mem::{MaybeUninit, zeroed};
+use std::net::{TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::process::Command;
+use std::ptr::null_mut;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use greenling::monkey::{self, Part};
+use greenling::{no_switch, spawn, timeout, yield_now};
+
+/// Patches everything and guards against hanging.
+fn patched() -> common::Guard {
+    // SAFETY: the tests hold nothing over a blocking call that minds other green threads.
+    unsafe { monkey::patch_all() }.unwrap();
+    common::guard()
+}
+
+/// Counts how often it ran until it is told to stop.
+fn ticker() -> (greenling::thread::JoinHandle<()>, Rc<Cell<u32>>) {
+    let ticks = Rc::new(Cell::new(0));
+    let mine = Rc::clone(&ticks);
+    let thread = spawn(move || {
+        while mine.get() < u32::MAX / 2 {
+            mine.set(mine.get() + 1);
+            greenling::sleep(Duration::from_micros(100));
+        }
+    });
+    (thread, ticks)
+}
+
+/// Runs `f` and checks that a ticker ran meanwhile.
+fn others_run<T>(f: impl FnOnce() -> T) -> T {
+    let (thread, ticks) = ticker();
+    yield_now();
+    let before = ticks.get();
+    let result = f();
+    assert!(ticks.get() > before, "nobody else ran");
+    thread.kill();
+    let _ = thread.join();
+    result
+}
+
+/// Runs `f` and checks that nobody else ran meanwhile.
+fn nobody_runs<T>(f: impl FnOnce() -> T) -> T {
+    let (thread, ticks) = ticker();
+    yield_now();
+    let before = ticks.get();
+    let result = f();
+    assert_eq!(ticks.get(), before, "somebody else ran");
+    thread.kill();
+    let _ = thread.join();
+    result
+}
+
+/// Calls `f` on a green thread, a little later.
+fn later(f: impl FnOnce() + 'static) -> greenling::thread::JoinHandle<()> {
+    spawn(|| {
+        greenling::sleep(Duration::from_millis(5));
+        f();
+    })
+}
+
+fn errno() -> i32 {
+    io::Error::last_os_error().raw_os_error().unwrap()
+}
+
+#[test]
+fn patching_is_reported_and_happens_once() {
+    let _guard = patched();
+    // SAFETY: as in `patched`.
+    let report = unsafe { monkey::patch_all() }.unwrap();
+    assert_eq!(report.newly_patched().count(), 0);
+    assert!(report.functions().any(|name| name == "recv"));
+    for part in [Part::Net, Part::Sleep, Part::Dns, Part::Poll, Part::Process] {
+        assert!(monkey::is_patched(part));
+    }
+}
+
+#[test]
+fn connections_of_std_overlap_on_one_thread() {
+    let _guard = patched();
+    const CLIENTS: usize = 100;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    let (here, most) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
+    let server = {
+        let most = Rc::clone(&most);
+        spawn(move || {
+            let serve = |mut stream: TcpStream| {
+                let (here, most) = (Rc::clone(&here), Rc::clone(&most));
+                spawn(move || {
+                    let mut buf = [0; 8];
+                    stream.read_exact(&mut buf[..4]).unwrap();
+                    here.set(here.get() + 1);
+                    most.set(most.get().max(here.get()));
+                    // Nobody is answered before all have asked.
+                    while here.get() < CLIENTS {
+                        std::thread::sleep(Duration::from_millis(1));
+                    }
+                    stream.write_all(&buf[..4]).unwrap();
+                })
+            };
+            let all: Vec<_> = (0..CLIENTS).map(|_| serve(listener.accept().unwrap().0)).collect();
+            all.into_iter().for_each(|one| one.join().unwrap());
+        })
+    };
+    let client = |number: usize| {
+        spawn(move || {
+            let mut stream = TcpStream::connect(addr).unwrap();
+            let text = (number as u32).to_le_bytes();
+            stream.write_all(&text).unwrap();
+            let mut answer = Vec::new();
+            stream.read_to_end(&mut answer).unwrap();
+            assert_eq!(answer, text);
+        })
+    };
+    let clients: Vec<_> = (0..CLIENTS).map(client).collect();
+    clients.into_iter().for_each(|one| one.join().unwrap());
+    server.join().unwrap();
+    assert_eq!(most.get(), CLIENTS);
+}
+
+#[test]
+fn sleeps_of_std_and_c_interleave_and_never_end_early() {
+    let _guard = patched();
+    let log = Rc::new(RefCell::new(Vec::new()));
+    let sleeper = |name: char, first: u64| {
+        let log = Rc::clone(&log);
+        spawn(move || {
+            let begin = Instant::now();
+            std::thread::sleep(Duration::from_millis(first));
+            log.borrow_mut().push((name, 1));
+            // SAFETY: it takes a number.
+            unsafe { libc::usleep(40_000) };
+            log.borrow_mut().push((name, 2));
+            assert!(begin.elapsed() >= Duration::from_millis(first + 40));
+        })
+    };
+    let (a, b) = (sleeper('a', 20), sleeper('b', 40));
+    a.join().unwrap();
+    b.join().unwrap();
+    assert_eq!(*log.borrow(), [('a', 1), ('b', 1), ('a', 2), ('b', 2)]);
+    let bad = libc::timespec { tv_sec: 0, tv_nsec: 1_000_000_000 };
+    // SAFETY: the span lives until the call returns.
+    assert_eq!((unsafe { libc::nanosleep(&raw const bad, null_mut()) }, errno()), (-1, libc::EINVAL));
+}
+
+#[test]
+fn a_file_that_does_not_block_says_so_and_flags_stay_as_they_were() {
+    let _guard = patched();
+    let (near, far) = UnixStream::pair().unwrap();
+    let fd = near.as_raw_fd();
+    // SAFETY: the fd is open.
+    let flags = move || unsafe { libc::fcntl(fd, libc::F_GETFL) };
+    let before = flags();
+    near.set_nonblocking(true).unwrap();
+    nobody_runs(|| assert_eq!((&near).read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock));
+    near.set_nonblocking(false).unwrap();
+    let writer = later(move || {
+        assert_eq!(flags(), before, "seen while somebody waits");
+        (&far).write_all(b"x").unwrap();
+    });
+    others_run(|| assert_eq!((&near).read(&mut [0]).unwrap(), 1));
+    writer.join().unwrap();
+    // SAFETY: the buffer has room for the byte.
+    let now = unsafe { libc::recv(fd, [0_u8].as_mut_ptr().cast(), 1, libc::MSG_DONTWAIT) };
+    assert_eq!(now, 0, "the end, since the writer is gone");
+}
+
+#[test]
+fn time_limits_of_sockets_hold() {
+    let _guard = patched();
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let limit = Duration::from_millis(20);
+    socket.set_read_timeout(Some(limit)).unwrap();
+    let begin = Instant::now();
+    let error = others_run(|| socket.recv(&mut [0]).unwrap_err());
+    assert_eq!(error.kind(), ErrorKind::WouldBlock);
+    assert!(begin.elapsed() >= limit);
+    let copy = socket.try_clone().unwrap();
+    copy.set_read_timeout(None).unwrap();
+    let addr = socket.local_addr().unwrap();
+    let sender = later(move || drop(copy.send_to(b"late", addr).unwrap()));
+    assert_eq!(socket.recv(&mut [0; 8]).unwrap(), 4, "no limit, by a duplicate");
+    sender.join().unwrap();
+}
+
+#[test]
+fn a_blocking_write_writes_everything() {
+    let _guard = patched();
+    const LEN: usize = 3 << 20;
+    let drain = |mut from: Box<dyn Read>| {
+        spawn(move || {
+            let (mut buf, mut sum) = (vec![0; 10_000], 0);
+            loop {
+                match from.read(&mut buf).unwrap() {
+                    0 => return sum,
+                    n => sum += n,
+                }
+            }
+        })
+    };
+    let bytes = vec![7_u8; LEN];
+    let iov = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: LEN / 2 };
+    let iov = [iov, iov];
+    type Call<'a> = &'a dyn Fn(c_int) -> isize;
+    // SAFETY: in all four: the buffers live until the call returns, and the fd is open.
+    let write: Call<'_> = &|fd| unsafe { libc::write(fd, bytes.as_ptr().cast(), LEN) };
+    // SAFETY: as above.
+    let writev: Call<'_> = &|fd| unsafe { libc::writev(fd, iov.as_ptr(), 2) };
+    // SAFETY: as above.
+    let send: Call<'_> = &|fd| unsafe { libc::send(fd, bytes.as_ptr().cast(), LEN, 0) };
+    let sendmsg: Call<'_> = &|fd| {
+        // SAFETY: all zeros is a valid header.
+        let mut message: libc::msghdr = unsafe { zeroed() };
+        message.msg_iov = iov.as_ptr().cast_mut();
+        message.msg_iovlen = 2;
+        // SAFETY: as above.
+        unsafe { libc::sendmsg(fd, &raw const message, 0) }
+    };
+    for call in [write, writev, send, sendmsg] {
+        let (near, far) = UnixStream::pair().unwrap();
+        let reader = drain(Box::new(far));
+        assert_eq!(call(near.as_raw_fd()), LEN as isize);
+        drop(near);
+        assert_eq!(reader.join().unwrap(), LEN);
+    }
+    for call in [write, writev] {
+        let (far, near) = io::pipe().unwrap();
+        let reader = drain(Box::new(far));
+        assert_eq!(call(near.as_raw_fd()), LEN as isize);
+        drop(near);
+        assert_eq!(reader.join().unwrap(), LEN);
+    }
+}
+
+#[test]
+fn a_read_that_wants_all_gets_all() {
+    let _guard = patched();
+    let (near, far) = UnixStream::pair().unwrap();
+    let writer = spawn(move || {
+        for part in ["ab", "cd", "ef"] {
+            (&far).write_all(part.as_bytes()).unwrap();
+            greenling::sleep(Duration::from_millis(2));
+        }
+    });
+    let mut buf = [0_u8; 5];
+    // SAFETY: the buffer has room.
+    let n = unsafe { libc::recv(near.as_raw_fd(), buf.as_mut_ptr().cast(), 5, libc::MSG_WAITALL) };
+    assert_eq!((n, &buf), (5, b"abcde"));
+    writer.join().unwrap();
+}
+
+#[test]
+fn pipes_wait_and_end() {
+    let _guard = patched();
+    let (mut reader, writer) = io::pipe().unwrap();
+    let thread = later(move || (&writer).write_all(b"through").unwrap());
+    let mut text = String::new();
+    others_run(|| reader.read_to_string(&mut text)).unwrap();
+    assert_eq!(text, "through");
+    thread.join().unwrap();
+}
+
+#[test]
+fn poll_select_and_epoll_wait_in_the_hub() {
+    let _guard = patched();
+    let (near, far) = UnixStream::pair().unwrap();
+    let fd = near.as_raw_fd();
+    let poll = |limit: c_int| {
+        let mut entry = [-1, fd].map(|fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 });
+        // SAFETY: two entries.
+        (unsafe { libc::poll(entry.as_mut_ptr(), 2, limit) }, entry[1].revents)
+    };
+    let select = |micros: libc::suseconds_t| {
+        // SAFETY: all zeros is the empty set.
+        let mut set: libc::fd_set = unsafe { zeroed() };
+        // SAFETY: the number is below FD_SETSIZE.
+        unsafe { libc::FD_SET(fd, &raw mut set) };
+        let mut limit = libc::timeval { tv_sec: 0, tv_usec: micros };
+        // SAFETY: one set and one span; the others are null.
+        let n = unsafe { libc::select(fd + 1, &raw mut set, null_mut(), null_mut(), &raw mut limit) };
+        // SAFETY: as for FD_SET.
+        (n, unsafe { libc::FD_ISSET(fd, &raw const set) })
+    };
+    // SAFETY: it takes a number.
+    let epoll = unsafe { OwnedFd::from_raw_fd(libc::epoll_create1(libc::EPOLL_CLOEXEC)) };
+    let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: 9 };
+    // SAFETY: both are open, and the event is copied.
+    unsafe { libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &raw mut event) };
+    let epoll_wait = |limit: c_int| {
+        let mut events = [libc::epoll_event { events: 0, u64: 0 }; 2];
+        // SAFETY: two entries.
+        (unsafe { libc::epoll_wait(epoll.as_raw_fd(), events.as_mut_ptr(), 2, limit) }, { events[0].u64 })
+    };
+    // The end of time, and nobody is held up.
+    let begin = Instant::now();
+    assert_eq!(others_run(|| poll(10)), (0, 0));
+    assert_eq!(others_run(|| select(10_000)), (0, false));
+    assert_eq!(others_run(|| epoll_wait(10)), (0, 0));
+    assert!(begin.elapsed() >= Duration::from_millis(30));
+    // Readiness, for all three at once: each of them reports it and takes nothing.
+    let writer = later(move || (&far).write_all(b"x").unwrap());
+    let results = greenling::thread::scope(|scope| {
+        let first = scope.spawn(|| poll(-1));
+        let second = scope.spawn(|| select(60_000_000));
+        let third = scope.spawn(|| epoll_wait(-1));
+        (first.join().unwrap(), second.join().unwrap(), third.join().unwrap())
+    });
+    assert_eq!(results, ((1, libc::POLLIN | libc::POLLHUP), (1, true), (1, 9)).with_hup(results.0.1));
+    writer.join().unwrap();
+    // A number that is not open is reported as the kernel does it.
+    let mut closed = libc::pollfd { fd: 99_999, events: libc::POLLIN, revents: 0 };
+    // SAFETY: one entry.
+    assert_eq!(unsafe { libc::poll(&raw mut closed, 1, -1) }, 1);
+    assert_eq!(closed.revents, libc::POLLNVAL);
+}
+
+/// The peer may be gone already when poll looks.
+trait WithHup {
+    fn with_hup(self, revents: i16) -> Self;
+}
+
+impl<A, B> WithHup for ((c_int, i16), A, B) {
+    fn with_hup(self, revents: i16) -> Self {
+        assert!(revents & libc::POLLIN != 0);
+        ((self.0.0, revents), self.1, self.2)
+    }
+}
+
+#[test]
+fn names_are_looked_up_elsewhere() {
+    let _guard = patched();
+    yield_now();
+    let thread = spawn(|| ("localhost", 80).to_socket_addrs().unwrap().count());
+    assert!(thread.join().unwrap() > 0);
+    let none = spawn(|| ("a name with blanks", 80).to_socket_addrs().is_err());
+    assert!(none.join().unwrap());
+}
+
+#[test]
+fn the_end_of_a_child_is_waited_for_in_the_hub() {
+    let _guard = patched();
+    let child = Command::new("sleep").arg("0.05").spawn();
+    let status = others_run(|| child.unwrap().wait().unwrap());
+    assert!(status.success());
+    let output = others_run(|| Command::new("sh").args(["-c", "sleep 0.02; echo out; exit 3"]).output().unwrap());
+    assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(3), &b"out\n"[..]));
+    let id = Command::new("sh").args(["-c", "sleep 0.02; exit 4"]).spawn().unwrap().id();
+    let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
+    // SAFETY: the struct lives until the call returns.
+    let result = others_run(|| unsafe { libc::waitid(libc::P_PID, id, info.as_mut_ptr(), libc::WEXITED) });
+    assert_eq!(result, 0);
+    // SAFETY: filled by the call.
+    let info = unsafe { info.assume_init() };
+    // SAFETY: a child's end has a status.
+    assert_eq!(unsafe { info.si_status() }, 4);
+}
+
+#[test]
+fn a_kill_ends_the_call_with_an_error_and_stays_due() {
+    let _guard = patched();
+    let (near, _far) = UnixStream::pair().unwrap();
+    let seen = Rc::new(RefCell::new(Vec::new()));
+    let victim = {
+        let seen = Rc::clone(&seen);
+        spawn(move || {
+            for _ in 0..3 {
+                seen.borrow_mut().push((&near).read(&mut [0]).unwrap_err().raw_os_error().unwrap());
+            }
+            std::thread::sleep(Duration::from_secs(60));
+            greenling::sleep(Duration::from_secs(60));
+            unreachable!("a native call unwinds");
+        })
+    };
+    yield_now();
+    victim.kill();
+    assert!(victim.join().unwrap_err().is_killed());
+    assert_eq!(*seen.borrow(), [libc::ECANCELED; 3]);
+}
+
+#[test]
+fn a_time_limit_ends_the_call_with_an_error() {
+    let _guard = patched();
+    let (near, mut far) = UnixStream::pair().unwrap();
+    let read = timeout(Duration::from_millis(5), || (&near).read(&mut [0]));
+    assert_eq!(read.unwrap().unwrap_err().kind(), ErrorKind::TimedOut);
+    far.write_all(b"x").unwrap();
+    assert_eq!((&near).read(&mut [0]).unwrap(), 1, "it was only that scope's");
+    assert_eq!(timeout(Duration::from_millis(5), || std::thread::sleep(Duration::from_secs(60))), Ok(()));
+}
+
+#[test]
+fn nobody_runs_inside_no_switch() {
+    let _guard = patched();
+    nobody_runs(|| no_switch(|| std::thread::sleep(Duration::from_millis(3))));
+    let (near, far) = UnixStream::pair().unwrap();
+    let other = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(5));
+        (&far).write_all(b"x").unwrap();
+    });
+    nobody_runs(|| no_switch(|| assert_eq!((&near).read(&mut [0]).unwrap(), 1)));
+    other.join().unwrap();
+}
+
+#[test]
+fn an_os_thread_without_a_hub_gets_none() {
+    let _guard = patched();
+    let out = common::child("an_os_thread_without_a_hub_gets_none", || {
+        // SAFETY: as in `patched`.
+        unsafe { monkey::patch_all() }.unwrap();
+        let (near, far) = UnixStream::pair().unwrap();
+        let other = std::thread::spawn(move || (&far).write_all(b"x").unwrap());
+        std::thread::sleep(Duration::from_millis(1));
+        assert_eq!((&near).read(&mut [0]).unwrap(), 1);
+        other.join().unwrap();
+        let fds = std::fs::read_dir("/proc/self/fd").unwrap();
+        let targets = fds.filter_map(|fd| std::fs::read_link(fd.unwrap().path()).ok());
+        assert_eq!(targets.filter(|target| target.to_string_lossy().contains("eventpoll")).count(), 0);
+    });
+    assert!(out.status.success(), "{out:?}");
+}
+
+#[test]
+fn whoever_unwinds_gets_an_error_and_does_not_wait() {
+    let _guard = patched();
+    struct Reads(UnixStream, Rc<Cell<i32>>);
+    impl Drop for Reads {
+        fn drop(&mut self) {
+            assert_eq!((&self.0).read(&mut [0]).unwrap(), 1, "what need not wait works");
+            let error = (&self.0).read(&mut [0]).unwrap_err();
+            self.1.set(error.raw_os_error().unwrap());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    let (near, mut far) = UnixStream::pair().unwrap();
+    far.write_all(b"x").unwrap();
+    let error = Rc::new(Cell::new(0));
+    let reads = Reads(near, Rc::clone(&error));
+    let thread = spawn(move || {
+        let _reads = reads;
+        std::panic::resume_unwind(Box::new("unwinds"));
+    });
+    assert!(thread.join().is_err());
+    assert_eq!(error.get(), libc::ECANCELED);
+}
+
+static HANDLED: AtomicU32 = AtomicU32::new(0);
+static HANDLER_FD: AtomicU32 = AtomicU32::new(0);
+
+extern "C" fn handler(_: c_int) {
+    let span = libc::timespec { tv_sec: 0, tv_nsec: 3_000_000 };
+    // SAFETY: nanosleep is async-signal-safe.
+    unsafe { libc::nanosleep(&raw const span, null_mut()) };
+    // SAFETY: write is async-signal-safe; one byte.
+    let n = unsafe { libc::write(HANDLER_FD.load(Ordering::Relaxed) as c_int, c"x".as_ptr().cast(), 1) };
+    HANDLED.store(n as u32, Ordering::Relaxed);
+}
+
+#[test]
+fn nobody_runs_inside_a_signal_handler() {
+    let _guard = patched();
+    let (mut reader, writer) = io::pipe().unwrap();
+    HANDLER_FD.store(writer.as_raw_fd() as u32, Ordering::Relaxed);
+    // SAFETY: the handler is async-signal-safe.
+    unsafe { libc::signal(libc::SIGUSR1, handler as extern "C" fn(c_int) as usize) };
+    nobody_runs(|| {
+        // SAFETY: a signal to this OS thread, for which there is a handler.
+        unsafe { libc::raise(libc::SIGUSR1) };
+    });
+    assert_eq!(HANDLED.load(Ordering::Relaxed), 1);
+    assert_eq!(reader.read(&mut [0; 2]).unwrap(), 1);
+}
+
+#[test]
+fn a_number_that_is_closed_wakes_those_who_wait_for_it() {
+    let _guard = patched();
+    let (near, _far) = UnixStream::pair().unwrap();
+    let fd = near.into_raw_fd();
+    let waiters: Vec<_> = (0..3)
+        .map(|_| {
+            spawn(move || {
+                // SAFETY: one byte; the number is closed meanwhile, which is what this is about.
+                let n = unsafe { libc::read(fd, [0_u8; 1].as_mut_ptr().cast(), 1) };
+                (n, errno())
+            })
+        })
+        .collect();
+    yield_now();
+    // SAFETY: the descriptor is this test's own.
+    assert_eq!(unsafe { libc::close(fd) }, 0);
+    for waiter in waiters {
+        assert_eq!(waiter.join().unwrap(), (-1, libc::EBADF));
+    }
+}
+
+#[test]
+fn a_number_that_was_closed_behind_our_back_is_found_out() {
+    let _guard = patched();
+    for _ in 0..20 {
+        let (near, far) = UnixStream::pair().unwrap();
+        let (fd, writer) = (near.into_raw_fd(), later(move || (&far).write_all(b"x").unwrap()));
+        // SAFETY: one byte.
+        assert_eq!(unsafe { libc::read(fd, [0_u8; 1].as_mut_ptr().cast(), 1) }, 1);
+        writer.join().unwrap();
+        // SAFETY: closes the test's own descriptor, past whoever keeps books.
+        unsafe { libc::syscall(libc::SYS_close, fd) };
+        let (mut reader, writer) = io::pipe().unwrap();
+        let reused = reader.as_raw_fd() == fd || writer.as_raw_fd() == fd;
+        let thread = later(move || (&writer).write_all(b"yz").unwrap());
+        let mut text = Vec::new();
+        reader.read_to_end(&mut text).unwrap();
+        assert_eq!(text, b"yz", "reused: {reused}");
+        thread.join().unwrap();
+    }
+}
+
+#[test]
+fn native_and_patched_waits_for_one_descriptor_do_not_disturb_each_other() {
+    let _guard = patched();
+    let listener = greenling::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut client = greenling::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (stream, _) = listener.accept().unwrap();
+    let stream = Rc::new(stream);
+    let fd = stream.as_raw_fd();
+    let poll = move || {
+        let mut entry = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+        // SAFETY: one entry.
+        (unsafe { libc::poll(&raw mut entry, 1, -1) }, entry.revents)
+    };
+    let read = {
+        let stream = Rc::clone(&stream);
+        move || {
+            let mut all = Vec::new();
+            (&*stream).take(4).read_to_end(&mut all).unwrap();
+            all
+        }
+    };
+    // The patched wait comes first, then the native one takes the number over; and the other way round.
+    for patched_first in [true, false] {
+        let early = patched_first.then(|| spawn(poll));
+        yield_now();
+        let native = spawn(read.clone());
+        yield_now();
+        let late = spawn(poll);
+        yield_now();
+        client.write_all(b"four").unwrap();
+        assert_eq!(native.join().unwrap(), b"four");
+        for poller in early.into_iter().chain([late]) {
+            if !poller.is_finished() {
+                client.write_all(b"more").unwrap();
+                assert_eq!(poller.join().unwrap(), (1, libc::POLLIN));
+                (&*stream).read_exact(&mut [0; 4]).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn errno_is_kept_over_a_call_that_succeeds() {
+    let _guard = patched();
+    let (near, far) = UnixStream::pair().unwrap();
+    let writer = later(move || (&far).write_all(b"x").unwrap());
+    // SAFETY: the address is good as long as the OS thread runs.
+    unsafe { *libc::__errno_location() = 77 };
+    // SAFETY: one byte.
+    let n = unsafe { libc::read(near.as_raw_fd(), [0_u8; 1].as_mut_ptr().cast(), 1) };
+    assert_eq!((n, errno()), (1, 77));
+    writer.join().unwrap();
+}
+
+#[test]
+fn connections_are_refused_and_time_out_as_ever() {
+    let _guard = patched();
+    yield_now();
+    let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let refused = spawn(move || TcpStream::connect(gone).unwrap_err().kind());
+    assert_eq!(refused.join().unwrap(), ErrorKind::ConnectionRefused);
+    let again = spawn(move || TcpStream::connect_timeout(&gone, Duration::from_secs(5)).unwrap_err().kind());
+    assert_eq!(again.join().unwrap(), ErrorKind::ConnectionRefused);
+}
+
+#[test]
+fn acceptors_of_one_listener_are_served_in_order() {
+    let _guard = patched();
+    let listener = Rc::new(TcpListener::bind("127.0.0.1:0").unwrap());
+    let order = Rc::new(RefCell::new(Vec::new()));
+    let acceptors: Vec<_> = (0..4)
+        .map(|number| {
+            let (listener, order) = (Rc::clone(&listener), Rc::clone(&order));
+            spawn(move || {
+                listener.accept().unwrap();
+                order.borrow_mut().push(number);
+            })
+        })
+        .collect();
+    yield_now();
+    let addr = listener.local_addr().unwrap();
+    for acceptor in acceptors {
+        let _client = TcpStream::connect(addr).unwrap();
+        acceptor.join().unwrap();
+    }
+    assert_eq!(*order.borrow(), [0, 1, 2, 3]);
+}
+
+#[test]
+fn descriptors_work_in_other_os_threads_and_children_meanwhile() {
+    let _guard = patched();
+    let (near, far) = UnixStream::pair().unwrap();
+    let copy = near.try_clone().unwrap();
+    let done = std::sync::Arc::new(AtomicBool::new(false));
+    let other = {
+        let done = std::sync::Arc::clone(&done);
+        std::thread::spawn(move || {
+            // Blocks in the kernel, on the same open file that a green thread waits for.
+            let n = (&copy).read(&mut [0]).unwrap();
+            done.store(true, Ordering::SeqCst);
+            n
+        })
+    };
+    let green = spawn(move || (&near).read(&mut [0]).unwrap());
+    greenling::sleep(Duration::from_millis(10));
+    assert!(!done.load(Ordering::SeqCst), "it blocks");
+    (&far).write_all(b"x").unwrap();
+    greenling::sleep(Duration::from_millis(5));
+    (&far).write_all(b"y").unwrap();
+    drop(far);
+    assert_eq!(green.join().unwrap() + other.join().unwrap(), 2);
+}
+
+#[test]
+fn a_thread_that_never_waits_gives_way_sometimes() {
+    let _guard = patched();
+    let (near, far) = UnixStream::pair().unwrap();
+    let chatty = spawn(move || {
+        for _ in 0..1000 {
+            (&near).write_all(b"x").unwrap();
+            (&far).read_exact(&mut [0]).unwrap();
+        }
+    });
+    let other = spawn(yield_now);
+    other.join().unwrap();
+    assert!(!chatty.is_finished());
+    chatty.join().unwrap();
+}
+
+// ---- the same calls with and without ---------------------------------------------------------------------------------
+
+/// Makes random calls and writes down what each returned, its errno, and what it read.
+struct Differ {
+    random: u64,
+    fds: Vec<OwnedFd>,
+    lines: Vec<String>,
+}
+
+impl Differ {
+    fn below(&mut self, n: u64) -> u64 {
+        // splitmix64
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.random;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % n
+    }
+
+    fn add(&mut self, fd: impl Into<OwnedFd>) {
+        self.fds.push(fd.into());
+    }
+
+    /// A few of each kind. Sockets have time limits, so that no call waits for ever.
+    fn open(&mut self) {
+        let limit = libc::timeval { tv_sec: 0, tv_usec: 2000 };
+        let limited = |fd: &OwnedFd| {
+            for name in [libc::SO_RCVTIMEO, libc::SO_SNDTIMEO] {
+                let len = size_of::<libc::timeval>() as u32;
+                let at = (&raw const limit).cast();
+                // SAFETY: the fd is open, and the kernel reads one timeval.
+                unsafe { libc::setsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, name, at, len) };
+            }
+        };
+        let mut sockets: Vec<OwnedFd> = Vec::new();
+        for kind in [libc::SOCK_STREAM, libc::SOCK_DGRAM, libc::SOCK_SEQPACKET] {
+            let mut pair = [0; 2];
+            // SAFETY: two numbers are filled in.
+            unsafe { libc::socketpair(libc::AF_UNIX, kind, 0, pair.as_mut_ptr()) };
+            // SAFETY: the kernel has just made them.
+            sockets.extend(pair.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
+        }
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        sockets.push(TcpStream::connect(listener.local_addr().unwrap()).unwrap().into());
+        sockets.push(listener.accept().unwrap().0.into());
+        sockets.push(listener.into());
+        sockets.push(UdpSocket::bind("127.0.0.1:0").unwrap().into());
+        sockets.iter().for_each(limited);
+        sockets.into_iter().for_each(|fd| self.add(fd));
+        let (reader, writer) = io::pipe().unwrap();
+        // Only sockets have time limits: the others must not block.
+        for fd in [reader.as_raw_fd(), writer.as_raw_fd()] {
+            // SAFETY: it takes a number.
+            unsafe { libc::fcntl(fd, libc::F_SETFL, libc::O_NONBLOCK) };
+        }
+        self.add(reader);
+        self.add(writer);
+        self.add(std::fs::File::open("/proc/self/exe").unwrap());
+        self.add(std::fs::File::open("/dev/zero").unwrap());
+        self.add(std::fs::File::open("/").unwrap());
+        // SAFETY: it takes numbers, and makes a descriptor.
+        self.add(unsafe { OwnedFd::from_raw_fd(libc::eventfd(3, libc::EFD_NONBLOCK)) });
+    }
+
+    fn step(&mut self) {
+        let at = self.below(self.fds.len() as u64) as usize;
+        let fd = if self.below(40) == 0 { 99_999 } else { self.fds[at].as_raw_fd() };
+        let len = [0, 1, 7, 8, 100, 5000][self.below(6) as usize];
+        let flags =
+            [0, 0, 0, libc::MSG_DONTWAIT, libc::MSG_PEEK, libc::MSG_TRUNC, libc::MSG_OOB][self.below(7) as usize];
+        let mut buf = vec![at as u8; len];
+        let mut bytes: *mut c_void = buf.as_mut_ptr().cast();
+        if self.below(50) == 0 && len > 0 {
+            bytes = null_mut();
+        }
+        let mut iov = [libc::iovec { iov_base: bytes, iov_len: len / 2 }; 2];
+        // SAFETY: all zeros is a valid header.
+        let mut message: libc::msghdr = unsafe { zeroed() };
+        message.msg_iov = iov.as_mut_ptr();
+        message.msg_iovlen = 2;
+        let mut entry = libc::pollfd { fd, events: libc::POLLIN | libc::POLLOUT, revents: 0 };
+        let which = self.below(16);
+        let count = self.below(4) as c_int - 1;
+        // SAFETY: none of them is followed by a use of the value.
+        unsafe { *libc::__errno_location() = 0 };
+        // SAFETY: in all of them: pointers to what is above, as long as it says, or null, which the kernel refuses.
+        let result = match which {
+            // SAFETY: as said.
+            0 => unsafe { libc::read(fd, bytes, len) },
+            // SAFETY: as said.
+            1 => unsafe { libc::write(fd, bytes, len) },
+            // SAFETY: as said.
+            2 => unsafe { libc::recv(fd, bytes, len, flags) },
+            // SAFETY: as said.
+            3 => unsafe { libc::send(fd, bytes, len, (flags & libc::MSG_DONTWAIT) | libc::MSG_NOSIGNAL) },
+            // SAFETY: as said.
+            4 => unsafe { libc::readv(fd, iov.as_ptr(), count) },
+            // SAFETY: as said.
+            5 => unsafe { libc::writev(fd, iov.as_ptr(), count) },
+            // SAFETY: as said.
+            6 => unsafe { libc::recvmsg(fd, &raw mut message, flags) },
+            // SAFETY: as said.
+            7 => unsafe { libc::sendmsg(fd, &raw const message, libc::MSG_NOSIGNAL) },
+            // SAFETY: as said.
+            8 => unsafe { libc::poll(&raw mut entry, 1, 2) as isize },
+            // SAFETY: no address is asked for.
+            9 => unsafe { libc::accept(fd, null_mut(), null_mut()) as isize },
+            // SAFETY: it takes numbers.
+            10 => unsafe { libc::shutdown(fd, self.below(3) as c_int) as isize },
+            // SAFETY: it takes numbers.
+            11 => unsafe { libc::fcntl(fd, libc::F_GETFL) as isize },
+            // SAFETY: no status is asked for, and there are no children.
+            12 => unsafe { libc::waitpid(-1, null_mut(), 0) as isize },
+            // SAFETY: a null address, which the kernel refuses.
+            13 => unsafe { libc::connect(fd, std::ptr::null(), 0) as isize },
+            // SAFETY: as said.
+            14 => unsafe { libc::recvfrom(fd, bytes, len, flags | libc::MSG_WAITALL, null_mut(), null_mut()) },
+            // SAFETY: it takes numbers; what it makes is closed below.
+            _ => unsafe { libc::dup2(fd, fd) as isize },
+        };
+        let error = if result < 0 { errno() } else { 0 };
+        let result = match which {
+            9 | 15 if result > 0 => 1, // a number, which differs from process to process
+            _ => result,
+        };
+        let sum = buf.iter().fold(0_u32, |sum, byte| sum.rotate_left(5) ^ u32::from(*byte));
+        self.lines.push(format!("{at} {which} {len} {flags:x} -> {result} {error} {sum:x} {:x}", entry.revents));
+    }
+}
+
+/// The lines of one sequence.
+fn sequence(seed: u64) -> Vec<String> {
+    let mut differ = Differ { random: seed, fds: Vec::new(), lines: Vec::new() };
+    differ.open();
+    for _ in 0..250 {
+        differ.step();
+    }
+    differ.lines
+}
+
+const SEQUENCES: u64 = 6;
+
+#[test]
+fn random_calls_return_what_they_return_unpatched() {
+    let seed = 20_261_120;
+    let out = common::child("random_calls_return_what_they_return_unpatched", || {
+        // SAFETY: the program ignores it in either case.
+        unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+        for run in 0..SEQUENCES {
+            sequence(seed + run).iter().for_each(|line| println!("= {line}"));
+        }
+    });
+    assert!(out.status.success(), "{out:?}");
+    let text = String::from_utf8(out.stdout).unwrap();
+    let unpatched: Vec<&str> = text.lines().filter_map(|line| line.split_once("= ").map(|(_, line)| line)).collect();
+    let _guard = patched();
+    let ours: Vec<String> =
+        (0..SEQUENCES).flat_map(|run| spawn(move || sequence(seed + run)).join().unwrap()).collect();
+    assert_eq!(unpatched.len(), ours.len());
+    for (number, (theirs, ours)) in unpatched.iter().zip(&ours).enumerate() {
+        assert_eq!(theirs, ours, "call {number}");
+    }
+}
