@@ -30,6 +30,7 @@ use super::gate::{Green, blocking, entry, finish, green, part, pass};
 use crate::runtime::park::NEVER;
 use crate::runtime::source::after;
 use crate::switch::fiber::Reason;
+use crate::sys::clock::monotonic_ns;
 use crate::sys::epoll::Interest;
 use crate::sys::raw::{
     self, Answer, EAGAIN, EINPROGRESS, EINVAL, ENOSYS, ENOTSOCK, EOPNOTSUPP, EPERM, Kind, MSG_DONTWAIT, MSG_ERRQUEUE,
@@ -86,10 +87,17 @@ impl Way {
     }
 }
 
-/// Runs `attempt`, which does not wait, until it does not say EAGAIN.
+/// What is left of the time until `deadline` after a try that was in vain: an error if nothing is. Whoever is woken at each
+/// turn never meets the timer.
+fn check(deadline: u64) -> Result<(), i32> {
+    if deadline != NEVER && deadline <= monotonic_ns() { Err(EAGAIN) } else { Ok(()) }
+}
+
+/// Runs `attempt` until it does not say EAGAIN. It is told what to add to its flags: MSG_DONTWAIT, or nothing if the call is
+/// known not to wait.
 #[inline]
-fn until_ready(green: Green, fd: c_int, way: Way, mut attempt: impl FnMut() -> Answer) -> Answer {
-    match attempt() {
+fn until_ready(green: Green, fd: c_int, way: Way, mut attempt: impl FnMut(c_int) -> Answer) -> Answer {
+    match attempt(MSG_DONTWAIT) {
         Err(EAGAIN) => {}
         Ok(done) => {
             green.pay();
@@ -104,10 +112,15 @@ fn until_ready(green: Green, fd: c_int, way: Way, mut attempt: impl FnMut() -> A
     blocking(|| {
         loop {
             green.wait(fd, way.interest(), way.reason(fd), deadline)?;
-            match attempt() {
+            match attempt(MSG_DONTWAIT) {
                 Err(EAGAIN) => {}
                 result => return result,
             }
+            if way == Way::In && raw::is_hung_up(fd) {
+                // A datagram socket that was shut down says EAGAIN to a call that must not wait, and 0 to one that may.
+                return attempt(0);
+            }
+            check(deadline)?;
         }
     })?
 }
@@ -131,16 +144,19 @@ fn until_done(green: Green, fd: c_int, way: Way, total: usize, mut attempt: impl
     let deadline = way.deadline(fd);
     let done = Cell::new(first);
     let ended = blocking(|| {
-        while done.get() < total {
+        loop {
             green.wait(fd, way.interest(), way.reason(fd), deadline)?;
             match attempt(done.get()) {
-                Err(EAGAIN) => {}
-                Ok(0) => break,
-                Ok(moved) => done.set(done.get() + moved),
+                Err(EAGAIN) => check(deadline)?,
+                Ok(moved) => {
+                    done.set(done.get() + moved);
+                    if moved == 0 || done.get() >= total {
+                        return Ok(());
+                    }
+                }
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
     });
     match ended {
         Ok(Ok(())) => Ok(done.get()),
@@ -224,7 +240,7 @@ unsafe fn read_other(green: Green, fd: c_int, iov: *const iovec, count: c_int) -
         Kind::Device => polled(green, fd, Way::In, plain),
         Kind::Pipe => {
             // SAFETY: M1.
-            let answer = until_ready(green, fd, Way::In, || unsafe { raw::readv_now(fd, iov, count) });
+            let answer = until_ready(green, fd, Way::In, |_| unsafe { raw::readv_now(fd, iov, count) });
             if has_no_nowait(&answer) { polled(green, fd, Way::In, plain) } else { answer }
         }
     }
@@ -277,7 +293,7 @@ pub(super) unsafe extern "C" fn read(fd: c_int, buf: *mut c_void, len: usize) ->
     };
     let before = entry();
     // SAFETY: M1.
-    let attempt = || unsafe { raw::recvfrom(fd, buf, len, MSG_DONTWAIT, null_mut(), null_mut()) };
+    let attempt = |now| unsafe { raw::recvfrom(fd, buf, len, now, null_mut(), null_mut()) };
     let mut answer = until_ready(green, fd, Way::In, attempt);
     if answer == Err(ENOTSOCK) {
         let buffer = iovec { iov_base: buf, iov_len: len };
@@ -320,7 +336,7 @@ pub(super) unsafe extern "C" fn readv(fd: c_int, iov: *const iovec, count: c_int
     }
     let mut message = header(&mut list);
     // SAFETY: the buffers are the caller's (M1), the header and the list are ours.
-    let mut answer = until_ready(green, fd, Way::In, || unsafe { raw::recvmsg(fd, &raw mut message, MSG_DONTWAIT) });
+    let mut answer = until_ready(green, fd, Way::In, |now| unsafe { raw::recvmsg(fd, &raw mut message, now) });
     if answer == Err(ENOTSOCK) {
         // SAFETY: M1.
         answer = unsafe { read_other(green, fd, iov, count) };
@@ -438,7 +454,8 @@ pub(super) unsafe extern "C" fn recvfrom(
     addr: *mut sockaddr,
     room: *mut socklen_t,
 ) -> isize {
-    let whole = flags & (MSG_WAITALL | MSG_PEEK) == MSG_WAITALL && addr.is_null() && is_plain(flags & !MSG_WAITALL);
+    let whole =
+        flags & (MSG_WAITALL | MSG_PEEK) == MSG_WAITALL && len > 0 && addr.is_null() && is_plain(flags & !MSG_WAITALL);
     let Some(green) = green(part::NET).filter(|_| flags & MSG_DONTWAIT == 0 && (whole || is_plain(flags))) else {
         // SAFETY: M1.
         return pass(unsafe { raw::recvfrom(fd, buf, len, flags, addr, room) });
@@ -452,7 +469,7 @@ pub(super) unsafe extern "C" fn recvfrom(
         })
     } else {
         // SAFETY: M1; nothing is written when the answer is EAGAIN.
-        until_ready(green, fd, Way::In, || unsafe { raw::recvfrom(fd, buf, len, flags | MSG_DONTWAIT, addr, room) })
+        until_ready(green, fd, Way::In, |now| unsafe { raw::recvfrom(fd, buf, len, flags | now, addr, room) })
     };
     finish(before, answer)
 }
@@ -490,7 +507,7 @@ pub(super) unsafe extern "C" fn recvmsg(fd: c_int, message: *mut msghdr, flags: 
     };
     let before = entry();
     // SAFETY: M1; nothing is written when the answer is EAGAIN.
-    let attempt = || unsafe { raw::recvmsg(fd, message, flags | MSG_DONTWAIT) };
+    let attempt = |now| unsafe { raw::recvmsg(fd, message, flags | now) };
     finish(before, until_ready(green, fd, Way::In, attempt))
 }
 
@@ -533,7 +550,7 @@ pub(super) unsafe extern "C" fn sendto(
     let before = entry();
     // What has an address goes in one piece: it is a datagram.
     // SAFETY: M1.
-    let attempt = || unsafe { raw::sendto(fd, buf, len, flags | MSG_DONTWAIT, addr, addr_len) };
+    let attempt = |now| unsafe { raw::sendto(fd, buf, len, flags | now, addr, addr_len) };
     finish(before, until_ready(green, fd, Way::Out, attempt))
 }
 
@@ -549,7 +566,7 @@ pub(super) unsafe extern "C" fn sendmsg(fd: c_int, message: *const msghdr, flags
     };
     let before = entry();
     // SAFETY: M1.
-    let first = until_ready(green, fd, Way::Out, || unsafe { raw::sendmsg(fd, message, flags | MSG_DONTWAIT) });
+    let first = until_ready(green, fd, Way::Out, |now| unsafe { raw::sendmsg(fd, message, flags | now) });
     // SAFETY: M1; the kernel has read it, too.
     let (iov, count) = unsafe { ((*message).msg_iov, (*message).msg_iovlen as usize) };
     let answer = match first {
@@ -602,9 +619,11 @@ pub(super) unsafe extern "C" fn accept4(fd: c_int, addr: *mut sockaddr, room: *m
     let plain = || unsafe { raw::accept4(fd, addr, room, flags) };
     let Some(green) = green(part::NET) else { return pass(plain()) as c_int };
     let before = entry();
-    let answer = until_ready(green, fd, Way::In, || {
+    if !raw::is_listener(fd) {
+        return pass(plain()) as c_int;
+    }
+    let answer = until_ready(green, fd, Way::In, |_| {
         let _turn = ACCEPT.lock().unwrap_or_else(PoisonError::into_inner);
-        // What is no listener is ready or refused at once.
         if raw::ready_now(fd, POLLIN)? == 0 { Err(EAGAIN) } else { plain() }
     });
     finish(before, answer) as c_int

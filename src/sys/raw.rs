@@ -179,6 +179,16 @@ pub(crate) fn is_stream(fd: c_int) -> bool {
     option(fd, libc::SO_TYPE, 0) == Ok(SOCK_STREAM)
 }
 
+/// Whether it listens for connections.
+pub(crate) fn is_listener(fd: c_int) -> bool {
+    option(fd, libc::SO_ACCEPTCONN, 0) == Ok(1)
+}
+
+/// Whether nothing more can arrive.
+pub(crate) fn is_hung_up(fd: c_int) -> bool {
+    ready_now(fd, POLLIN | libc::POLLRDHUP).is_ok_and(|ready| ready & (libc::POLLRDHUP | libc::POLLHUP) != 0)
+}
+
 /// SO_RCVTIMEO or SO_SNDTIMEO in nanoseconds; none if it is not set, or this is no socket.
 pub(crate) fn time_limit(fd: c_int, name: c_int) -> Option<u64> {
     let limit = option(fd, name, timeval { tv_sec: 0, tv_usec: 0 }).ok()?;
