@@ -71,8 +71,8 @@
 //! | 11 | `interrupt.rs`, `thread/`, `offload/` | what programs call | |
 //! | 12 | `net/`, `os/`, `fs/`, `sync/`, `channel/`, `time.rs`, `signal.rs`, `bridge.rs`, `hub.rs`, `hub/` | sockets, files and locks with std's methods; channels; intervals; signals; futures; the hub, this one and others | |
 //! | 13 | `io/`, `hubs.rs`, `select.rs`, `group/` | standard streams, pipes, copies, any descriptor; many hubs, many things, many threads at once | |
-//! | 14 | `monkey/` | C's blocking functions, in front of libc's | |
 //! | 14 | `process/` | children | |
+//! | 15 | `monkey/` | C's blocking functions, in front of the C library's (feature `monkey`) | |
 //!
 //! `tests/tidy.rs` has the rank of each file, and checks the imports.
 //!

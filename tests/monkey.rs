@@ -698,8 +698,11 @@ impl Differ {
             sockets.extend(pair.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
         }
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        sockets.push(TcpStream::connect(listener.local_addr().unwrap()).unwrap().into());
-        sockets.push(listener.accept().unwrap().0.into());
+        for stream in [TcpStream::connect(listener.local_addr().unwrap()).unwrap(), listener.accept().unwrap().0] {
+            // What was sent is there at once, whatever was sent before.
+            stream.set_nodelay(true).unwrap();
+            sockets.push(stream.into());
+        }
         sockets.push(listener.into());
         sockets.push(UdpSocket::bind("127.0.0.1:0").unwrap().into());
         sockets.iter().for_each(limited);
@@ -797,7 +800,7 @@ fn sequence(seed: u64) -> Vec<String> {
     differ.lines
 }
 
-const SEQUENCES: u64 = 6;
+const SEQUENCES: u64 = 12;
 
 #[test]
 fn random_calls_return_what_they_return_unpatched() {

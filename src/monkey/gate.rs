@@ -64,7 +64,8 @@ pub(super) fn patched() -> u32 {
     PATCHED.load(Ordering::Relaxed)
 }
 
-/// Whether a call that `probe` makes arrives here. Calls of other OS threads meanwhile can only make it true.
+/// Whether a call that `probe` makes arrives here. Calls of other OS threads meanwhile can only make it true. One caller at
+/// a time.
 pub(super) fn arrives(probe: impl FnOnce()) -> bool {
     ARRIVED.store(false, Ordering::Relaxed);
     PATCHED.fetch_or(part::PROBE, Ordering::Relaxed);

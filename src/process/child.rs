@@ -25,6 +25,7 @@ use std::time::Duration;
 use super::stdio::{ChildStderr, ChildStdin, ChildStdout};
 use crate::runtime::reactor::Direction;
 use crate::runtime::source::Source;
+use crate::sys::own::own;
 use crate::sys::process::{pidfd_open, send_signal};
 use crate::thread::{Builder, scope};
 
@@ -90,6 +91,7 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         if self.doomed.get() {
+            let _own = own();
             // The OS thread waits, but a process that was sent SIGKILL runs no more code of its own.
             let _ = self.std.get_mut().wait();
         }

@@ -9,6 +9,7 @@ use std::process::{self, CommandArgs, CommandEnvs, ExitStatus, Output, Stdio};
 
 use super::child::Child;
 use crate::signal::ever_blocked;
+use crate::sys::own::own;
 use crate::sys::process::unblock_before_exec;
 
 /// A program to start, as [`std::process::Command`].
@@ -214,6 +215,8 @@ impl Command {
             unblock_before_exec(&mut self.std, bits);
             self.unblocks = true;
         }
+        // std reads from a pipe of its own what became of exec.
+        let _own = own();
         self.std.spawn()
     }
 

@@ -217,7 +217,10 @@ impl<F: AsFd> Source<F> {
             if self.registration.is_closed() {
                 return Err(closed());
             }
-            match op(self.get()) {
+            let own = own();
+            let result = op(self.get());
+            drop(own);
+            match result {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 done => return done,
