@@ -75,6 +75,13 @@ fn errno() -> i32 {
     io::Error::last_os_error().raw_os_error().unwrap()
 }
 
+fn set_errno(errno: i32) {
+    // SAFETY: it needs nothing.
+    let at = unsafe { libc::__errno_location() };
+    // SAFETY: the address is good as long as the OS thread runs.
+    unsafe { *at = errno };
+}
+
 #[test]
 fn patching_is_reported_and_happens_once() {
     let _guard = patched();
@@ -215,7 +222,7 @@ fn a_blocking_write_writes_everything() {
     let iov = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: LEN / 2 };
     let iov = [iov, iov];
     type Call<'a> = &'a dyn Fn(c_int) -> isize;
-    // SAFETY: in all four: the buffers live until the call returns, and the fd is open.
+    // SAFETY: the buffers live until the call returns, and the fd is open.
     let write: Call<'_> = &|fd| unsafe { libc::write(fd, bytes.as_ptr().cast(), LEN) };
     // SAFETY: as above.
     let writev: Call<'_> = &|fd| unsafe { libc::writev(fd, iov.as_ptr(), 2) };
@@ -295,7 +302,9 @@ fn poll_select_and_epoll_wait_in_the_hub() {
         (n, unsafe { libc::FD_ISSET(fd, &raw const set) })
     };
     // SAFETY: it takes a number.
-    let epoll = unsafe { OwnedFd::from_raw_fd(libc::epoll_create1(libc::EPOLL_CLOEXEC)) };
+    let epoll = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
+    // SAFETY: the kernel has just made it.
+    let epoll = unsafe { OwnedFd::from_raw_fd(epoll) };
     let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: 9 };
     // SAFETY: both are open, and the event is copied.
     unsafe { libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &raw mut event) };
@@ -572,8 +581,7 @@ fn errno_is_kept_over_a_call_that_succeeds() {
     let _guard = patched();
     let (near, far) = UnixStream::pair().unwrap();
     let writer = later(move || (&far).write_all(b"x").unwrap());
-    // SAFETY: the address is good as long as the OS thread runs.
-    unsafe { *libc::__errno_location() = 77 };
+    set_errno(77);
     // SAFETY: one byte.
     let n = unsafe { libc::read(near.as_raw_fd(), [0_u8; 1].as_mut_ptr().cast(), 1) };
     assert_eq!((n, errno()), (1, 77));
@@ -718,8 +726,10 @@ impl Differ {
         self.add(std::fs::File::open("/proc/self/exe").unwrap());
         self.add(std::fs::File::open("/dev/zero").unwrap());
         self.add(std::fs::File::open("/").unwrap());
-        // SAFETY: it takes numbers, and makes a descriptor.
-        self.add(unsafe { OwnedFd::from_raw_fd(libc::eventfd(3, libc::EFD_NONBLOCK)) });
+        // SAFETY: it takes numbers.
+        let counter = unsafe { libc::eventfd(3, libc::EFD_NONBLOCK) };
+        // SAFETY: the kernel has just made it.
+        self.add(unsafe { OwnedFd::from_raw_fd(counter) });
     }
 
     fn step(&mut self) {
@@ -743,9 +753,8 @@ impl Differ {
         let mut entry = libc::pollfd { fd, events: libc::POLLIN | libc::POLLOUT, revents: 0 };
         let which = self.below(16);
         let count = self.below(4) as c_int - 1;
-        // SAFETY: none of them is followed by a use of the value.
-        unsafe { *libc::__errno_location() = 0 };
-        // SAFETY: in all of them: pointers to what is above, as long as it says, or null, which the kernel refuses.
+        set_errno(0);
+        // In all of them: pointers to what is above, as long as it says, or null, which the kernel refuses.
         let result = match which {
             // SAFETY: as said.
             0 => unsafe { libc::read(fd, bytes, len) },

@@ -76,7 +76,9 @@ pub(super) unsafe extern "C" fn getaddrinfo(
     };
     let before = entry();
     // SAFETY: M1.
-    let (node, service) = unsafe { (copied(node), copied(service)) };
+    let node = unsafe { copied(node) };
+    // SAFETY: M1.
+    let service = unsafe { copied(service) };
     // SAFETY: null, or the caller's hints.
     let hints =
         unsafe { hints.as_ref() }.map(|hints| [hints.ai_flags, hints.ai_family, hints.ai_socktype, hints.ai_protocol]);

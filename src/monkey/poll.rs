@@ -51,7 +51,7 @@ unsafe fn poll_for(green: Green, fds: *mut pollfd, count: nfds_t, limit: Option<
     }
     let until = deadline(limit);
     // SAFETY: M1; the kernel has read them, too.
-    let entry = |at: usize| unsafe { fds.add(at).read() };
+    let entry = |at: usize| unsafe { fds.wrapping_add(at).read() };
     blocking(|| {
         loop {
             let first = (0..count as usize).map(entry).find(|entry| entry.fd >= 0);

@@ -188,7 +188,7 @@ unsafe fn total(iov: *const iovec, count: usize) -> usize {
     let mut sum = 0_usize;
     for at in 0..count.min(MOST_BUFFERS) {
         // SAFETY: the caller's promise.
-        let buffer = unsafe { iov.add(at).read() };
+        let buffer = unsafe { iov.wrapping_add(at).read() };
         sum = sum.saturating_add(buffer.iov_len);
     }
     sum
@@ -202,7 +202,7 @@ unsafe fn rest(iov: *const iovec, count: usize, mut skip: usize) -> Vec<iovec> {
     let mut buffers = Vec::new();
     for at in 0..count.min(MOST_BUFFERS) {
         // SAFETY: the caller's promise.
-        let mut buffer = unsafe { iov.add(at).read() };
+        let mut buffer = unsafe { iov.wrapping_add(at).read() };
         let cut = skip.min(buffer.iov_len);
         skip -= cut;
         buffer.iov_base = buffer.iov_base.wrapping_byte_add(cut);
@@ -567,10 +567,11 @@ pub(super) unsafe extern "C" fn sendmsg(fd: c_int, message: *const msghdr, flags
     let before = entry();
     // SAFETY: M1.
     let first = until_ready(green, fd, Way::Out, |now| unsafe { raw::sendmsg(fd, message, flags | now) });
-    // SAFETY: M1; the kernel has read it, too.
-    let (iov, count) = unsafe { ((*message).msg_iov, (*message).msg_iovlen as usize) };
     let answer = match first {
         Ok(sent) => {
+            // SAFETY: M1; the kernel has read it, too.
+            let message = unsafe { &*message };
+            let (iov, count) = (message.msg_iov, message.msg_iovlen);
             // SAFETY: M1; the kernel has read the list, too.
             let most = unsafe { total(iov, count) };
             if sent == most || !raw::is_stream(fd) {
