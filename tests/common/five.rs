@@ -393,14 +393,14 @@ fn storm(primitive: &Primitive) {
                 (subject.wake)();
                 wakes += 1;
             }
-            0..=4 => drop(threads[random.below(CROWD) as usize].kill()),
+            0..=4 => _ = threads[random.below(CROWD) as usize].kill(),
             5 => sleep(Duration::from_micros(random.below(100))),
             6 => hog_until(Instant::now() + Duration::from_micros(random.below(50))),
             _ => yield_now(),
         }
     }
     if primitive.wakes == Wakes::Nobody {
-        threads.iter().for_each(|thread| drop(thread.kill()));
+        threads.iter().for_each(|thread| _ = thread.kill());
     }
     // One after the other, since a wake-up may be for one who waits now.
     let mut left = 3 * CROWD;
