@@ -7,7 +7,7 @@
 
 use std::ffi::c_int;
 
-use super::gate::{hub_here, pass, patched};
+use super::gate::{hub_here, pass, patched, refuse};
 use crate::sys::own::is_own;
 use crate::sys::raw::{self, EINVAL};
 
@@ -48,7 +48,7 @@ pub(super) extern "C" fn dup2(old: c_int, new: c_int) -> c_int {
         // The one thing that dup3 refuses: it only looks whether the number is open.
         return match raw::fcntl(old, raw::F_GETFD, 0) {
             Ok(_) => new,
-            Err(error) => pass(Err(error)) as c_int,
+            Err(error) => refuse(error),
         };
     }
     forget_patched(new);
@@ -62,7 +62,7 @@ pub(super) extern "C" fn dup2(old: c_int, new: c_int) -> c_int {
 #[unsafe(no_mangle)]
 pub(super) extern "C" fn dup3(old: c_int, new: c_int, flags: c_int) -> c_int {
     if old == new {
-        return pass(Err(EINVAL)) as c_int;
+        return refuse(EINVAL);
     }
     forget_patched(new);
     pass(raw::dup3(old, new, flags)) as c_int

@@ -18,6 +18,7 @@
 //!   calls unwind from it.
 #![forbid(unsafe_code)]
 
+use std::ffi::c_int;
 use std::os::fd::RawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -215,16 +216,17 @@ pub(super) fn finish(before: i32, answer: Answer) -> isize {
     }
 }
 
-/// [`finish`] for calls that went to the kernel as they came.
+/// [`finish`] for calls that went to the kernel as they came: errno says already why.
 #[inline]
 pub(super) fn pass(answer: Answer) -> isize {
-    match answer {
-        Ok(value) => value as isize,
-        Err(error) => {
-            set_errno(error);
-            -1
-        }
-    }
+    answer.map_or(-1, |value| value as isize)
+}
+
+/// What a function returns that fails with `error`.
+#[cold]
+pub(super) fn refuse(error: i32) -> c_int {
+    set_errno(error);
+    -1
 }
 
 /// The errno at the entry of a call.

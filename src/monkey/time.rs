@@ -10,7 +10,7 @@ use std::ffi::{c_int, c_uint};
 use std::ptr::null_mut;
 use std::time::Duration;
 
-use super::gate::{Green, entry, finish, green, part, pass};
+use super::gate::{Green, entry, finish, green, part, refuse};
 use crate::runtime::source::after;
 use crate::switch::cancel::obstacle;
 use crate::sys::raw::{self, CLOCK_MONOTONIC, CLOCK_REALTIME, TIMER_ABSTIME, timespec, useconds_t};
@@ -29,7 +29,7 @@ pub(super) unsafe extern "C" fn nanosleep(span: *const timespec, left: *mut time
     // SAFETY: M1. This is what nanosleep is on Linux, except that it returns its errno.
     match unsafe { clock_nanosleep(CLOCK_REALTIME, 0, span, left) } {
         0 => 0,
-        errno => pass(Err(errno)) as c_int,
+        errno => refuse(errno),
     }
 }
 
