@@ -66,7 +66,7 @@
 #![forbid(unsafe_code)]
 
 mod addr;
-mod options;
+pub(crate) mod options;
 mod resolve;
 mod tcp_listener;
 mod tcp_stream;
@@ -74,5 +74,6 @@ mod tcp_stream;
 pub use std::net::{AddrParseError, IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, SocketAddrV4, SocketAddrV6};
 
 pub use addr::ToSocketAddrs;
+pub(crate) use tcp_listener::BACKLOG;
 pub use tcp_listener::{Incoming, TcpListener};
 pub use tcp_stream::TcpStream;

@@ -10,6 +10,7 @@
 //! | `epoll` | a token goes in with an fd, the same comes out with its readiness; no wait ends early by rounding |
 //! | `eventfd` | a bell: a ring is never lost, rings before a drain melt into one |
 //! | `fork` | a number that differs on the two sides of a fork |
+//! | `inherit` | a descriptor of whoever started the process is owned once, or refused |
 //! | `mmap` | address space that costs memory only where it was touched; guards; what is resident |
 //! | `prefetch` | a hint to the cache, harmless on any address |
 //! | `process` | a descriptor that is readable once a child has ended |
@@ -33,6 +34,7 @@ pub(crate) mod clock;
 pub(crate) mod epoll;
 pub(crate) mod eventfd;
 pub(crate) mod fork;
+pub(crate) mod inherit;
 pub(crate) mod mmap;
 pub(crate) mod prefetch;
 pub(crate) mod process;

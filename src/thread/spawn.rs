@@ -11,6 +11,7 @@ use std::any::Any;
 use std::cell::OnceCell;
 use std::fmt;
 use std::io;
+use std::os::fd::RawFd;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::sync::Arc;
 
@@ -18,7 +19,7 @@ use super::handle::Thread;
 use crate::runtime::hub::{ending, hub_of};
 use crate::runtime::park::{NEVER, park};
 use crate::switch::cancel::{self, GreenletExit, Killed};
-use crate::switch::fiber::{Fiber, Reason, attention, drop_quietly};
+use crate::switch::fiber::{Fiber, Reason, State, attention, drop_quietly};
 use crate::switch::packet::{self, Packet};
 use crate::switch::root::{Root, root, try_root};
 use crate::switch::stack::Slot;
@@ -372,6 +373,12 @@ impl<T> JoinHandle<T> {
     /// May switch: no.
     pub fn is_finished(&self) -> bool {
         self.packet.fiber().is_none() || self.packet.is_finished()
+    }
+
+    /// Whether the thread waits until descriptor `fd` can be read, and nobody has woken it yet.
+    pub(crate) fn waits_to_read(&self, fd: RawFd) -> bool {
+        let waits = |fiber: Fiber| fiber.state.get() == State::Parked && fiber.reason.get() == Reason::Read(fd);
+        self.packet.fiber().is_some_and(waits)
     }
 
     /// Unwinds the thread, without a message, at the blocking call it is in or will make next; its destructors run on
