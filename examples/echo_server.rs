@@ -52,7 +52,7 @@ const HELP: &str = "\
 Sends back whatever its clients send.
 
 usage: echo_server [--addr HOST:PORT] [--quiet] [--max-connections N] [--idle-timeout TIME] [--grace TIME]
-                   [--hubs N]
+                   [--hubs N] [--reuse-port]
 
   --addr HOST:PORT     where to listen: 127.0.0.1:7007 by default; port 0 takes a free one
   --quiet              do not log who comes and goes
@@ -61,11 +61,12 @@ usage: echo_server [--addr HOST:PORT] [--quiet] [--max-connections N] [--idle-ti
   --grace TIME         how long clients may go on after `quit`: 5 seconds by default
   --hubs N             serve on N OS threads: 1 by default; 0 is one for each processor. The kernel decides which of
                        them gets a client
+  --reuse-port         share the address with other processes that do the same: the kernel spreads clients over them
 
 On a terminal, typing `quit` or Ctrl-D stops it: it accepts nobody any more, goes on serving those who are there until
 they leave or the grace is over, and ends. Ctrl-C ends it at once.
 
-For more than about 1000 clients, raise the limit on descriptors first: ulimit -n 20000
+A client takes a descriptor, and all that the hard limit allows are used: ulimit -H -n
 ";
 
 /// The command line; see `HELP`.
@@ -77,6 +78,7 @@ struct Options {
     idle_timeout: Option<Duration>,
     grace: Duration,
     hubs: usize,
+    reuse_port: bool,
 }
 
 /// What all hubs share.
@@ -138,6 +140,8 @@ enum Why {
 
 fn main() {
     let options = parse().unwrap_or_else(|what| cli::misused(NAME, what));
+    // Without it, some clients have to wait, which is said when it happens.
+    let _ = rlimit::increase_nofile_limit(u64::MAX);
     let hubs = match options.hubs {
         0 => std::thread::available_parallelism().map_or(1, NonZero::get),
         hubs => hubs,
@@ -179,9 +183,10 @@ fn serve_on_many(options: Options, listener: TcpListener, addr: SocketAddr, hubs
     serve(Server::new(options, listener, house, 0), greeting, Part::First { stop, others });
 }
 
-/// Listens, so that as many hubs can.
+/// Listens, so that as many hubs can, and other processes if they are to.
 fn listen(options: &Options, addr: impl ToSocketAddrs, hubs: usize) -> TcpListener {
-    let listener = if hubs == 1 { TcpListener::bind(addr) } else { TcpListener::bind_reuse_port(addr) };
+    let shared = hubs > 1 || options.reuse_port;
+    let listener = if shared { TcpListener::bind_reuse_port(addr) } else { TcpListener::bind(addr) };
     listener.unwrap_or_else(|error| cannot_listen(options, &error))
 }
 
@@ -537,6 +542,7 @@ fn parse() -> Result<Options, String> {
         idle_timeout: None,
         grace: Duration::from_secs(5),
         hubs: 1,
+        reuse_port: false,
     };
     let mut parser = lexopt::Parser::from_env();
     while let Some(arg) = parser.next().map_err(|error| error.to_string())? {
@@ -559,6 +565,7 @@ fn parse() -> Result<Options, String> {
                     _ => return Err(format!("--hubs {hubs}: not a whole number from 0 to {MOST_HUBS}")),
                 };
             }
+            Long("reuse-port") => options.reuse_port = true,
             Long("help") | Short('h') => cli::help(HELP),
             other => return Err(other.unexpected().to_string()),
         }

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use super::addr::{ToSocketAddrs, each_addr};
 use super::options::{Options, Watch, refuse_zero};
+use crate::runtime::choose::ReadyArm;
 use crate::runtime::hub::{Hub, hub};
 use crate::runtime::reactor::Direction;
 use crate::runtime::source::Source;
@@ -92,6 +93,18 @@ impl Drop for Lent {
 }
 
 impl TcpStream {
+    /// For `select!`.
+    #[doc(hidden)]
+    pub fn select_readable(&self) -> ReadyArm<'_> {
+        ReadyArm::new(&self.source, Direction::Read)
+    }
+
+    /// For `select!`.
+    #[doc(hidden)]
+    pub fn select_writable(&self) -> ReadyArm<'_> {
+        ReadyArm::new(&self.source, Direction::Write)
+    }
+
     /// A stream of a non-blocking socket that nobody else knows.
     #[inline]
     pub(super) fn of_new_socket(fd: OwnedFd) -> TcpStream {

@@ -69,6 +69,16 @@ impl<F: AsFd> Source<F> {
         if self.registration.is_closed() { Err(closed()) } else { Ok(self.get()) }
     }
 
+    /// Counts a call that will not go through `run`; now and then it lets others run first.
+    pub(crate) fn spend_credit(&self) {
+        spend_credit();
+    }
+
+    /// What the hub knows of the descriptor.
+    pub(super) fn registration(&self) -> &Rc<Registration> {
+        &self.registration
+    }
+
     /// A source of `fd`, a duplicate of this one's descriptor.
     pub(crate) fn sibling(&self, fd: F) -> Source<F> {
         Source::new(fd, self.stream, true)
@@ -294,7 +304,7 @@ fn must_not_wait() -> bool {
 
 /// The error of calls on a closed descriptor.
 #[cold]
-fn closed() -> io::Error {
+pub(super) fn closed() -> io::Error {
     io::Error::new(io::ErrorKind::NotConnected, "the socket was closed by another green thread")
 }
 

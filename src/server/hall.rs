@@ -13,7 +13,7 @@
 //! * No borrow of `guests` is held while a handler, or the drop of one, runs.
 #![forbid(unsafe_code)]
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
@@ -104,13 +104,13 @@ pub(super) struct Hall<H> {
 /// Somebody who is served.
 pub(super) struct Guest {
     /// The thread; none until it was spawned.
-    pub(super) thread: Option<JoinHandle<()>>,
+    thread: OnceCell<JoinHandle<()>>,
     /// Its descriptor, to be compared with what the thread waits for.
     fd: RawFd,
     /// The way to see where its conversation stands, if a drain wants to know.
     watch: Option<Watch>,
     /// What the server has decided.
-    fate: Fate,
+    fate: Cell<Fate>,
 }
 
 /// What the server has decided about a guest.
@@ -180,7 +180,7 @@ impl Guest {
     /// Whether it waits for a client that has not asked for anything: see `Stage`. With `fresh` those count that have
     /// never got a byte.
     fn is_idle(&self, fresh: bool) -> bool {
-        let waits = self.thread.as_ref().is_some_and(|thread| thread.waits_to_read(self.fd));
+        let waits = self.thread.get().is_some_and(|thread| thread.waits_to_read(self.fd));
         waits
             && self.watch.as_ref().is_some_and(|watch| match watch.stage() {
                 Stage::NextRequest => true,
@@ -266,19 +266,15 @@ impl Core {
         drop(arrived);
     }
 
-    /// Kills all guests that are idle, or everybody. Says how many it killed now.
-    pub(super) fn kill(&self, fate: Fate, chosen: impl Fn(&Guest) -> bool) -> usize {
-        let mut guests = self.guests.borrow_mut();
-        let mut keys: Vec<Key> = Vec::new();
-        keys.extend(guests.iter().filter(|(_, guest)| guest.fate == Fate::Free && chosen(guest)).map(|(key, _)| key));
-        for key in &keys {
-            if let Some(guest) = guests.get_mut(*key) {
-                guest.fate = fate;
+    /// Kills the guests that are chosen, unless they were killed before.
+    pub(super) fn kill(&self, fate: Fate, chosen: impl Fn(&Guest) -> bool) {
+        for (_, guest) in self.guests.borrow().iter() {
+            if guest.fate.get() == Fate::Free && chosen(guest) {
+                guest.fate.set(fate);
                 // It marks and wakes, and runs nobody.
-                guest.thread.as_ref().map(JoinHandle::kill);
+                guest.thread.get().map(JoinHandle::kill);
             }
         }
-        keys.len()
     }
 
     /// Kills the idle ones.
@@ -303,7 +299,8 @@ where
         }
         self.core.member.tally.accepted.add_one();
         let watch = self.core.settings.close_idle.then(|| stream.watch());
-        let guest = Guest { thread: None, fd: stream.as_raw_fd(), watch, fate: Fate::Free };
+        let (thread, fate) = (OnceCell::new(), Cell::new(Fate::Free));
+        let guest = Guest { thread, fd: stream.as_raw_fd(), watch, fate };
         let key = self.core.guests.borrow_mut().insert(guest);
         let seat = Seat { hall: Rc::clone(self), key, end: Cell::new(None) };
         let life = Life { stream, peer, seat };
@@ -313,9 +310,9 @@ where
         };
         // An error drops the closure, and the seat counts it.
         if let Ok(thread) = builder.spawn(move || life.live())
-            && let Some(guest) = self.core.guests.borrow_mut().get_mut(key)
+            && let Some(guest) = self.core.guests.borrow().get(key)
         {
-            guest.thread = Some(thread);
+            guest.thread.get_or_init(|| thread);
         }
         true
     }
@@ -462,8 +459,8 @@ impl<H> Drop for Seat<H> {
         let core = &self.hall.core;
         let guest = core.guests.borrow_mut().remove(self.key);
         let tally = &core.member.tally;
-        let spawned = guest.as_ref().is_some_and(|guest| guest.thread.is_some());
-        let fate = guest.as_ref().map_or(Fate::Killed, |guest| guest.fate);
+        let spawned = guest.as_ref().is_some_and(|guest| guest.thread.get().is_some());
+        let fate = guest.as_ref().map_or(Fate::Killed, |guest| guest.fate.get());
         let count = match self.end.get() {
             Some(End::Completed) => &tally.completed,
             Some(End::Failed) => &tally.failed,

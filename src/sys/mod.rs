@@ -17,6 +17,7 @@
 //! | `signal` | a fault that the caller knows is reported and aborts; any other goes where it went before |
 //! | `signalfd` | signals as something to read; one that came before the read is not lost |
 //! | `socket` | the socket calls that `std::net` cannot make, and plain calls on any fd |
+//! | `stack_pointer` | where the running stack ends |
 //!
 //! Two rules hold in every file:
 //!
@@ -42,6 +43,7 @@ pub(crate) mod signal;
 pub(crate) mod signalfd;
 mod sockaddr;
 pub(crate) mod socket;
+pub(crate) mod stack_pointer;
 #[cfg(test)]
 mod testing;
 

@@ -578,6 +578,23 @@ fn after_the_grace_several_hubs_close_who_is_left() {
     assert_eq!(closed, 20);
 }
 
+/// Two processes on one port, if both say so.
+#[test]
+fn servers_share_a_port_if_all_of_them_do() {
+    let one = Server::start(&["--reuse-port"]);
+    let addr = one.addr.to_string();
+    let two = Server::start(&["--reuse-port", "--addr", &addr]);
+    assert_eq!(one.addr, two.addr);
+    let refused = run("echo_server", &["--addr", &addr], b"");
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(refused.stderr.contains("is in use"), "{refused:?}");
+    // The kernel spreads them by the ports they come from.
+    let mut clients: Vec<TcpStream> = (0..64).map(|_| one.connect()).collect();
+    clients.iter_mut().for_each(|client| echo(client, b"hello"));
+    one.out.wait_for("connected");
+    two.out.wait_for("connected");
+}
+
 #[test]
 fn zero_hubs_are_one_per_processor() {
     let server = Server::start(&["--hubs", "0", "--quiet"]);

@@ -120,7 +120,7 @@ int main(int argc, char **argv) {
         files.rlim_cur = files.rlim_max;
         setrlimit(RLIMIT_NOFILE, &files);
     }
-    st_set_eventsys(ST_EVENTSYS_ALT); /* epoll */
+    st_set_eventsys(ST_EVENTSYS_ALT); /* epoll, if the library was built with it; else select, up to 1024 descriptors */
     if (st_init() < 0) {
         perror("st_init");
         return 1;

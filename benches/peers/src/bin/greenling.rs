@@ -1,14 +1,16 @@
-//! greenling itself, by the rows of its peers. Ping-pong is `park` and `unpark`. The echo server is the example
-//! `echo_server`, which `benches/echo.rs` builds and starts by itself.
+//! greenling itself, by the rows of its peers. Ping-pong is `park` and `unpark`. There are two echo servers: the example
+//! `echo_server`, which is lent its buffer, and this one, which owns 16 KiB for each connection as its peers do.
 #![forbid(unsafe_code)]
 
 use std::cell::{Cell, OnceCell};
+use std::io::{Read, Write};
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use greenling::net::{TcpListener, TcpStream};
 use greenling::{Greenlet, spawn, thread, yield_now};
-use greenling_peers::{BATCH, Gate, Meter, Peer, pass};
+use greenling_peers::{BATCH, BUFFER, Gate, Meter, Peer, pass};
 
 fn switch(n: u64) -> Duration {
     let took = Rc::new(Cell::new(Duration::ZERO));
@@ -98,6 +100,24 @@ fn memory(meter: &mut Meter) {
     }
 }
 
+fn echo() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    println!("listening on {}", listener.local_addr().expect("an address"));
+    for stream in listener.incoming() {
+        let stream = stream.expect("a connection");
+        stream.set_nodelay(true).expect("nodelay");
+        drop(spawn(move || serve(stream)));
+    }
+}
+
+fn serve(mut stream: TcpStream) {
+    let mut buffer = vec![0; BUFFER];
+    while let Ok(length) = stream.read(&mut buffer)
+        && length > 0
+        && stream.write_all(&buffer[..length]).is_ok()
+    {}
+}
+
 fn main() -> ExitCode {
     Peer {
         switch: Some(switch),
@@ -105,6 +125,7 @@ fn main() -> ExitCode {
         ping_pong: Some(ping_pong),
         spawn_join: Some(spawn_join),
         memory: Some(memory),
+        echo: Some(echo),
         ..Peer::default()
     }
     .main()
