@@ -29,10 +29,10 @@
 //! * [`group`]: many of them at once: groups, pools with a limit, `join_all`, `wait_any`.
 //! * [`green_local!`]: values that each green thread has for itself, inherited or not.
 //! * [`Greenlet`]: explicit switches with values, as in Python's greenlet.
-//! * [`net`]: TCP, shaped like `std::net`.
+//! * [`net`]: TCP and UDP, shaped like `std::net`; [`os::unix::net`]: Unix sockets, shaped like std's.
 //! * [`fs`]: files, shaped like `std::fs`; [`offload`] and [`blocking`]: whatever else blocks or computes, on OS threads.
 //! * [`block_on`]: waits for a future as for anything else. Join handles are futures, too.
-//! * [`io`]: `std::io`, with a green `stdin` and green pipes.
+//! * [`io`]: `std::io`, with green standard streams and pipes, a `copy` that the kernel helps, and readiness of any descriptor.
 //! * [`process`]: children, shaped like `std::process`. [`signal`]: signals to wait for.
 //! * [`sync`]: `std::sync` for green threads, with semaphores, events and wait groups.
 //! * [`channel`] and [`select!`]: values from one green thread to another, and waiting for several things at once.
@@ -68,8 +68,9 @@
 //! | 1 to 6 | `switch/` | stacks, fibers, the root loop, greenlets | `corosensei` |
 //! | 7 to 10 | `runtime/` | reactor, mail, reports; hub; park; source, remote | `crossbeam-queue` |
 //! | 11 | `interrupt.rs`, `thread/`, `offload/` | what programs call | |
-//! | 12 | `net/`, `io/`, `fs/`, `sync/`, `channel/`, `time.rs`, `signal.rs`, `bridge.rs`, `hub.rs`, `hub/` | sockets, stdin, pipes, files and locks with std's methods; channels; intervals; signals; futures; the hub, this one and others | |
-//! | 13 | `hubs.rs`, `select.rs`, `group/`, `process/`, `server/` | many hubs, many things, many threads at once; children; servers | |
+//! | 12 | `net/`, `os/`, `fs/`, `sync/`, `channel/`, `time.rs`, `signal.rs`, `bridge.rs`, `hub.rs`, `hub/` | sockets, files and locks with std's methods; channels; intervals; signals; futures; the hub, this one and others | |
+//! | 13 | `io/`, `hubs.rs`, `select.rs`, `group/` | standard streams, pipes, copies, any descriptor; many hubs, many things, many threads at once | |
+//! | 14 | `process/`, `server/` | children; servers | |
 //!
 //! `tests/tidy.rs` has the rank of each file, and checks the imports.
 //!
@@ -90,6 +91,7 @@ mod interrupt;
 pub mod io;
 pub mod net;
 pub mod offload;
+pub mod os;
 pub mod process;
 mod pure;
 mod runtime;

@@ -6,17 +6,19 @@ mod common;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io::{Read, Write};
+use std::os::linux::net::SocketAddrExt;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use common::{Primitive, Subject, Wakes, five_properties};
 use greenling::group::{Group, Pool, join_all, wait_any};
-use greenling::io::pipe;
-use greenling::net::{TcpListener, TcpStream};
+use greenling::io::{Registered, pipe};
+use greenling::net::{TcpListener, TcpStream, UdpSocket};
 use greenling::offload::ThreadPool;
+use greenling::os::unix::net::{SocketAddr, UnixDatagram, UnixListener, UnixStream};
 use greenling::process::Command;
 use greenling::sync::{self, AsyncResult, Barrier, Condvar, Event, Mutex, Once, OnceLock, RwLock, WaitGroup};
 use greenling::thread::{
@@ -1070,6 +1072,202 @@ fn an_interval_has_the_five_properties() {
             let hour = Duration::from_secs(3600);
             let ticks = interval_at(Instant::now() + hour, hour);
             Subject::new(move || assert!(ticks.clone().tick() > Instant::now(), "not in this test"), || {})
+        },
+    });
+}
+
+/// Gives the kernel time for what std's blocking end has just done, so that the next look finds it.
+fn arrive() {
+    std::thread::sleep(Duration::from_millis(1));
+}
+
+#[test]
+fn a_receive_of_a_udp_socket_has_the_five_properties() {
+    let _guard = common::guard();
+    five_properties(&Primitive {
+        name: "UdpSocket::recv",
+        wakes: Wakes::One,
+        make: || {
+            let socket = Rc::new(UdpSocket::bind("127.0.0.1:0").expect("a port"));
+            let peer = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port");
+            peer.connect(socket.local_addr().expect("bound")).expect("connect");
+            let (a, b) = (Rc::clone(&socket), socket);
+            let wait = move || assert_eq!(a.recv(&mut [0; 8]).expect("a datagram"), 1);
+            Subject::new(wait, move || {
+                assert_eq!(peer.send(&[1]).expect("room"), 1);
+                arrive();
+            })
+            .or_for(move |limit| {
+                b.set_read_timeout(Some(limit.max(Duration::from_nanos(1)))).expect("not zero");
+                let received = b.recv_from(&mut [0; 8]);
+                b.set_read_timeout(None).expect("none");
+                received.is_ok()
+            })
+        },
+    });
+}
+
+#[test]
+fn unix_sockets_have_the_five_properties() {
+    let _guard = common::guard();
+    five_properties(&Primitive {
+        name: "UnixStream::read",
+        wakes: Wakes::One,
+        make: || {
+            let (ours, theirs) = UnixStream::pair().expect("a pair");
+            let theirs = std::os::unix::net::UnixStream::from(theirs);
+            let ours = Rc::new(ours);
+            let (a, b) = (Rc::clone(&ours), ours);
+            let wait = move || assert_eq!((&*a).read(&mut [0]).expect("a byte"), 1);
+            Subject::new(wait, move || {
+                assert_eq!((&theirs).write(&[1]).expect("room"), 1);
+                arrive();
+            })
+            .or_for(move |limit| {
+                b.set_read_timeout(Some(limit.max(Duration::from_nanos(1)))).expect("not zero");
+                let read = (&*b).read(&mut [0]);
+                b.set_read_timeout(None).expect("none");
+                read.is_ok()
+            })
+        },
+    });
+    five_properties(&Primitive {
+        name: "UnixDatagram::recv",
+        wakes: Wakes::One,
+        make: || {
+            let (ours, theirs) = UnixDatagram::pair().expect("a pair");
+            let theirs = std::os::unix::net::UnixDatagram::from(theirs);
+            let ours = Rc::new(ours);
+            let (a, b) = (Rc::clone(&ours), ours);
+            let wait = move || assert_eq!(a.recv(&mut [0; 8]).expect("a datagram"), 1);
+            Subject::new(wait, move || {
+                assert_eq!(theirs.send(&[1]).expect("room"), 1);
+                arrive();
+            })
+            .or_for(move |limit| {
+                b.set_read_timeout(Some(limit.max(Duration::from_nanos(1)))).expect("not zero");
+                let received = b.recv_from(&mut [0; 8]);
+                b.set_read_timeout(None).expect("none");
+                received.is_ok()
+            })
+        },
+    });
+    five_properties(&Primitive {
+        name: "UnixListener::accept",
+        wakes: Wakes::One,
+        make: || {
+            static COUNT: AtomicUsize = AtomicUsize::new(0);
+            let name = format!("greenling-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+            let addr = SocketAddr::from_abstract_name(name).expect("short");
+            let listener = UnixListener::bind_addr(&addr).expect("a free name");
+            Subject::new(
+                move || drop(listener.accept().expect("a connection")),
+                move || {
+                    drop(std::os::unix::net::UnixStream::connect_addr(&addr).expect("room"));
+                    arrive();
+                },
+            )
+        },
+    });
+}
+
+#[test]
+fn readiness_of_any_descriptor_has_the_five_properties() {
+    let _guard = common::guard();
+    five_properties(&Primitive {
+        name: "Registered::read",
+        wakes: Wakes::One,
+        make: || {
+            let (reader, writer) = std::io::pipe().expect("a pipe");
+            let reader = Rc::new(Registered::new(reader).expect("a descriptor"));
+            let (a, b) = (Rc::clone(&reader), reader);
+            let wait = move || assert_eq!((&*a).read(&mut [0]).expect("a byte"), 1);
+            Subject::new(wait, move || assert_eq!((&writer).write(&[1]).expect("room"), 1)).or_for(move |limit| {
+                let ready = b.readable_timeout(limit).expect("a pipe");
+                ready && b.get_ref().read(&mut [0]).expect("it is there") == 1
+            })
+        },
+    });
+    five_properties(&Primitive {
+        name: "Registered::readable",
+        wakes: Wakes::All,
+        make: || {
+            let (reader, writer) = std::io::pipe().expect("a pipe");
+            let reader = Rc::new(Registered::new(reader).expect("a descriptor"));
+            let (a, b) = (Rc::clone(&reader), reader);
+            Subject::new(
+                move || a.readable().expect("a pipe"),
+                move || {
+                    assert_eq!((&writer).write(&[1]).expect("room"), 1);
+                },
+            )
+            .or_for(move |limit| b.readable_timeout(limit).expect("a pipe"))
+        },
+    });
+    five_properties(&Primitive {
+        name: "Registered::writable",
+        wakes: Wakes::All,
+        make: || {
+            let (reader, writer) = std::io::pipe().expect("a pipe");
+            let writer = Rc::new(Registered::new(writer).expect("a descriptor"));
+            while writer.writable_timeout(Duration::ZERO).expect("a pipe") {
+                assert_eq!(writer.get_ref().write(&[0; 4096]).expect("room"), 4096);
+            }
+            let (a, b, read) = (Rc::clone(&writer), writer, Cell::new(false));
+            let wake = move || {
+                if !read.replace(true) {
+                    (&reader).read_exact(&mut [0; 4096]).expect("it is full");
+                }
+            };
+            Subject::new(move || a.writable().expect("a pipe"), wake)
+                .or_for(move |limit| b.writable_timeout(limit).expect("a pipe"))
+        },
+    });
+    five_properties(&Primitive {
+        name: "wait_readable",
+        wakes: Wakes::Only,
+        make: || {
+            let (reader, writer) = std::io::pipe().expect("a pipe");
+            Subject::new(
+                move || greenling::io::wait_readable(&reader).expect("a pipe"),
+                move || {
+                    assert_eq!((&writer).write(&[1]).expect("room"), 1);
+                },
+            )
+        },
+    });
+}
+
+/// A copy that ends when its reader does, which is the wake-up.
+#[test]
+fn copies_have_the_five_properties() {
+    let _guard = common::guard();
+    five_properties(&Primitive {
+        name: "io::copy",
+        wakes: Wakes::Only,
+        make: || {
+            let (from, source) = UnixStream::pair().expect("a pair");
+            let (to, sink) = UnixStream::pair().expect("a pair");
+            let wait = move || {
+                let _sink = &sink;
+                assert_eq!(greenling::io::copy(&mut &from, &mut &to).expect("no error"), 0);
+            };
+            Subject::new(wait, move || source.shutdown(std::net::Shutdown::Write).expect("open"))
+        },
+    });
+    five_properties(&Primitive {
+        name: "copy_bidirectional",
+        wakes: Wakes::Only,
+        make: || {
+            let (a, client) = UnixStream::pair().expect("a pair");
+            let (b, backend) = UnixStream::pair().expect("a pair");
+            let wait = move || {
+                assert_eq!(greenling::net::copy_bidirectional(&a, &b).expect("no error"), (0, 0));
+            };
+            Subject::new(wait, move || {
+                client.shutdown(std::net::Shutdown::Write).expect("open");
+                backend.shutdown(std::net::Shutdown::Write).expect("open");
+            })
         },
     });
 }

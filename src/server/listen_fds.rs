@@ -19,7 +19,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::process;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::net::TcpListener;
+use crate::net::{TcpListener, UdpSocket};
+use crate::os::unix::net::UnixListener;
 use crate::sys::inherit;
 use crate::sys::socket::{SocketKind, socket_kind};
 
@@ -146,6 +147,28 @@ impl ListenFd {
         Ok(TcpListener::from(net::TcpListener::from(fd)))
     }
 
+    /// As a UDP socket.
+    ///
+    /// # Errors
+    /// `InvalidInput` if it is none; the descriptor is closed then.
+    ///
+    /// May switch: no.
+    pub fn into_udp_socket(self) -> io::Result<UdpSocket> {
+        let fd = self.only_if("a UDP socket", |kind| kind.internet && kind.datagram)?;
+        Ok(UdpSocket::from(net::UdpSocket::from(fd)))
+    }
+
+    /// As a listener on a Unix socket.
+    ///
+    /// # Errors
+    /// `InvalidInput` if it is none; the descriptor is closed then.
+    ///
+    /// May switch: no.
+    pub fn into_unix_listener(self) -> io::Result<UnixListener> {
+        let fd = self.only_if("a Unix listener", |kind| kind.unix && kind.stream && kind.listens)?;
+        Ok(UnixListener::from(std::os::unix::net::UnixListener::from(fd)))
+    }
+
     /// The descriptor, if it is what is wanted.
     fn only_if(self, what: &'static str, fits: impl FnOnce(SocketKind) -> bool) -> io::Result<OwnedFd> {
         if self.kind.is_some_and(fits) {
@@ -185,7 +208,8 @@ impl fmt::Display for NotThat {
         write!(f, "the descriptor {name} that was passed is not {}, but ", self.what)?;
         match self.kind {
             None => f.write_str("no socket"),
-            Some(SocketKind { unix: true, .. }) => f.write_str("a Unix socket"),
+            Some(SocketKind { unix: true, stream: true, listens: true, .. }) => f.write_str("a Unix listener"),
+            Some(SocketKind { unix: true, .. }) => f.write_str("a Unix socket of another kind"),
             Some(SocketKind { internet: true, datagram: true, .. }) => f.write_str("a UDP socket"),
             Some(SocketKind { internet: true, stream: true, listens: false, .. }) => {
                 f.write_str("a TCP socket that does not listen")

@@ -9,6 +9,7 @@
 //! | `clock` | the monotonic time in nanoseconds, without a kernel entry |
 //! | `epoll` | a token goes in with an fd, the same comes out with its readiness; no wait ends early by rounding |
 //! | `eventfd` | a bell: a ring is never lost, rings before a drain melt into one |
+//! | `file` | bytes moved between descriptors without a copy; which file a descriptor is |
 //! | `fork` | a number that differs on the two sides of a fork |
 //! | `inherit` | a descriptor of whoever started the process is owned once, or refused |
 //! | `mmap` | address space that costs memory only where it was touched; guards; what is resident |
@@ -18,6 +19,7 @@
 //! | `signalfd` | signals as something to read; one that came before the read is not lost |
 //! | `socket` | the socket calls that `std::net` cannot make, and plain calls on any fd |
 //! | `stack_pointer` | where the running stack ends |
+//! | `unix` | Unix stream sockets that connect without blocking |
 //!
 //! Two rules hold in every file:
 //!
@@ -34,6 +36,7 @@ pub(crate) mod affinity;
 pub(crate) mod clock;
 pub(crate) mod epoll;
 pub(crate) mod eventfd;
+pub(crate) mod file;
 pub(crate) mod fork;
 pub(crate) mod inherit;
 pub(crate) mod mmap;
@@ -46,6 +49,7 @@ pub(crate) mod socket;
 pub(crate) mod stack_pointer;
 #[cfg(test)]
 mod testing;
+pub(crate) mod unix;
 
 /// Turns the C convention "-1, and `errno` says why" into a `Result`.
 ///

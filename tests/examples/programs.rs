@@ -188,6 +188,11 @@ fn wrong_arguments_get_one_clear_line_and_exit_code_2() {
         ("pool_crawler", &["--limit", "0"], "--limit 0: not a whole number, 1 or more"),
         ("pool_crawler", &["--pages", "-1"], "--pages -1: not a whole number"),
         ("echo_client", &["--adr", "x"], "--adr"),
+        ("port_forwarder", &["--addr", "nonsense"], "cannot listen on nonsense"),
+        ("port_forwarder", &["--to"], "--to needs a value"),
+        ("udp_echo", &["--count", "0"], "--count 0: not a whole number, 1 or more"),
+        ("udp_echo", &["--every", "0"], "--every must be more than 0"),
+        ("udp_echo", &["--addr", "192.0.2.1:1"], "cannot listen on 192.0.2.1:1"),
         ("echo_server", &["--frobnicate"], "--frobnicate"),
         ("echo_server", &["stray"], "stray"),
         ("echo_server", &["--max-connections", "0"], "--max-connections 0: not a whole number, 1 or more"),
@@ -220,6 +225,8 @@ fn help_names_every_option() {
         "pool_crawler",
         "echo_server",
         "echo_client",
+        "port_forwarder",
+        "udp_echo",
     ];
     for name in names {
         let ended = run(name, &["--help"], b"");

@@ -42,6 +42,8 @@ fn built_examples() -> PathBuf {
         "producer_consumer",
         "actor",
         "chat_server",
+        "port_forwarder",
+        "udp_echo",
     ];
     let fresh = |name| {
         let built = folder.join(name).metadata().and_then(|program| program.modified());
