@@ -513,8 +513,10 @@ fn a_signal_drains_and_the_second_one_forces() {
     let server = bind().handle(&handle).drain_on([SIGTERM]).start(|_stream, _| sleep(LONG)).unwrap();
     let _client = std_client(server.local_addr());
     until("it is served", || handle.counters().accepted == 1);
-    // SAFETY: the signal is blocked in this OS thread, which has just asked for its own id.
-    let signal = || assert_eq!(unsafe { libc::pthread_kill(libc::pthread_self(), libc::SIGTERM) }, 0);
+    // SAFETY: the call takes nothing (pthread_self(3)).
+    let me = unsafe { libc::pthread_self() };
+    // SAFETY: `me` is this OS thread, and the server has blocked the signal in it.
+    let signal = || assert_eq!(unsafe { libc::pthread_kill(me, libc::SIGTERM) }, 0);
     signal();
     until("the first is heard", || handle.is_draining());
     let addr = server.local_addr();
@@ -859,9 +861,9 @@ fn a_server_that_has_ended_leaves_no_thread_and_no_descriptor() {
             let mut clients: Vec<_> = (0..10).map(|_| client(server.local_addr(), b"")).collect();
             clients.iter_mut().for_each(ask);
             if round % 2 == 0 {
-                drop(drain(server))
+                drain(server);
             } else {
-                drop(server)
+                drop(server);
             }
             drop(clients);
             until("all have ended", || hub::live_threads() == 0);

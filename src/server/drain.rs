@@ -249,7 +249,7 @@ where
         } else if !told {
             told = true;
             if let Some(tell) = &core.settings.on_drain {
-                tell(core.active());
+                tell(&core.active());
             }
         }
         if core.settings.close_idle {
@@ -277,7 +277,7 @@ where
     }
     core.kill(Fate::Killed, |_| true);
     let patience = after(LAST_WORDS);
-    while core.guests.borrow().len() > 0 && monotonic_ns() < patience {
+    while !core.guests.borrow().is_empty() && monotonic_ns() < patience {
         core.wait_for_a_leave("the killed connections of a server to end", patience);
     }
     let counters = core.member.tally.read();

@@ -43,6 +43,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(10);
 /// See [`FIRST_PAUSE`].
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
+/// Is told something by the server.
+pub(super) type Callback<T> = Box<dyn Fn(&T)>;
+
 /// What the builder was told.
 pub(super) struct Settings {
     /// Connections accepted before the others have their turn.
@@ -62,9 +65,9 @@ pub(super) struct Settings {
     /// Whether clients are turned away when there are no descriptors, in place of waiting.
     pub(super) refuse: bool,
     /// Is told why accepting was put off.
-    pub(super) on_accept_error: Option<Box<dyn Fn(&io::Error)>>,
+    pub(super) on_accept_error: Option<Callback<io::Error>>,
     /// Is told how many are still there when a drain begins.
-    pub(super) on_drain: Option<Box<dyn Fn(usize)>>,
+    pub(super) on_drain: Option<Callback<usize>>,
 }
 
 /// What a server has, apart from its handler.

@@ -182,7 +182,7 @@ impl TcpServer {
     /// Calls `tell` once when a drain has begun and the kernel's queue was taken over, as far as there is room, with the
     /// number of connections that are there then. It must not take long.
     pub fn on_drain(mut self, tell: impl Fn(usize) + 'static) -> TcpServer {
-        self.settings.on_drain = Some(Box::new(tell));
+        self.settings.on_drain = Some(Box::new(move |count| tell(*count)));
         self
     }
 
