@@ -175,6 +175,27 @@ fn a_limit_is_shared_by_the_servers_it_is_given_to() {
     assert_eq!(limit.in_use(), 0);
 }
 
+/// Two servers share one place, and both find it free: the second one's client is accepted, but has to wait in the door.
+#[test]
+fn whoever_waits_in_the_door_is_served() {
+    let _guard = common::guard();
+    let (limit, handle) = (Limit::new(1), ServerHandle::new());
+    let servers = [(); 2].map(|()| bind().limit(&limit).handle(&handle).start(answer).unwrap());
+    // Both acceptors wait for a client by now, and not for room.
+    sleep(Duration::from_millis(5));
+    let mut clients = [client(servers[0].local_addr(), b"ask!"), client(servers[1].local_addr(), b"ask!")];
+    until("one is served", || handle.counters().accepted == 1);
+    sleep(Duration::from_millis(5));
+    assert_eq!((limit.in_use(), handle.counters().accepted), (1, 1));
+    handle.drain();
+    let reports = servers.map(|server| server.join().unwrap());
+    reports.iter().for_each(adds_up);
+    assert_eq!(reports.map(|report| (report.active_at_start, report.from_backlog, report.closed_idle)), [(1, 0, 1); 2]);
+    for client in &mut clients {
+        client.read_exact(&mut [0; 4]).expect("an answer");
+    }
+}
+
 #[test]
 fn others_have_their_turn_after_the_accept_budget() {
     let _guard = common::guard();
@@ -337,6 +358,25 @@ fn the_queue_is_served_although_there_is_room_for_one() {
     for client in &mut clients {
         client.read_exact(&mut [0; 4]).expect("an answer");
     }
+}
+
+#[test]
+fn who_comes_while_the_queue_is_served_gets_no_answer() {
+    let _guard = common::guard();
+    let server = bind().max_connections(1).close_idle(false).start(answer).unwrap();
+    let addr = server.local_addr();
+    let mut clients: Vec<_> = (0..4).map(|_| client(addr, b"ask!")).collect();
+    until("one is served", || server.counters().accepted == 1);
+    let report = spawn(move || drain(server));
+    sleep(Duration::from_millis(5));
+    // As long as one waits in the queue, the kernel lets nobody in, and does not say no either.
+    let late = TcpStream::connect_timeout(&addr, SHORT);
+    assert_eq!(late.unwrap_err().kind(), ErrorKind::TimedOut);
+    for mut client in clients.drain(..) {
+        client.read_exact(&mut [0; 4]).expect("an answer");
+    }
+    let report = report.join().unwrap();
+    assert_eq!((report.active_at_start, report.from_backlog, report.finished), (1, 3, 4));
 }
 
 #[test]
