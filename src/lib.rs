@@ -33,7 +33,7 @@
 //! * [`fs`]: files, shaped like `std::fs`; [`offload`] and [`blocking`]: whatever else blocks or computes, on OS threads.
 //! * [`block_on`]: waits for a future as for anything else. Join handles are futures, too.
 //! * [`io`]: `std::io`, with green standard streams and pipes, a `copy` that the kernel helps, and readiness of any descriptor.
-//! * [`server`]: a TCP server with limits and an orderly end.
+//! * [`server`]: TCP and UDP servers with limits and an orderly end.
 //! * [`process`]: children, shaped like `std::process`. [`signal`]: signals to wait for.
 //! * [`sync`]: `std::sync` for green threads, with semaphores, events and wait groups.
 //! * [`channel`] and [`select!`]: values from one green thread to another, and waiting for several things at once.

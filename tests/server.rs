@@ -14,9 +14,10 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use common::{Log, OnDrop, hog_until};
-use greenling::net::{TcpListener, TcpStream};
-use greenling::server::{DrainReport, Limit, Server, ServerHandle, TcpServer, listen_fds};
+use greenling::net::{TcpListener, TcpStream, UdpSocket};
+use greenling::server::{Datagram, DrainReport, Limit, Server, ServerHandle, TcpServer, UdpServer, listen_fds};
 use greenling::signal::SIGTERM;
+use greenling::sync::Event;
 use greenling::{Hubs, TimeoutError, hub, no_switch, shield, sleep, spawn, timeout, yield_now};
 
 /// Long enough that it never passes in a test.
@@ -927,6 +928,116 @@ fn a_handler_that_computes_is_busy() {
     let report = drain(server);
     assert_eq!((report.from_backlog, report.finished), (1, 1));
     client.read_exact(&mut [0; 4]).expect("an answer");
+}
+
+// ---- datagrams ------------------------------------------------------------------------------------------------------
+
+/// A client of a UDP server that has sent `datagrams`.
+fn udp_client(addr: SocketAddr, datagrams: &[&[u8]]) -> UdpSocket {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    socket.connect(addr).expect("an address");
+    socket.set_read_timeout(Some(Duration::from_secs(60))).expect("not zero");
+    datagrams.iter().for_each(|bytes| assert_eq!(socket.send(bytes).expect("sent"), bytes.len()));
+    socket
+}
+
+/// What comes next.
+fn received(socket: &UdpSocket) -> Vec<u8> {
+    let mut buf = [0; 70_000];
+    let len = socket.recv(&mut buf).expect("an answer");
+    buf[..len].to_vec()
+}
+
+#[test]
+fn each_datagram_is_answered_to_its_sender() {
+    let _guard = common::guard();
+    let server = UdpServer::bind("127.0.0.1:0").unwrap().start(|datagram| datagram.reply(datagram.bytes())).unwrap();
+    let clients: Vec<_> = (0..5_u8).map(|n| udp_client(server.local_addr(), &[&[n], b""])).collect();
+    for (n, client) in (0..).zip(&clients) {
+        assert_eq!((received(client), received(client)), (vec![n], vec![]));
+    }
+    // One alone: more of them would not fit into a receive buffer.
+    let long = vec![7; 60_000];
+    assert_eq!(clients[0].send(&long).unwrap(), long.len());
+    assert!(received(&clients[0]) == long);
+    let report = server.drain().unwrap();
+    adds_up(&report);
+    assert_eq!((report.counters.accepted, report.counters.completed), (11, 11));
+}
+
+#[test]
+fn datagrams_wait_when_all_handlers_are_busy_and_a_drain_serves_them() {
+    let _guard = common::guard();
+    let go = Rc::new(Event::new());
+    let (now, most, theirs) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)), Rc::clone(&go));
+    let (counts, peak) = (Rc::clone(&now), Rc::clone(&most));
+    let serve = move |datagram: Datagram| {
+        counts.set(counts.get() + 1);
+        peak.set(peak.get().max(counts.get()));
+        theirs.wait();
+        counts.set(counts.get() - 1);
+        datagram.reply(datagram.bytes())
+    };
+    let server = UdpServer::bind("127.0.0.1:0").unwrap().max_handlers(2).grace(LONG).start(serve).unwrap();
+    let client = udp_client(server.local_addr(), &[b"1", b"2", b"3", b"4", b"5"]);
+    until("two are handled", || now.get() == 2);
+    sleep(Duration::from_millis(2));
+    assert_eq!(server.counters().accepted, 2);
+    let report = spawn(move || server.drain().unwrap());
+    sleep(Duration::from_millis(5));
+    go.set();
+    let report = report.join().unwrap();
+    adds_up(&report);
+    assert_eq!((report.active_at_start, report.from_backlog, report.finished), (2, 3, 5));
+    assert_eq!(most.get(), 2);
+    for n in [b"1", b"2", b"3", b"4", b"5"] {
+        assert_eq!(received(&client), n);
+    }
+    // The port is closed: the next datagram meets nobody, which the one after that is told.
+    assert!(client.send(b"6").is_err() || client.recv(&mut [0]).is_err());
+}
+
+#[test]
+fn a_datagram_handler_may_panic_fail_and_take_too_long() {
+    let _guard = common::guard();
+    let serve = |datagram: Datagram| match datagram.bytes() {
+        b"panic" => panic!("a handler that panics, as the test wants"),
+        b"fail" => Err(ErrorKind::Other.into()),
+        b"sleep" => {
+            sleep(LONG);
+            Ok(())
+        }
+        bytes => datagram.reply(bytes),
+    };
+    let server = UdpServer::bind("127.0.0.1:0").unwrap().total_timeout(SHORT).start(serve).unwrap();
+    let client = udp_client(server.local_addr(), &[b"panic", b"fail", b"sleep", b"good"]);
+    assert_eq!(received(&client), b"good");
+    until("the slow one has ended", || server.counters().timed_out == 1);
+    let report = server.drain().unwrap();
+    adds_up(&report);
+    let counters = report.counters;
+    assert_eq!((counters.panicked, counters.failed, counters.timed_out, counters.completed), (1, 1, 1, 1));
+    assert!(UdpServer::bind("127.0.0.1:0").unwrap().total_timeout(Duration::ZERO).start(|_| ()).is_err());
+}
+
+#[test]
+fn a_udp_server_that_is_dropped_kills_its_handlers_and_frees_its_port() {
+    let _guard = common::guard();
+    let log = Log::default();
+    let theirs = log.clone();
+    let serve = move |_datagram| {
+        let _dropped = theirs.on_drop("unwound");
+        sleep(LONG);
+    };
+    let server = UdpServer::bind("127.0.0.1:0").unwrap().start(serve).unwrap();
+    let addr = server.local_addr();
+    let _client = udp_client(addr, &[b"1", b"2"]);
+    until("both are handled", || server.counters().accepted == 2);
+    yield_now();
+    drop(server);
+    until("all have ended", || hub::live_threads() == 0);
+    assert_eq!(log.text(), "unwound unwound");
+    UdpSocket::bind(addr).expect("the port is free");
 }
 
 // ---- socket activation ----------------------------------------------------------------------------------------------

@@ -19,16 +19,15 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::fs::File;
 use std::io;
-use std::net::SocketAddr;
 use std::panic::resume_unwind;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::hall::{Core, Fate, Hall, Served, Settings, Swept};
+use super::hall::{Core, End, Fate, Hall, Port, Settings, Swept};
 use super::handle::{Asked, Counters, Member, ServerHandle, Tally};
 use super::limit::Limit;
-use crate::net::{BACKLOG, TcpListener, TcpStream};
+use crate::net::BACKLOG;
 use crate::pure::slab::Slab;
 use crate::runtime::hub::hub;
 use crate::runtime::park::NEVER;
@@ -102,9 +101,9 @@ impl fmt::Display for DrainReport {
 }
 
 /// What a server needs to begin.
-pub(super) struct Ready {
+pub(super) struct Ready<P> {
     /// Where connections come from.
-    pub(super) listener: TcpListener,
+    pub(super) port: P,
     /// What the builder was told.
     pub(super) settings: Settings,
     /// How many there may be.
@@ -116,22 +115,22 @@ pub(super) struct Ready {
 }
 
 /// A server that runs: see D1.
-struct Running<H> {
+struct Running<P: Port, H> {
     /// Who is in it.
-    hall: Rc<Hall<H>>,
+    hall: Rc<Hall<P, H>>,
     /// Accepts.
     acceptor: Option<JoinHandle<()>>,
     /// Waits for signals.
     watcher: Option<JoinHandle<()>>,
 }
 
-impl<H> Drop for Running<H> {
+impl<P: Port, H> Drop for Running<P, H> {
     fn drop(&mut self) {
         let core = &self.hall.core;
         for thread in [self.acceptor.take(), self.watcher.take()].into_iter().flatten() {
             thread.kill();
         }
-        core.listener.close();
+        core.port.close();
         drop(core.door.take());
         core.kill(Fate::Killed, |_| true);
         core.handle.leave(&core.member);
@@ -139,9 +138,9 @@ impl<H> Drop for Running<H> {
 }
 
 /// Says that the acceptor has ended, when it is dropped.
-struct Ended<H>(Rc<Hall<H>>);
+struct Ended<P: Port, H>(Rc<Hall<P, H>>);
 
-impl<H> Drop for Ended<H> {
+impl<P: Port, H> Drop for Ended<P, H> {
     fn drop(&mut self) {
         self.0.core.acceptor_ended.set(true);
         self.0.core.member.supervisor.wake();
@@ -155,21 +154,21 @@ impl<H> Drop for Ended<H> {
 ///
 /// # Panics
 /// As every blocking call; and with the panics of the callbacks.
-pub(super) fn supervise<H, R>(ready: Ready, handler: H) -> io::Result<DrainReport>
+pub(super) fn supervise<P, H>(ready: Ready<P>, handler: H) -> io::Result<DrainReport>
 where
-    H: Fn(TcpStream, SocketAddr) -> R + 'static,
-    R: Served + 'static,
+    P: Port + 'static,
+    H: Fn(P::Arrived, &Settings) -> End + 'static,
 {
     let (root, hub) = hub()?;
     if let Some(obstacle) = cancel::obstacle() {
         return Err(io::Error::other(obstacle.to_string()));
     }
     let me = root.current();
-    let Ready { listener, settings, limit, handle, signals } = ready;
+    let Ready { port, settings, limit, handle, signals } = ready;
     let reserve = if settings.refuse { Some(File::open("/dev/null")?) } else { None };
     let member = Arc::new(Member { supervisor: Waiter::new(root, hub, me), tally: Tally::default() });
     let core = Core {
-        listener,
+        port,
         settings,
         limit,
         handle,
@@ -220,10 +219,10 @@ fn obey(signals: &Signals, handle: &ServerHandle) {
 }
 
 /// See the file's picture. The acceptor is gone.
-fn drain<H, R>(hall: &Rc<Hall<H>>) -> DrainReport
+fn drain<P, H>(hall: &Rc<Hall<P, H>>) -> DrainReport
 where
-    H: Fn(TcpStream, SocketAddr) -> R + 'static,
-    R: Served + 'static,
+    P: Port + 'static,
+    H: Fn(P::Arrived, &Settings) -> End + 'static,
 {
     let core = &hall.core;
     let began = Instant::now();
@@ -231,8 +230,7 @@ where
     let fresh_until = after(FRESH);
     let active_at_start = core.active() as u64;
     let before = core.member.tally.read();
-    // It fails if the listener is the reason of the drain.
-    let _ = core.listener.take_no_more();
+    core.port.take_no_more();
     let (mut from_backlog, mut told) = (0, false);
     let mut swept = Swept::More;
     loop {
@@ -241,7 +239,7 @@ where
             from_backlog += accepted;
             swept = if from_backlog >= MOST_IN_QUEUE { Swept::Empty } else { left };
             if swept == Swept::Empty {
-                core.listener.close();
+                core.port.close();
             }
         }
         if swept == Swept::More {
@@ -298,15 +296,15 @@ where
 
 /// There is no time left for who waits in the queue and in the door: closes them, orderly, and the port. Says how many were
 /// in the queue.
-fn turn_away(core: &Core) -> u64 {
+fn turn_away<P: Port>(core: &Core<P>) -> u64 {
     let mut from_queue = 0;
     while from_queue < MOST_IN_QUEUE
-        && let Ok(arrived) = core.listener.accept_waiting()
+        && let Ok(arrived) = core.port.accept_waiting()
     {
         from_queue += 1;
         core.refuse(arrived);
     }
-    core.listener.close();
+    core.port.close();
     if let Some(arrived) = core.door.take() {
         core.refuse(arrived);
     }

@@ -16,8 +16,7 @@
 use std::cell::{Cell, OnceCell, RefCell};
 use std::fs::File;
 use std::io;
-use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::panicking;
@@ -27,7 +26,6 @@ use super::handle::{Member, ServerHandle};
 use super::limit::Limit;
 use crate::interrupt::timeout;
 use crate::net::options::{Stage, Watch};
-use crate::net::{TcpListener, TcpStream};
 use crate::pure::slab::{Key, Slab};
 use crate::runtime::hub::hub;
 use crate::runtime::park::NEVER;
@@ -70,10 +68,65 @@ pub(super) struct Settings {
     pub(super) on_drain: Option<Callback<usize>>,
 }
 
+impl Settings {
+    /// Time limits of zero would be no limits at all to some and no time to others.
+    ///
+    /// # Errors
+    /// `InvalidInput` if there is one.
+    pub(super) fn check(&self) -> io::Result<()> {
+        if [self.first_byte, self.idle, self.total].contains(&Some(Duration::ZERO)) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a server's time limit of zero"));
+        }
+        Ok(())
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            accept_budget: 64,
+            stack_size: None,
+            first_byte: None,
+            idle: None,
+            total: None,
+            grace: Duration::from_secs(5),
+            close_idle: true,
+            refuse: false,
+            on_accept_error: None,
+            on_drain: None,
+        }
+    }
+}
+
+/// Where guests come from: a listener whose connections they are, or a socket whose datagrams they are. The comments below
+/// speak of connections.
+pub(super) trait Port {
+    /// Somebody who has come.
+    type Arrived: 'static;
+
+    /// Waits for somebody.
+    fn accept(&self) -> io::Result<Self::Arrived>;
+
+    /// Somebody who waits already, or `WouldBlock`.
+    fn accept_waiting(&self) -> io::Result<Self::Arrived>;
+
+    /// Whether somebody waits, for a caller that cannot take him.
+    fn has_waiting(&self) -> bool;
+
+    /// From now on as few new ones as possible are let into the queue.
+    fn take_no_more(&self);
+
+    /// Nobody is let in any more; the queue is gone.
+    fn close(&self);
+
+    /// The way to see whether a guest is idle: its descriptor and the stage of its conversation. None if it never is.
+    fn watch(arrived: &Self::Arrived) -> Option<(RawFd, Watch)>;
+}
+
 /// What a server has, apart from its handler.
-pub(super) struct Core {
+pub(super) struct Core<P: Port> {
     /// Where connections come from.
-    pub(super) listener: TcpListener,
+    pub(super) port: P,
     /// What the builder was told.
     pub(super) settings: Settings,
     /// How many there may be.
@@ -85,7 +138,7 @@ pub(super) struct Core {
     /// Who is served.
     pub(super) guests: RefCell<Slab<Guest>>,
     /// A connection that was accepted when there was no room any more.
-    pub(super) door: Cell<Option<(TcpStream, SocketAddr)>>,
+    pub(super) door: Cell<Option<P::Arrived>>,
     /// Whoever waits until a guest leaves: the acceptor that has no descriptors, or the supervisor in a drain.
     pub(super) on_leave: Cell<Option<Waiter>>,
     /// A descriptor to give up when there is no other, if clients are to be turned away then.
@@ -97,10 +150,10 @@ pub(super) struct Core {
 }
 
 /// The core and the handler.
-pub(super) struct Hall<H> {
+pub(super) struct Hall<P: Port, H> {
     /// All but the handler.
-    pub(super) core: Core,
-    /// Serves one connection.
+    pub(super) core: Core<P>,
+    /// Serves one connection, within the limits of the settings.
     pub(super) handler: H,
 }
 
@@ -108,10 +161,9 @@ pub(super) struct Hall<H> {
 pub(super) struct Guest {
     /// The thread; none until it was spawned.
     thread: OnceCell<JoinHandle<()>>,
-    /// Its descriptor, to be compared with what the thread waits for.
-    fd: RawFd,
-    /// The way to see where its conversation stands, if a drain wants to know.
-    watch: Option<Watch>,
+    /// Its descriptor, to be compared with what the thread waits for, and the way to see where its conversation stands, if
+    /// a drain wants to know.
+    watch: Option<(RawFd, Watch)>,
     /// What the server has decided.
     fate: Cell<Fate>,
 }
@@ -179,21 +231,37 @@ impl<T> Sealed for io::Result<T> {
     }
 }
 
+/// How a handler that returned `value` ended; `limited`: there is an idle time limit.
+#[inline]
+pub(super) fn outcome_of(value: impl Served, limited: bool) -> End {
+    value.outcome(limited).0
+}
+
+/// Runs a handler, for `total` at most.
+#[inline]
+pub(super) fn served_within(total: Option<Duration>, serve: impl FnOnce() -> End) -> End {
+    match total {
+        None => serve(),
+        // An error other than `Elapsed` says that nothing can be interrupted here.
+        Some(total) => timeout(total, serve).unwrap_or(End::TimedOut),
+    }
+}
+
 impl Guest {
     /// Whether it waits for a client that has not asked for anything: see `Stage`. With `fresh` those count that have
     /// never got a byte.
     fn is_idle(&self, fresh: bool) -> bool {
-        let waits = self.thread.get().is_some_and(|thread| thread.waits_to_read(self.fd));
-        waits
-            && self.watch.as_ref().is_some_and(|watch| match watch.stage() {
+        let (Some(thread), Some((fd, watch))) = (self.thread.get(), &self.watch) else { return false };
+        thread.waits_to_read(*fd)
+            && match watch.stage() {
                 Stage::NextRequest => true,
                 Stage::Fresh | Stage::FirstByte => fresh,
                 Stage::Busy | Stage::Answered => false,
-            })
+            }
     }
 }
 
-impl Core {
+impl<P: Port> Core<P> {
     /// How many are served, or wait in the door.
     pub(super) fn active(&self) -> usize {
         let door = self.door.take();
@@ -241,7 +309,7 @@ impl Core {
         for turned_away in 0..self.settings.accept_budget {
             let Some(reserve) = self.reserve.take() else { return turned_away > 0 };
             drop(reserve);
-            let arrived = self.listener.accept_waiting();
+            let arrived = self.port.accept_waiting();
             let gone = match arrived {
                 Ok(arrived) => {
                     self.refuse(arrived);
@@ -259,11 +327,11 @@ impl Core {
 
     /// What is in the kernel's queue when nothing can be taken out of it.
     fn what_waits(&self) -> Swept {
-        if self.listener.has_waiting() { Swept::NoRoom } else { Swept::Empty }
+        if self.port.has_waiting() { Swept::NoRoom } else { Swept::Empty }
     }
 
     /// Closes a connection without serving it.
-    pub(super) fn refuse(&self, arrived: (TcpStream, SocketAddr)) {
+    pub(super) fn refuse(&self, arrived: P::Arrived) {
         self.member.tally.accepted.add_one();
         self.member.tally.refused.add_one();
         drop(arrived);
@@ -288,25 +356,25 @@ impl Core {
     }
 }
 
-impl<H, R> Hall<H>
+impl<P, H> Hall<P, H>
 where
-    H: Fn(TcpStream, SocketAddr) -> R + 'static,
-    R: Served + 'static,
+    P: Port + 'static,
+    H: Fn(P::Arrived, &Settings) -> End + 'static,
 {
     /// Gives whoever waits in the door a thread, if there is room. Says whether the door is free now.
     pub(super) fn let_in(self: &Rc<Self>) -> bool {
-        let Some((stream, peer)) = self.core.door.take() else { return true };
+        let Some(arrived) = self.core.door.take() else { return true };
         if !self.core.limit.enter() {
-            self.core.door.set(Some((stream, peer)));
+            self.core.door.set(Some(arrived));
             return false;
         }
         self.core.member.tally.accepted.add_one();
-        let watch = self.core.settings.close_idle.then(|| stream.watch());
+        let watch = if self.core.settings.close_idle { P::watch(&arrived) } else { None };
         let (thread, fate) = (OnceCell::new(), Cell::new(Fate::Free));
-        let guest = Guest { thread, fd: stream.as_raw_fd(), watch, fate };
+        let guest = Guest { thread, watch, fate };
         let key = self.core.guests.borrow_mut().insert(guest);
         let seat = Seat { hall: Rc::clone(self), key, end: Cell::new(None) };
-        let life = Life { stream, peer, seat };
+        let life = Life { arrived, seat };
         let builder = match self.core.settings.stack_size {
             None => Builder::new(),
             Some(size) => Builder::new().stack_size(size),
@@ -329,7 +397,7 @@ where
                 core.wait_for_room();
                 continue;
             }
-            match core.listener.accept() {
+            match core.port.accept() {
                 Ok(arrived) => {
                     pause = FIRST_PAUSE;
                     core.door.set(Some(arrived));
@@ -362,7 +430,7 @@ where
             if core.limit.is_full() {
                 return (accepted.into(), core.what_waits());
             }
-            match core.listener.accept_waiting() {
+            match core.port.accept_waiting() {
                 Ok(arrived) => core.door.set(Some(arrived)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return (accepted.into(), Swept::Empty),
                 Err(error) => match sort_accept_error(&error) {
@@ -391,72 +459,40 @@ pub(super) enum Swept {
     NoRoom,
 }
 
-/// A guest's thread: what its closure holds. The stream is dropped before the seat (G2).
-struct Life<H> {
+/// A guest's thread: what its closure holds. The connection is dropped before the seat (G2).
+struct Life<P: Port, H> {
     /// The connection.
-    stream: TcpStream,
-    /// The other side.
-    peer: SocketAddr,
+    arrived: P::Arrived,
     /// Its seat.
-    seat: Seat<H>,
+    seat: Seat<P, H>,
 }
 
-impl<H, R> Life<H>
+impl<P, H> Life<P, H>
 where
-    H: Fn(TcpStream, SocketAddr) -> R + 'static,
-    R: Served + 'static,
+    P: Port,
+    H: Fn(P::Arrived, &Settings) -> End,
 {
     /// From the first byte to the last.
     #[inline]
     fn live(self) {
-        let (seat, peer) = (self.seat, self.peer);
-        // Declared after the seat, hence dropped before it (G2).
-        let stream = self.stream;
-        let settings = &seat.hall.core.settings;
-        if settings.first_byte.is_some() || settings.idle.is_some() || settings.total.is_some() {
-            return seat.end.set(Some(limited(&seat.hall, stream, peer)));
-        }
-        let outcome = (seat.hall.handler)(stream, peer).outcome(false);
-        seat.end.set(Some(outcome.0));
-    }
-}
-
-/// Serves a connection that has time limits.
-fn limited<H, R>(hall: &Hall<H>, stream: TcpStream, peer: SocketAddr) -> End
-where
-    H: Fn(TcpStream, SocketAddr) -> R + 'static,
-    R: Served + 'static,
-{
-    let settings = &hall.core.settings;
-    let serve = || {
-        if settings.first_byte.is_some()
-            && let Err(error) = stream.wait_readable(settings.first_byte)
-        {
-            return if error.kind() == io::ErrorKind::WouldBlock { End::TimedOut } else { End::Failed };
-        }
-        // Neither fails on a stream that is open, and `start` has refused zero.
-        let _ = stream.set_read_timeout(settings.idle);
-        let _ = stream.set_write_timeout(settings.idle);
-        (hall.handler)(stream, peer).outcome(settings.idle.is_some()).0
-    };
-    match settings.total {
-        None => serve(),
-        // An error other than `Elapsed` says that nothing can be interrupted here.
-        Some(total) => timeout(total, serve).unwrap_or(End::TimedOut),
+        let seat = self.seat;
+        // The handler drops the connection, hence before the seat (G2).
+        let end = (seat.hall.handler)(self.arrived, &seat.hall.core.settings);
+        seat.end.set(Some(end));
     }
 }
 
 /// The right to be served; given back when dropped.
-struct Seat<H> {
+struct Seat<P: Port, H> {
     /// Where.
-    hall: Rc<Hall<H>>,
+    hall: Rc<Hall<P, H>>,
     /// Which.
     key: Key,
     /// How the handler ended, if it did.
     end: Cell<Option<End>>,
 }
 
-impl<H> Drop for Seat<H> {
+impl<P: Port, H> Drop for Seat<P, H> {
     #[cold]
     fn drop(&mut self) {
         let core = &self.hall.core;

@@ -1,4 +1,4 @@
-//! Servers: one green thread for each connection, a limit on how many, and an orderly end.
+//! Servers: one green thread for each connection or datagram, a limit on how many, and an orderly end.
 //!
 //! ```
 //! use std::io::{Read, Write};
@@ -98,6 +98,7 @@ mod handle;
 mod limit;
 mod listen_fds;
 mod tcp;
+mod udp;
 
 pub use drain::DrainReport;
 pub use hall::Served;
@@ -105,3 +106,4 @@ pub use handle::{Counters, ServerHandle};
 pub use limit::Limit;
 pub use listen_fds::{ListenFd, listen_fds};
 pub use tcp::{Server, TcpServer};
+pub use udp::{Datagram, UdpServer};

@@ -4,21 +4,79 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
 use super::drain::{DrainReport, Ready, supervise};
-use super::hall::{Served, Settings};
+use super::hall::{End, Port, Served, Settings, outcome_of, served_within};
 use super::handle::{Counters, ServerHandle};
 use super::limit::Limit;
+use crate::net::options::Watch;
 use crate::net::{TcpListener, TcpStream, ToSocketAddrs};
 use crate::signal::{SIGINT, SIGTERM, Signals};
 use crate::thread::{Builder, JoinError, JoinHandle};
 
-/// Connections accepted before the others have their turn, unless something else is asked for.
-const ACCEPT_BUDGET: u32 = 64;
+impl Port for TcpListener {
+    type Arrived = (TcpStream, SocketAddr);
 
-/// How long a drain lets connections go on, unless something else is asked for.
-const GRACE: Duration = Duration::from_secs(5);
+    fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        TcpListener::accept(self)
+    }
+
+    fn accept_waiting(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        TcpListener::accept_waiting(self)
+    }
+
+    fn has_waiting(&self) -> bool {
+        TcpListener::has_waiting(self)
+    }
+
+    fn take_no_more(&self) {
+        // It fails if the listener is the reason of the drain.
+        let _ = TcpListener::take_no_more(self);
+    }
+
+    fn close(&self) {
+        TcpListener::close(self);
+    }
+
+    fn watch((stream, _): &(TcpStream, SocketAddr)) -> Option<(RawFd, Watch)> {
+        Some((stream.as_raw_fd(), stream.watch()))
+    }
+}
+
+/// Calls the handler of a connection.
+#[inline]
+fn serve<H, R>(handler: &H, (stream, peer): (TcpStream, SocketAddr), settings: &Settings) -> End
+where
+    H: Fn(TcpStream, SocketAddr) -> R,
+    R: Served,
+{
+    if settings.first_byte.is_some() || settings.idle.is_some() || settings.total.is_some() {
+        return serve_within(handler, stream, peer, settings);
+    }
+    outcome_of(handler(stream, peer), false)
+}
+
+/// [`serve`] for a connection that has time limits.
+fn serve_within<H, R>(handler: &H, stream: TcpStream, peer: SocketAddr, settings: &Settings) -> End
+where
+    H: Fn(TcpStream, SocketAddr) -> R,
+    R: Served,
+{
+    let serve = || {
+        if settings.first_byte.is_some()
+            && let Err(error) = stream.wait_readable(settings.first_byte)
+        {
+            return if error.kind() == io::ErrorKind::WouldBlock { End::TimedOut } else { End::Failed };
+        }
+        // Neither fails on a stream that is open, and `start` has refused zero.
+        let _ = stream.set_read_timeout(settings.idle);
+        let _ = stream.set_write_timeout(settings.idle);
+        outcome_of(handler(stream, peer), settings.idle.is_some())
+    };
+    served_within(settings.total, serve)
+}
 
 /// A TCP server to be started: a listener, and what is to be done with who comes. See [`server`](super).
 ///
@@ -61,19 +119,7 @@ impl TcpServer {
     ///
     /// May switch: no.
     pub fn new(listener: TcpListener) -> TcpServer {
-        let settings = Settings {
-            accept_budget: ACCEPT_BUDGET,
-            stack_size: None,
-            first_byte: None,
-            idle: None,
-            total: None,
-            grace: GRACE,
-            close_idle: true,
-            refuse: false,
-            on_accept_error: None,
-            on_drain: None,
-        };
-        TcpServer { listener, settings, limit: None, handle: ServerHandle::new(), signals: None }
+        TcpServer { listener, settings: Settings::default(), limit: None, handle: ServerHandle::new(), signals: None }
     }
 
     /// A server that listens on `addr`: see [`TcpListener::bind`]. For one of several on the same address take
@@ -221,7 +267,7 @@ impl TcpServer {
         H: Fn(TcpStream, SocketAddr) -> R + 'static,
         R: Served + 'static,
     {
-        supervise(self.ready()?, handler)
+        supervise(self.ready()?, move |arrived, settings: &Settings| serve(&handler, arrived, settings))
     }
 
     /// Runs the server in a green thread of its own.
@@ -238,18 +284,17 @@ impl TcpServer {
         let addr = self.local_addr()?;
         let handle = self.handle.clone();
         let ready = self.ready()?;
-        let thread = Builder::new().name(String::from("server")).spawn(move || supervise(ready, handler))?;
-        Ok(Server { thread: Some(thread), handle, addr })
+        Server::start(handle, addr, move || {
+            supervise(ready, move |arrived, settings: &Settings| serve(&handler, arrived, settings))
+        })
     }
 
     /// Everything checked.
-    fn ready(self) -> io::Result<Ready> {
+    fn ready(self) -> io::Result<Ready<TcpListener>> {
         let TcpServer { listener, settings, limit, handle, signals } = self;
-        if [settings.first_byte, settings.idle, settings.total].contains(&Some(Duration::ZERO)) {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a server's time limit of zero"));
-        }
+        settings.check()?;
         let limit = limit.unwrap_or_else(|| Limit::new(usize::MAX));
-        Ok(Ready { listener, settings, limit, handle, signals: signals.transpose()? })
+        Ok(Ready { port: listener, settings, limit, handle, signals: signals.transpose()? })
     }
 }
 
@@ -273,6 +318,16 @@ pub struct Server {
 }
 
 impl Server {
+    /// Spawns the supervisor.
+    pub(super) fn start(
+        handle: ServerHandle,
+        addr: SocketAddr,
+        supervise: impl FnOnce() -> io::Result<DrainReport> + 'static,
+    ) -> io::Result<Server> {
+        let thread = Builder::new().name(String::from("server")).spawn(supervise)?;
+        Ok(Server { thread: Some(thread), handle, addr })
+    }
+
     /// The address it listens, or listened, on.
     ///
     /// May switch: no.
