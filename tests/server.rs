@@ -533,6 +533,19 @@ fn no_grace_kills_at_once_and_unwinds() {
 }
 
 #[test]
+fn who_is_killed_before_he_was_served_is_counted() {
+    let _guard = common::guard();
+    let called = Rc::new(Cell::new(0));
+    let theirs = Rc::clone(&called);
+    let serve = move |_stream, _| theirs.set(theirs.get() + 1);
+    let server = bind().grace(Duration::ZERO).close_idle(false).start(serve).unwrap();
+    let mut clients: Vec<_> = (0..5).map(|_| client(server.local_addr(), b"")).collect();
+    let report = drain(server);
+    assert_eq!((report.from_backlog, report.killed, called.get()), (5, 5, 0));
+    assert!(clients.iter_mut().all(is_closed));
+}
+
+#[test]
 fn force_cuts_the_grace_short() {
     let _guard = common::guard();
     let server = bind().start(|_stream, _| sleep(LONG)).unwrap();

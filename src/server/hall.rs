@@ -13,7 +13,7 @@
 //! * No borrow of `guests` is held while a handler, or the drop of one, runs.
 #![forbid(unsafe_code)]
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, RefCell};
 use std::fs::File;
 use std::io;
 use std::os::fd::RawFd;
@@ -32,8 +32,10 @@ use crate::runtime::park::NEVER;
 use crate::runtime::remote::{Waiter, wait};
 use crate::runtime::source::after;
 use crate::switch::cancel::unwinds_quietly;
+use crate::switch::fiber::{Fiber, FiberRef, Reason, State};
+use crate::switch::root::try_root;
 use crate::sys::socket::{AcceptError, sort_accept_error};
-use crate::thread::{Builder, JoinHandle, yield_now};
+use crate::thread::{Builder, yield_now};
 
 /// How long accepting is put off at first when there are no descriptors; twice as long each time, up to `LONGEST_PAUSE`.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
@@ -157,13 +159,14 @@ pub(super) struct Hall<P: Port, H> {
     pub(super) handler: H,
 }
 
-/// Somebody who is served.
+/// Somebody who is served. Small, since there is one for each connection.
 pub(super) struct Guest {
-    /// The thread; none until it was spawned.
-    thread: OnceCell<JoinHandle<()>>,
-    /// Its descriptor, to be compared with what the thread waits for, and the way to see where its conversation stands, if
-    /// a drain wants to know.
-    watch: Option<(RawFd, Watch)>,
+    /// The thread, which nobody joins; none until it was spawned.
+    thread: Cell<Option<FiberRef>>,
+    /// The way to see where its conversation stands, if a drain wants to know.
+    watch: Option<Watch>,
+    /// Its descriptor, to be compared with what the thread waits for; meaningful if there is a `watch`.
+    fd: RawFd,
     /// What the server has decided.
     fate: Cell<Fate>,
 }
@@ -251,13 +254,19 @@ impl Guest {
     /// Whether it waits for a client that has not asked for anything: see `Stage`. With `fresh` those count that have
     /// never got a byte.
     fn is_idle(&self, fresh: bool) -> bool {
-        let (Some(thread), Some((fd, watch))) = (self.thread.get(), &self.watch) else { return false };
-        thread.waits_to_read(*fd)
+        let (Some(thread), Some(watch)) = (self.fiber(), &self.watch) else { return false };
+        let waits = thread.state.get() == State::Parked && thread.reason.get() == Reason::Read(self.fd);
+        waits
             && match watch.stage() {
                 Stage::NextRequest => true,
                 Stage::Fresh | Stage::FirstByte => fresh,
                 Stage::Busy | Stage::Answered => false,
             }
+    }
+
+    /// The thread, if it has not ended.
+    fn fiber(&self) -> Option<Fiber> {
+        try_root()?.resolve(self.thread.get()?)
     }
 }
 
@@ -342,8 +351,10 @@ impl<P: Port> Core<P> {
         for (_, guest) in self.guests.borrow().iter() {
             if guest.fate.get() == Fate::Free && chosen(guest) {
                 guest.fate.set(fate);
-                // It marks and wakes, and runs nobody.
-                guest.thread.get().map(JoinHandle::kill);
+                if let (Some(root), Some(thread)) = (try_root(), guest.fiber()) {
+                    // It marks and wakes, and runs nobody.
+                    root.kill(thread);
+                }
             }
         }
     }
@@ -370,8 +381,8 @@ where
         }
         self.core.member.tally.accepted.add_one();
         let watch = if self.core.settings.close_idle { P::watch(&arrived) } else { None };
-        let (thread, fate) = (OnceCell::new(), Cell::new(Fate::Free));
-        let guest = Guest { thread, watch, fate };
+        let (fd, watch) = watch.map_or((-1, None), |(fd, watch)| (fd, Some(watch)));
+        let guest = Guest { thread: Cell::new(None), watch, fd, fate: Cell::new(Fate::Free) };
         let key = self.core.guests.borrow_mut().insert(guest);
         let seat = Seat { hall: Rc::clone(self), key, end: Cell::new(None) };
         let life = Life { arrived, seat };
@@ -383,7 +394,7 @@ where
         if let Ok(thread) = builder.spawn(move || life.live())
             && let Some(guest) = self.core.guests.borrow().get(key)
         {
-            guest.thread.get_or_init(|| thread);
+            guest.thread.set(Some(thread.fiber_ref()));
         }
         true
     }
@@ -514,7 +525,5 @@ impl<P: Port, H> Drop for Seat<P, H> {
         if let Some(waiter) = core.on_leave.take() {
             waiter.wake();
         }
-        // The handle of this very thread.
-        drop(guest);
     }
 }

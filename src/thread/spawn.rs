@@ -13,7 +13,6 @@ use std::fmt;
 use std::io;
 use std::marker::PhantomData;
 use std::mem;
-use std::os::fd::RawFd;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -509,12 +508,6 @@ impl<T> JoinHandle<T> {
     /// [`join`](Self::join) for a caller that still has the handle if it is interrupted, and uses it no more if not.
     pub(crate) fn wait(&self) -> Result<T, JoinError> {
         join(&self.packet)
-    }
-
-    /// Whether the thread waits until descriptor `fd` can be read, and nobody has woken it yet.
-    pub(crate) fn waits_to_read(&self, fd: RawFd) -> bool {
-        let waits = |fiber: Fiber| fiber.state.get() == State::Parked && fiber.reason.get() == Reason::Read(fd);
-        self.packet.fiber().is_some_and(waits)
     }
 
     /// For `select!`.
