@@ -193,7 +193,7 @@ pub(super) enum End {
     TimedOut,
 }
 
-/// What a handler may return: nothing, or a `Result` whose errors are counted. An error of kind `WouldBlock` counts as that
+/// What a handler may return: nothing, or an `io::Result` whose errors are counted. An error of kind `WouldBlock` counts as that
 /// of the idle time limit, if there is one.
 ///
 /// It cannot be implemented for other types.
@@ -334,6 +334,14 @@ impl<P: Port> Core<P> {
         true
     }
 
+    /// There are descriptors again: one of them is for the reserve, if it was lost to somebody else.
+    fn restock(&self) {
+        if self.settings.refuse {
+            let reserve = self.reserve.take().or_else(|| File::open("/dev/null").ok());
+            self.reserve.set(reserve);
+        }
+    }
+
     /// What is in the kernel's queue when nothing can be taken out of it.
     fn what_waits(&self) -> Swept {
         if self.port.has_waiting() { Swept::NoRoom } else { Swept::Empty }
@@ -402,7 +410,7 @@ where
     /// Accepts until the listener fails, or for ever; returns why.
     pub(super) fn accept(self: &Rc<Self>) -> io::Error {
         let core = &self.core;
-        let (mut pause, mut in_a_row) = (FIRST_PAUSE, 0);
+        let (mut pause, mut in_a_row, mut strays) = (FIRST_PAUSE, 0, 0);
         loop {
             if core.limit.is_full() {
                 core.wait_for_room();
@@ -410,7 +418,8 @@ where
             }
             match core.port.accept() {
                 Ok(arrived) => {
-                    pause = FIRST_PAUSE;
+                    (pause, strays) = (FIRST_PAUSE, 0);
+                    core.restock();
                     core.door.set(Some(arrived));
                     // Another hub may have taken the room meanwhile.
                     while !self.let_in() {
@@ -418,7 +427,15 @@ where
                     }
                 }
                 Err(error) => match sort_accept_error(&error) {
-                    AcceptError::OneConnection => core.member.tally.aborted.add_one(),
+                    AcceptError::OneConnection => {
+                        core.member.tally.aborted.add_one();
+                        strays += 1;
+                        // So many, and nobody in between: it is a rule of this machine that keeps all out, and they stay in
+                        // line.
+                        if strays >= core.settings.accept_budget {
+                            core.make_do(&error, &mut pause);
+                        }
+                    }
                     AcceptError::Exhausted => core.make_do(&error, &mut pause),
                     AcceptError::Listener => return error,
                 },

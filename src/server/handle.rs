@@ -220,7 +220,8 @@ counters! {
     refused,
     /// Errors of `accept` that were about a connection that had gone again.
     aborted,
-    /// How often accepting was put off since the process or the system had no descriptors or memory left.
+    /// How often accepting was put off since the process or the system had no descriptors or memory left, or a rule of the
+    /// machine kept all connections out.
     backoffs,
 }
 
