@@ -451,28 +451,32 @@ where
     /// Accepts what waits already, as far as there is room and descriptors, but not more than the budget. Says how many.
     pub(super) fn sweep(self: &Rc<Self>) -> (u64, Swept) {
         let core = &self.core;
-        for accepted in 0..core.settings.accept_budget {
+        let mut accepted = 0;
+        for _ in 0..core.settings.accept_budget {
             if !self.let_in() {
-                return (accepted.into(), Swept::NoRoom);
+                return (accepted, Swept::NoRoom);
             }
             if core.limit.is_full() {
-                return (accepted.into(), core.what_waits());
+                return (accepted, core.what_waits());
             }
             match core.port.accept_waiting() {
-                Ok(arrived) => core.door.set(Some(arrived)),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return (accepted.into(), Swept::Empty),
+                Ok(arrived) => {
+                    accepted += 1;
+                    core.door.set(Some(arrived));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return (accepted, Swept::Empty),
                 Err(error) => match sort_accept_error(&error) {
                     AcceptError::OneConnection => core.member.tally.aborted.add_one(),
                     AcceptError::Exhausted => {
                         core.member.tally.backoffs.add_one();
-                        return (accepted.into(), core.what_waits());
+                        return (accepted, core.what_waits());
                     }
-                    AcceptError::Listener => return (accepted.into(), Swept::Empty),
+                    AcceptError::Listener => return (accepted, Swept::Empty),
                 },
             }
         }
         let swept = if self.let_in() { Swept::More } else { Swept::NoRoom };
-        (core.settings.accept_budget.into(), swept)
+        (accepted, swept)
     }
 }
 
