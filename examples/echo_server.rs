@@ -149,7 +149,9 @@ fn main() {
         let others = Hubs::new(hubs - 1).name("echo").start(move |_| {
             let server = TcpServer::new(listen(&theirs, addr, hubs));
             let _ = ready.send(());
-            serve(&Service::new(theirs.clone(), Arc::clone(&same_house)), server, |_| ());
+            let service = Service::new(theirs.clone(), Arc::clone(&same_house));
+            serve(&service, server, |_| ());
+            service.finish();
         });
         others.unwrap_or_else(|error| cli::fail(1, NAME, format_args!("no OS threads: {error}")))
     });
@@ -174,6 +176,7 @@ fn main() {
         // Each has the same grace. One that panicked has said so.
         drop(others.join());
     }
+    service.finish();
     service.print("stopped\n");
 }
 
@@ -204,9 +207,6 @@ fn serve(service: &Rc<Service>, server: TcpServer, on_drain: fn(&Service)) {
     if let Err(error) = served {
         complain(format_args!("cannot serve: {error}"));
     }
-    // Unwinds `log` and the others, and guests that could not be killed.
-    hub::shutdown();
-    service.write_events();
 }
 
 /// A guest's green thread.
@@ -306,6 +306,12 @@ fn watch_terminal(service: &Service) {
 impl Service {
     fn new(options: Options, house: Arc<House>) -> Rc<Service> {
         Rc::new(Service { options, house, log: Log::default() })
+    }
+
+    /// After the last guest of this hub: unwinds `log` and the others, and writes what is left to be logged.
+    fn finish(&self) {
+        hub::shutdown();
+        self.write_events();
     }
 
     /// Prints the counters of all hubs, in one line.

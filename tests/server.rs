@@ -583,6 +583,30 @@ fn a_signal_drains_and_the_second_one_forces() {
 }
 
 #[test]
+fn the_second_signal_is_heard_although_the_server_that_holds_it_has_ended() {
+    let _guard = common::guard();
+    let output = common::child("the_second_signal_is_heard_although_the_server_that_holds_it_has_ended", || {
+        let handle = ServerHandle::new();
+        let first = bind().handle(&handle).drain_on([SIGTERM]).start(answer).unwrap();
+        let second = bind().handle(&handle).start(|_stream, _| sleep(LONG)).unwrap();
+        let _client = std_client(second.local_addr());
+        until("it is served", || handle.counters().accepted == 1);
+        // SAFETY: the call takes nothing (pthread_self(3)).
+        let me = unsafe { libc::pthread_self() };
+        // SAFETY: `me` is this OS thread, and the server has blocked the signal in it.
+        let signal = || assert_eq!(unsafe { libc::pthread_kill(me, libc::SIGTERM) }, 0);
+        signal();
+        assert_eq!(first.join().unwrap().active_at_start, 0);
+        signal();
+        let report = second.join().unwrap();
+        assert_eq!((report.killed, report.forced), (1, true));
+        // And then it is nobody's any more.
+        until("the signals are let go", || hub::live_threads() == 0);
+    });
+    assert!(output.status.success(), "{} {}", output.status, common::stderr(&output));
+}
+
+#[test]
 fn the_servers_of_several_hubs_are_drained_by_one_handle() {
     let _guard = common::guard();
     let (handle, limit) = (ServerHandle::new(), Limit::new(100));

@@ -190,10 +190,11 @@ where
         ended.0.core.accept_error.set(Some(error));
     };
     running.acceptor = Some(Builder::new().name(String::from("acceptor")).spawn(accept)?);
-    if let Some(signals) = signals {
-        let handle = core.handle.clone();
-        let watcher = Builder::new().name(String::from("server signals"));
-        running.watcher = Some(watcher.spawn(move || obey(&signals, &handle))?);
+    let signals = signals.map(Rc::new);
+    let watcher = Builder::new().name(String::from("server signals"));
+    if let Some(signals) = &signals {
+        let (signals, handle) = (Rc::clone(signals), core.handle.clone());
+        running.watcher = Some(watcher.clone().spawn(move || obey(&signals, &handle))?);
     }
     while core.handle.asked() == Asked::Serve && !core.acceptor_ended.get() {
         wait(root, hub, me, "a server to be drained", true, NEVER)
@@ -208,7 +209,30 @@ where
             resume_unwind(error.into_panic());
         }
     }
-    Ok(drain(&hall))
+    let report = drain(&hall);
+    drop(running);
+    if let Some(signals) = signals
+        && core.handle.is_running()
+    {
+        let handle = core.handle.clone();
+        // Without a stack the signals are not held any more, and do what they do by default.
+        drop(watcher.spawn(move || stay(&signals, &handle)));
+    }
+    Ok(report)
+}
+
+/// How long signals stay held at most after the last server of a handle has ended.
+const STAY: Duration = Duration::from_millis(100);
+
+/// The server that holds the signals has ended, others of its handle have not: until they have, a signal ends their grace.
+fn stay(signals: &Signals, handle: &ServerHandle) {
+    while handle.is_running()
+        && let Ok(signal) = signals.recv_timeout(STAY)
+    {
+        if signal.is_some() {
+            handle.force();
+        }
+    }
 }
 
 /// Turns the first signal into a drain, and the next ones into its end.

@@ -145,6 +145,11 @@ impl ServerHandle {
         lock(&self.control.members).running.push(Arc::clone(member));
     }
 
+    /// Whether any of its servers runs.
+    pub(super) fn is_running(&self) -> bool {
+        !lock(&self.control.members).running.is_empty()
+    }
+
     /// A server has ended.
     pub(super) fn leave(&self, member: &Arc<Member>) {
         let mut members = lock(&self.control.members);

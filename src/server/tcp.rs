@@ -245,7 +245,8 @@ impl TcpServer {
     }
 
     /// [`drain_on_signals`](Self::drain_on_signals) for other [`signal`](crate::signal)s. From this call on they are held
-    /// for the server, so make it before other OS threads are started; an error is reported by `run` or `start`.
+    /// for the server, so make it before other OS threads are started; an error is reported by `run` or `start`. They are
+    /// held as long as a server of the handle runs, if this hub does.
     pub fn drain_on(mut self, signals: impl IntoIterator<Item = i32>) -> TcpServer {
         self.signals = Some(Signals::new(signals));
         self

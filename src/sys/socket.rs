@@ -290,6 +290,34 @@ mod tests {
         (fd, addr)
     }
 
+    #[test]
+    fn a_shorter_queue_keeps_who_is_in_it_and_lets_nobody_in() {
+        let (server, addr) = listener("127.0.0.1");
+        let first = TcpStream::connect(addr).unwrap();
+        listen(server.as_fd(), 0).unwrap();
+        let late = TcpStream::connect_timeout(&addr, std::time::Duration::from_millis(50));
+        assert_eq!(late.unwrap_err().kind(), ErrorKind::TimedOut);
+        let (_, peer) = accept4(server.as_fd()).unwrap();
+        assert_eq!(peer, first.local_addr().unwrap());
+        assert_eq!(accept4(server.as_fd()).unwrap_err().kind(), ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn kinds_of_sockets_and_of_errors_are_told_apart() {
+        let (server, addr) = listener("127.0.0.1");
+        let kind = |fd: BorrowedFd<'_>| socket_kind(fd).map(|kind| (kind.internet, kind.stream, kind.listens));
+        assert_eq!(kind(server.as_fd()), Some((true, true, true)));
+        assert_eq!(kind(TcpStream::connect(addr).unwrap().as_fd()), Some((true, true, false)));
+        assert_eq!(kind(UdpSocket::bind("127.0.0.1:0").unwrap().as_fd()), Some((true, false, false)));
+        assert_eq!(kind(UnixDatagram::unbound().unwrap().as_fd()), Some((false, false, false)));
+        assert_eq!(kind(File::open("/dev/null").unwrap().as_fd()), None);
+        let sorted = |errno| sort_accept_error(&io::Error::from_raw_os_error(errno));
+        assert_eq!([libc::EMFILE, libc::ENFILE].map(sorted), [AcceptError::Exhausted; 2]);
+        assert_eq!([libc::ECONNABORTED, libc::EPERM].map(sorted), [AcceptError::OneConnection; 2]);
+        assert_eq!([libc::EINVAL, libc::EBADF].map(sorted), [AcceptError::Listener; 2]);
+        assert_eq!(sort_accept_error(&io::Error::other("no hub")), AcceptError::Listener);
+    }
+
     /// Waits until a connect is over and returns what went wrong.
     fn finish(socket: &OwnedFd) -> Option<io::Error> {
         poll_one(socket.as_fd(), Interest::OUT, None).unwrap();
