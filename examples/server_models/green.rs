@@ -1,6 +1,6 @@
 //! Shows green threads: the program of `thread`, with `greenling` in place of `std`. Calls that would wait let another
-//! green thread run; the loop, the switches and the bookkeeping of the rungs before are in the library. The top of the
-//! ladder for one CPU; what is left to mend is that there are others.
+//! green thread run; the loop, the switches and the bookkeeping of the rungs before are in the library. It uses
+//! one processor; the next rung, `green-hubs`, uses them all.
 //!
 //! ```text
 //!   main           accept ---> spawn ---> accept ...
@@ -20,7 +20,11 @@ use crate::shared::{BACK_OFF, Listener, SPARE, Service, out_of_descriptors};
 
 /// Spawns for each client.
 pub(crate) fn serve(listener: Listener, service: Service) -> io::Result<()> {
-    let listener = TcpListener::from(std::net::TcpListener::from(listener.into_fd()));
+    accept(&TcpListener::from(std::net::TcpListener::from(listener.into_fd())), service)
+}
+
+/// Gives each client of `listener` its green thread, for ever.
+pub(crate) fn accept(listener: &TcpListener, service: Service) -> io::Result<()> {
     let mut spare = File::open(SPARE).ok();
     loop {
         match listener.accept() {
@@ -41,7 +45,11 @@ pub(crate) fn serve(listener: Listener, service: Service) -> io::Result<()> {
             }
             Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
             // Green: the others go on meanwhile.
-            Err(_) => sleep(BACK_OFF),
+            Err(_) => {
+                sleep(BACK_OFF);
+                // Another hub may have taken the descriptor.
+                spare = spare.or_else(|| File::open(SPARE).ok());
+            }
         }
     }
 }

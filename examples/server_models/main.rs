@@ -1,4 +1,4 @@
-//! You will see one echo server written eleven times, from one client at a time to green threads: each file of this
+//! You will see one echo server written twelve times, from one client at a time to green threads: each file of this
 //! folder is a rung of the ladder, and its first lines say what it shows and what the next rung mends.
 //!
 //! ```text
@@ -13,6 +13,7 @@
 //!   epoll-et       the kernel tells each change once
 //!   greenlet       straight-line code again: one greenlet per client, switched by hand
 //!   green          nothing by hand: green threads
+//!   green-hubs     the same on each of several OS threads: all processors
 //! ```
 //!
 //! All of them do the same as seen from outside: they print `listening on ADDR`, log who connects and who leaves, and
@@ -30,6 +31,7 @@ mod epoll;
 mod epoll_et;
 mod epoll_lt;
 mod green;
+mod green_hubs;
 mod greenlet;
 mod nonblocking;
 mod poll;
@@ -46,12 +48,13 @@ const NAME: &str = "server_models";
 const HELP: &str = "\
 One echo server, written once for each model of serving many clients.
 
-usage: server_models --model NAME [--addr HOST:PORT] [--reply echo|thanks] [--quiet]
+usage: server_models --model NAME [--addr HOST:PORT] [--reply echo|thanks] [--hubs N] [--quiet]
        server_models --list
 
   --model NAME         which one; --list prints all, simplest first
   --addr HOST:PORT     where to listen: 127.0.0.1:7007 by default; port 0 takes a free one
   --reply echo|thanks  send back what comes in (the default), or `thank you!` for each piece of it
+  --hubs N             the OS threads of green-hubs: one for each processor by default; the others have one each
   --quiet              do not log who comes and goes
 
 Ctrl-C ends it; select-stdin also ends when a line is typed.
@@ -80,13 +83,14 @@ const MODELS: &[Model] = &[
     Model { name: "epoll-et", about: "epoll(7), edge-triggered", serve: epoll_et::serve },
     Model { name: "greenlet", about: "greenlet per client, switched by hand", serve: greenlet::serve },
     Model { name: "green", about: "green thread per client", serve: green::serve },
+    Model { name: "green-hubs", about: "green threads on every processor", serve: green_hubs::serve },
 ];
 
 fn main() {
     let (model, addr, service) = parse().unwrap_or_else(|what| cli::misused(NAME, what));
     let listening = addr.to_socket_addrs().and_then(|mut found| {
         let addr = found.next().ok_or_else(|| io::Error::other("the name has no address"))?;
-        let listener = Listener::bind(addr)?;
+        let listener = Listener::bind(addr, model.name == "green-hubs")?;
         Ok((listener.local_addr()?, listener))
     });
     let (local, listener) =
@@ -103,7 +107,7 @@ fn parse() -> Result<(&'static Model, String, Service), String> {
     use lexopt::prelude::*;
     let mut model = None;
     let mut addr = String::from("127.0.0.1:7007");
-    let mut service = Service { reply: Reply::Echo, quiet: false };
+    let mut service = Service { reply: Reply::Echo, hubs: 0, quiet: false };
     let mut parser = lexopt::Parser::from_env();
     while let Some(arg) = parser.next().map_err(|error| error.to_string())? {
         match arg {
@@ -120,6 +124,7 @@ fn parse() -> Result<(&'static Model, String, Service), String> {
                     other => return Err(format!("--reply {other}: neither echo nor thanks")),
                 }
             }
+            Long("hubs") => service.hubs = cli::count("--hubs", &mut parser)?,
             Long("quiet") | Short('q') => service.quiet = true,
             Long("list") => {
                 for Model { name, about, .. } in MODELS {
@@ -143,4 +148,4 @@ fn parse() -> Result<(&'static Model, String, Service), String> {
 //     127.0.0.1:53006 left after 4 bytes: closed by the client
 //     127.0.0.1:53004 left after 4 bytes: closed by the client
 //
-// Read next: blocking.rs, and from there one rung after the other.
+// Read next: blocking.rs, and from there one rung after the other; DESIGN.md, chapter 17, is the text to it.

@@ -55,6 +55,8 @@ pub(crate) enum Reply {
 pub(crate) struct Service {
     /// The answers.
     pub(crate) reply: Reply,
+    /// How many OS threads `green-hubs` has; 0 is one for each processor.
+    pub(crate) hubs: usize,
     /// Nothing is logged.
     pub(crate) quiet: bool,
 }
@@ -118,8 +120,8 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
-    /// A socket that listens on `addr`.
-    pub(crate) fn bind(addr: SocketAddr) -> io::Result<Listener> {
+    /// A socket that listens on `addr`; if `shared`, others of this process may listen there, too.
+    pub(crate) fn bind(addr: SocketAddr, shared: bool) -> io::Result<Listener> {
         let name = SockAddr::from(addr);
         // SAFETY: takes numbers only.
         let fd = check(unsafe { libc::socket(name.family().into(), libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) })?;
@@ -128,6 +130,9 @@ impl Listener {
         // Mended: the documents set SO_REUSEADDR after bind, if at all. It has to be set before, or a server that is
         // started again cannot have its address as long as a connection of the former one lingers in TIME_WAIT.
         set_option(&fd, libc::SOL_SOCKET, libc::SO_REUSEADDR)?;
+        if shared {
+            set_option(&fd, libc::SOL_SOCKET, libc::SO_REUSEPORT)?;
+        }
         // SAFETY: `name` is live for the call, and is as long as it says.
         check(unsafe { libc::bind(fd.as_raw_fd(), name.as_ptr().cast(), name.len()) })?;
         // Mended: with listen(3) the fifth client of a burst has to try again after a second. The kernel shortens our

@@ -39,6 +39,8 @@ fn built_examples() -> PathBuf {
         "echo_load",
         "server_models",
         "run_commands",
+        "level_or_edge",
+        "cpu_or_io",
         "producer_consumer",
         "actor",
         "chat_server",

@@ -22,11 +22,13 @@ struct Model {
     sleeps: bool,
     /// A process per client: descriptors are no limit.
     forks: bool,
+    /// Several OS threads that accept: clients that come at once are logged in any order.
+    hubs: bool,
 }
 
 /// A model as most are.
 const fn model(name: &'static str) -> Model {
-    Model { name, concurrent: true, sleeps: true, forks: false }
+    Model { name, concurrent: true, sleeps: true, forks: false, hubs: false }
 }
 
 /// Makes a module of tests for each model.
@@ -74,4 +76,5 @@ models! {
     epoll_et: model("epoll-et"),
     greenlet: model("greenlet"),
     green: model("green"),
+    green_hubs: Model { hubs: true, ..model("green-hubs") },
 }

@@ -26,6 +26,7 @@ fn a_wrong_command_line_is_one_clear_line() {
         (&["--model"], "--model needs a value"),
         (&["--model", "telepathy"], "--model telepathy: there is none; --list prints all"),
         (&["--model", "poll", "--reply", "no"], "--reply no: neither echo nor thanks"),
+        (&["--model", "green-hubs", "--hubs", "0"], "--hubs 0: not a whole number, 1 or more"),
     ] {
         let ended = run("server_models", args, b"");
         assert_eq!(ended.status.code(), Some(2), "{args:?}");
