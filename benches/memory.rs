@@ -1,11 +1,19 @@
-//! What a parked green thread costs: memory, and the time to make it and to end it.
+//! What green threads cost that wait: memory, and the time to make them and to end them.
 //!
 //! `cargo bench --bench memory -- --threads 1000000` prints one line for each figure: name, value, unit, bar, verdict.
+//! Its parts can be named, each runs on an OS thread and a hub of its own:
+//!
+//! * `parked`: in `thread::park`. Making them, their memory, their end; what their stacks keep, and after a trim.
+//! * `sleeping`: each with a timer. "Arm" is the first turn of each, which ends in the wait; "cancel, end, join" is woken
+//!   threads that end with their timer still in the wheel; "fire, end, join" is threads that their timers wake.
+//! * `deep` (10 000 at most): each makes a call that takes 200 KiB of stack, and then waits.
+//! * `plateau`: ten times as many spawns, 1000 at a time, after which nothing may have grown.
+//!
 //! "Resident" is what the kernel counts as the process's own memory (`VmRSS`); page tables (`VmPTE`) come on top and
 //! have no bar: a page of them maps 2 MiB, that is eight stacks of the default size.
 
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use std::{fs, hint};
 
 use greenling::{hub, spawn, thread};
@@ -26,8 +34,8 @@ fn print(name: &str, value: f64, unit: &str) {
     println!("{name:<28} {value:>12.1} {unit:<14} -          -");
 }
 
-/// Runs it all; false if the bar was missed.
-fn run(count: usize) -> bool {
+/// Threads that are parked.
+fn park(count: usize) -> bool {
     spawn(|| ()).join().expect("a thread that does nothing");
     let (memory, tables) = (status("VmRSS"), status("VmPTE"));
     let each = |bytes: usize, before: usize| bytes.saturating_sub(before) as f64 / count as f64;
@@ -73,36 +81,166 @@ fn run(count: usize) -> bool {
     met
 }
 
-/// What `--threads` says, or a million.
-fn threads() -> Result<usize, lexopt::Error> {
+/// The same threads, asleep: what a timer costs each, and what it takes to wake them all.
+fn sleep(count: usize) -> bool {
+    spawn(|| ()).join().expect("a thread that does nothing");
+    let (memory, tables) = (status("VmRSS"), status("VmPTE"));
+    let each = |bytes: usize, before: usize| bytes.saturating_sub(before) as f64 / count as f64;
+    let nanoseconds = |start: Instant| start.elapsed().as_nanos() as f64 / count as f64;
+
+    // Woken before their time: the end of each takes its timer out of the wheel.
+    let mut threads = Vec::with_capacity(count);
+    threads.extend((0..count).map(|n| {
+        // No two at the same moment.
+        let limit = Duration::from_secs(3600) + Duration::from_micros(n as u64);
+        spawn(move || thread::park_timeout(limit))
+    }));
+    let start = Instant::now();
+    thread::yield_now();
+    print("first run, arm", nanoseconds(start), "ns/thread");
+    print("resident, sleeping", each(status("VmRSS"), memory), "bytes/thread");
+    print("page tables, sleeping", each(status("VmPTE"), tables), "bytes/thread");
+    threads.iter().for_each(|thread| thread.thread().unpark());
+    let start = Instant::now();
+    threads.drain(..).for_each(|thread| thread.join().expect("a thread that returns"));
+    print("cancel, end, join", nanoseconds(start), "ns/thread");
+
+    // Woken by their timers, spread over a second, all of which is over when the hub looks.
+    let first = Instant::now() + Duration::from_micros(2 * count as u64) + Duration::from_secs(1);
+    threads.extend((0..count).map(|n| {
+        let until = first + Duration::from_secs(1) * n as u32 / count as u32;
+        spawn(move || thread::sleep_until(until))
+    }));
+    let start = Instant::now();
+    thread::yield_now();
+    print("again, arm", nanoseconds(start), "ns/thread");
+    // Blocks the OS thread with its hub.
+    std::thread::sleep((first + Duration::from_secs(1)).saturating_duration_since(Instant::now()));
+    let start = Instant::now();
+    threads.drain(..).for_each(|thread| thread.join().expect("a thread that returns"));
+    print("fire, end, join", nanoseconds(start), "ns/thread");
+    true
+}
+
+/// Uses `bytes` of stack below `start`, and little more.
+#[inline(never)]
+fn dig(start: usize, bytes: usize) -> u8 {
+    let frame = hint::black_box([1_u8; 512]);
+    if start - (&raw const frame).addr() >= bytes { frame[7] } else { hint::black_box(dig(start, bytes)) ^ frame[7] }
+}
+
+/// Threads that make a deep call once, and then wait: what they keep, and how long.
+fn deep(count: usize) -> bool {
+    let memory = status("VmRSS");
+    let each = || status("VmRSS").saturating_sub(memory) as f64 / count as f64;
+    let threads: Vec<_> = (0..count)
+        .map(|_| {
+            spawn(|| {
+                let here = 0_u8;
+                hint::black_box(dig((&raw const here).addr(), 200 * 1024));
+                thread::park();
+            })
+        })
+        .collect();
+    thread::yield_now();
+    print("resident, deep and parked", each(), "bytes/thread");
+    let start = Instant::now();
+    while each() > 20.0 * 1024.0 && start.elapsed() < Duration::from_secs(60) {
+        thread::sleep(Duration::from_millis(100));
+    }
+    print("idle, until given back", start.elapsed().as_secs_f64(), "s");
+    let start = Instant::now();
+    thread::sleep(Duration::from_secs(3));
+    print("then, after seconds", start.elapsed().as_secs_f64(), "s");
+    print("resident, given back", each(), "bytes/thread");
+    let start = Instant::now();
+    hub::trim_stacks();
+    print("trim again", start.elapsed().as_nanos() as f64 / count as f64, "ns/thread");
+    print("resident, trimmed", each(), "bytes/thread");
+    threads.iter().for_each(|thread| thread.thread().unpark());
+    threads.into_iter().for_each(|thread| thread.join().expect("a thread that returns"));
+    true
+}
+
+/// Ten times as many spawns as threads, 1000 at a time: neither stacks nor memory become more.
+fn plateau(count: usize) -> bool {
+    let spawns = 10 * count;
+    let mut handles = Vec::with_capacity(1000);
+    let mut batches = |times: usize| {
+        for _ in 0..times {
+            handles.extend((0..1000).map(|n| spawn(move || n)));
+            handles.drain(..).for_each(|thread| drop(hint::black_box(thread.join())));
+        }
+    };
+    batches(1);
+    let (memory, made) = (status("VmRSS"), hub::stack_stats().made);
+    let start = Instant::now();
+    batches(spawns.div_ceil(1000));
+    print("spawn, join", start.elapsed().as_nanos() as f64 / spawns as f64, "ns/thread");
+    let (grown, more) = (status("VmRSS").saturating_sub(memory), hub::stack_stats().made - made);
+    let met = more == 0 && grown < 1 << 20;
+    let verdict = if met { "PASS" } else { "MISS" };
+    println!("{:<28} {:>12} {:<14} {:<10} {verdict}", "stacks made meanwhile", more, "stacks", 0);
+    println!("{:<28} {:>12} {:<14} {:<10} {verdict}", "resident, more than before", grown, "bytes", 1 << 20);
+    met
+}
+
+/// A part of the bench: takes a number of threads, and says whether its bar was met.
+type Part = fn(usize) -> bool;
+
+/// What a part is called on the command line, how many threads it has at most, and the part.
+type NamedPart = (&'static str, usize, Part);
+
+/// All of them.
+const PARTS: [NamedPart; 4] = [
+    ("parked", usize::MAX, park),
+    ("sleeping", usize::MAX, sleep),
+    ("deep", 10_000, deep),
+    ("plateau", usize::MAX, plateau),
+];
+
+/// What `--threads` says, or a million, and the parts that were named, or all.
+fn arguments() -> Result<(usize, Vec<NamedPart>), lexopt::Error> {
     use lexopt::prelude::*;
-    let mut count = 1_000_000;
+    let (mut count, mut parts) = (1_000_000, Vec::new());
     let mut parser = lexopt::Parser::from_env();
     while let Some(argument) = parser.next()? {
         match argument {
             Long("threads") => count = parser.value()?.parse()?,
             Long("bench") => {}
+            Value(name) => {
+                let name = name.string()?;
+                let before = parts.len();
+                parts.extend(PARTS.into_iter().filter(|(part, ..)| part.starts_with(&name)));
+                if parts.len() == before {
+                    return Err(format!("there is no part {name}").into());
+                }
+            }
             other => return Err(other.unexpected()),
         }
     }
-    Ok(count)
+    if count == 0 {
+        return Err("--threads must be at least 1".into());
+    }
+    Ok((count, if parts.is_empty() { PARTS.to_vec() } else { parts }))
 }
 
 fn main() -> ExitCode {
-    match threads() {
-        Ok(count) if count > 0 => {
-            // On a thread of its own, to see what its end costs with all those stacks to unmap.
-            let (met, start) = std::thread::spawn(move || (run(count), Instant::now())).join().expect("the benchmark");
-            print("unmap", start.elapsed().as_nanos() as f64 / count as f64, "ns/thread");
-            if met { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-        }
-        Ok(_) => {
-            eprintln!("--threads must be at least 1");
-            ExitCode::from(2)
-        }
+    let (count, parts) = match arguments() {
+        Ok(arguments) => arguments,
         Err(error) => {
-            eprintln!("{error}; usage: memory [--threads N]");
-            ExitCode::from(2)
+            eprintln!("{error}; usage: memory [--threads N] [parked] [sleeping] [deep] [plateau]");
+            return ExitCode::from(2);
         }
+    };
+    let mut all_met = true;
+    for (name, most, part) in parts {
+        let count = count.min(most);
+        println!("-- {name}, {count} threads");
+        // On a thread of its own, to see what its end costs with all those stacks to unmap.
+        let (met, start) = std::thread::spawn(move || (part(count), Instant::now())).join().expect("the benchmark");
+        print("unmap", start.elapsed().as_nanos() as f64 / count as f64, "ns/thread");
+        all_met &= met;
     }
+    if all_met { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -1,18 +1,29 @@
 //! What a switch, a yield and a spawn cost, as a ratio to corosensei's raw resume + suspend pair.
 //!
 //! Every row alternates with the raw pair, round by round, in one process on one core; value and ratio are medians, so
-//! a machine that slows down for a while slows both. `cargo bench --bench switch`; rows can be chosen by name:
+//! a machine that slows down for a while slows both. `cargo bench --bench switch`; rows can be chosen by what their names
+//! begin with:
 //! `cargo bench --bench switch -- yield`. A bar that is missed is printed as MISS; nothing fails.
+//!
+//! `cargo bench --bench switch -- --curve` prints the curve of a yield instead, from 2 to a million threads, with fewer
+//! rounds (`-- --curve yield/1000000` one point of it).
 
+use std::collections::VecDeque;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use corosensei::Coroutine;
 use greenling::sync::{Mutex, Semaphore};
-use greenling::{Greenlet, spawn, thread, timeout, yield_now};
+use greenling::{Greenlet, channel, spawn, thread, timeout, yield_now};
 
 /// Rounds of each row.
 const ROUNDS: usize = 9;
+
+/// Rounds of each point of the curve.
+const CURVE_ROUNDS: usize = 3;
+
+/// Numbers of threads on the curve.
+const CURVE: [u64; 7] = [2, 10, 100, 1000, 10_000, 100_000, 1_000_000];
 
 /// One row: its name, what it may cost at most as a multiple of the raw pair, and how to measure nanoseconds a unit.
 struct Row {
@@ -205,6 +216,99 @@ fn semaphore_uncontended() -> f64 {
     })
 }
 
+/// What a channel puts its values into, alone; nanoseconds per push and pop.
+fn vec_deque() -> f64 {
+    const N: u64 = 10_000_000;
+    let mut values = VecDeque::with_capacity(4);
+    let ns = time(N, || {
+        for i in 0..N {
+            black_box(&mut values).push_back(i);
+            black_box(black_box(&mut values).pop_front());
+        }
+    });
+    assert!(values.is_empty());
+    ns
+}
+
+/// A channel with room, used by one thread; nanoseconds per send and receive.
+fn channel_uncontended() -> f64 {
+    const N: u64 = 10_000_000;
+    let (send, receive) = channel::bounded(4);
+    time(N, || {
+        for i in 0..N {
+            black_box(&send).send(i).expect("the receiver is here");
+            black_box(black_box(&receive).recv().expect("it was sent"));
+        }
+    })
+}
+
+/// How many threads wait at once in [`waits`].
+const WAITERS: u64 = 1000;
+
+/// Batches of threads that begin to wait, are woken and end; nanoseconds per thread.
+fn waits(wait: fn()) -> f64 {
+    const BATCHES: u64 = 200;
+    let mut handles = Vec::with_capacity(WAITERS as usize);
+    time(BATCHES * WAITERS, || {
+        for _ in 0..BATCHES {
+            handles.extend((0..WAITERS).map(|_| spawn(wait)));
+            yield_now();
+            handles.iter().for_each(|handle| handle.thread().unpark());
+            handles.drain(..).for_each(|handle| handle.join().expect("a thread that was woken"));
+        }
+    })
+}
+
+/// Two threads that pass a number to and fro over two channels; nanoseconds per round trip.
+fn channel_ping_pong() -> f64 {
+    const N: u64 = 1_000_000;
+    let (ping, pinged) = channel::bounded(1);
+    let (pong, ponged) = channel::bounded(1);
+    let echo = spawn(move || {
+        while let Ok(n) = pinged.recv() {
+            if pong.send(n + 1).is_err() {
+                break;
+            }
+        }
+    });
+    let driver = spawn(move || {
+        let mut n = 0_u64;
+        let ns = time(N, || {
+            for _ in 0..N {
+                ping.send(n).expect("the other side echoes");
+                n = ponged.recv().expect("the other side echoes");
+            }
+        });
+        assert_eq!(n, N);
+        ns
+    });
+    let ns = driver.join().expect("no panic");
+    echo.join().expect("it ends with its channel");
+    ns
+}
+
+/// Puts a timer into the wheel and takes it out again, among a thousand others: what threads that wait for an hour at
+/// most cost more than those that wait without a limit. Each has a wheel entry of its own, which its end takes out.
+fn timer_insert_cancel() -> f64 {
+    waits(|| thread::park_timeout(Duration::from_secs(3600))) - waits(thread::park)
+}
+
+/// A wait with a limit that ends in time, again and again in one thread: the wheel entry is there already.
+fn timer_again() -> f64 {
+    const N: u64 = 1_000_000;
+    let waiter = spawn(|| (0..N).for_each(|_| thread::park_timeout(Duration::from_secs(3600))));
+    let handle = waiter.thread().clone();
+    yield_now();
+    let ns = time(N, || {
+        for _ in 0..N {
+            handle.unpark();
+            yield_now();
+        }
+    });
+    waiter.join().expect("a thread that was woken");
+    ns
+}
+
 fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
@@ -222,23 +326,37 @@ fn main() {
     row("spawn+join/batch", Some(20.0), Box::new(spawn_join_batches));
     row("spawn+join/single", None, Box::new(spawn_join_single));
     row("park+unpark/round-trip", None, Box::new(park_unpark));
+    row("sleep/insert+cancel", None, Box::new(timer_insert_cancel));
+    row("sleep/again", None, Box::new(timer_again));
     row("timeout/unexpired", None, Box::new(timeout_unexpired));
     row("mutex/uncontended", None, Box::new(mutex_uncontended));
     row("semaphore/uncontended", None, Box::new(semaphore_uncontended));
+    row("vecdeque/push+pop", None, Box::new(vec_deque));
+    row("channel/uncontended", None, Box::new(channel_uncontended));
+    row("channel/ping-pong", Some(12.0), Box::new(channel_ping_pong));
 
+    let curve = std::env::args().any(|arg| arg == "--curve");
+    let rounds = if curve { CURVE_ROUNDS } else { ROUNDS };
+    if curve {
+        rows.clear();
+        for threads in CURVE {
+            let name: &'static str = Box::leak(format!("yield/{threads}").into_boxed_str());
+            rows.push(Row { name, bar: None, measure: Box::new(move || yields(threads)) });
+        }
+    }
     println!("{:<24} {:>9}  unit  {:>12}  bar", "name", "value", "ratio-to-raw");
     println!(
         "{:<24} {:>9.2}  ns    {:>12.2}",
         "raw pair",
-        median(&mut (0..ROUNDS).map(|_| raw_pair()).collect::<Vec<_>>()),
+        median(&mut (0..rounds).map(|_| raw_pair()).collect::<Vec<_>>()),
         1.0
     );
     for mut row in rows {
-        if !wanted.is_empty() && !wanted.iter().any(|wanted| row.name.contains(wanted.as_str())) {
+        if !wanted.is_empty() && !wanted.iter().any(|wanted| row.name.starts_with(wanted.as_str())) {
             continue;
         }
         let (mut values, mut ratios) = (Vec::new(), Vec::new());
-        for _ in 0..ROUNDS {
+        for _ in 0..rounds {
             let before = raw_pair();
             let value = (row.measure)();
             let after = raw_pair();

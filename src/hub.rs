@@ -10,7 +10,7 @@ use std::io;
 
 pub use channel::{RemoteIter, RemoteReceiver, RemoteSender, channel};
 pub(crate) use remote::Shared;
-pub use remote::{HubHandle, RemoteJoinHandle, handle};
+pub use remote::{HubHandle, RemoteJoinFuture, RemoteJoinHandle, handle};
 
 pub use crate::switch::stack_pool::StackStats;
 
@@ -66,7 +66,7 @@ pub fn stack_stats() -> StackStats {
 }
 
 /// How deep the running green thread's stack has been used, in bytes, in whole pages: its own high-water mark and that
-/// of threads that used the same stack before and were not trimmed since.
+/// of threads that used the same stack before, since its pages last went back. They go back when it waits for long.
 ///
 /// # Errors
 /// For main, whose stack is the OS thread's; or what mincore(2) says.
@@ -81,7 +81,11 @@ pub fn stack_high_water() -> io::Result<usize> {
     root.high_water(me)
 }
 
-/// Returns the memory of all stacks that nobody uses to the kernel, at once.
+/// Returns the memory of all stacks that nobody uses to the kernel, at once, and what earlier deep calls have left in the
+/// stacks of threads that are waiting.
+///
+/// The second, too, the hub does by itself, a few seconds after a thread began to wait, if the kernel counts page faults
+/// (`ru_minflt` of getrusage(2)). Threads and greenlets that wait in an explicit switch keep their pages.
 ///
 /// The hub does so by itself with stacks that were not used for a second, all but 64 of each size, while main waits in a
 /// blocking call. What a deep call has left in a stack that is used again goes back after some ten thousand spawns.

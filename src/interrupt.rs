@@ -1,4 +1,4 @@
-//! Limits on waiting: [`timeout`], [`shield`], [`no_switch`].
+//! Limits on waiting: [`timeout`], [`timeout_at`], [`remaining`], [`shield`], [`no_switch`].
 //!
 //! A `timeout` scope stores a deadline in the running thread's control block, and nothing else: each wait inside it
 //! ends at that deadline at the latest, and then unwinds with the scope's identity, so that only its own `timeout`
@@ -14,13 +14,15 @@
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::runtime::hub::hub;
+use crate::runtime::park::NEVER;
 use crate::runtime::source::after;
 use crate::switch::cancel::{self, ScopeExpired};
 use crate::switch::fiber::{Fiber, ScopeDeadline, attention};
 use crate::switch::root::try_root;
+use crate::sys::clock::monotonic_ns;
 
 /// Why [`timeout`] has no result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +87,59 @@ impl From<TimeoutError> for std::io::Error {
 ///
 /// May switch: if `f` does.
 pub fn timeout<T>(limit: Duration, f: impl FnOnce() -> T) -> Result<T, TimeoutError> {
+    until(|| after(limit), f)
+}
+
+/// [`timeout`] with a point in time for its end: `f`'s blocking calls are interrupted at `deadline`.
+///
+/// ```
+/// use greenling::{TimeoutError, remaining, sleep, timeout_at};
+/// use std::time::{Duration, Instant};
+///
+/// let deadline = Instant::now() + Duration::from_millis(20); // one for all that follows
+/// assert_eq!(timeout_at(deadline, || remaining().unwrap() <= Duration::from_millis(20)), Ok(true));
+/// assert_eq!(timeout_at(deadline, || sleep(Duration::from_secs(60))), Err(TimeoutError::Elapsed));
+/// assert_eq!(timeout_at(deadline, || sleep(Duration::ZERO)), Err(TimeoutError::Elapsed)); // it has passed
+/// ```
+///
+/// A deadline that has passed interrupts the first blocking call.
+///
+/// # Errors
+/// As [`timeout`].
+///
+/// # Panics
+/// With the panics of `f`.
+///
+/// May switch: if `f` does.
+pub fn timeout_at<T>(deadline: Instant, f: impl FnOnce() -> T) -> Result<T, TimeoutError> {
+    until(|| after(deadline.saturating_duration_since(Instant::now())), f)
+}
+
+/// How much time is left until the nearest deadline of the enclosing [`timeout`]s and [`timeout_at`]s of the calling
+/// thread; zero if it has passed, none if there is none.
+///
+/// Inside a [`shield`] those outside of it do not count, since they wait for its end. Threads do not inherit deadlines:
+/// pass the answer on to what is spawned.
+///
+/// ```
+/// use greenling::{remaining, timeout};
+/// use std::time::Duration;
+///
+/// assert_eq!(remaining(), None);
+/// timeout(Duration::from_secs(60), || {
+///     timeout(Duration::from_secs(3600), || assert!(remaining().unwrap() <= Duration::from_secs(60)))
+/// }).unwrap().unwrap();
+/// ```
+///
+/// May switch: no.
+pub fn remaining() -> Option<Duration> {
+    let at = try_root()?.current().scope_deadline.get().at;
+    (at != NEVER).then(|| Duration::from_nanos(at.saturating_sub(monotonic_ns())))
+}
+
+/// [`timeout`] until the monotonic nanosecond that `at` gives, which is asked when it is sure that `f` runs.
+#[inline]
+fn until<T>(at: impl FnOnce() -> u64, f: impl FnOnce() -> T) -> Result<T, TimeoutError> {
     if cfg!(panic = "abort") {
         return Err(TimeoutError::CannotUnwind);
     }
@@ -92,7 +147,7 @@ pub fn timeout<T>(limit: Duration, f: impl FnOnce() -> T) -> Result<T, TimeoutEr
     let me = root.current();
     let outer = me.scope_deadline.get();
     let scope = root.fresh_id();
-    let at = after(limit);
+    let at = at();
     if at < outer.at {
         set_scope(me, ScopeDeadline { at, scope });
     }
@@ -153,7 +208,7 @@ impl Drop for Shield {
         let shields = self.me.shields.get().saturating_sub(1);
         self.me.shields.set(shields);
         set_scope(self.me, self.outer);
-        if shields == 0 && self.me.killed.get() {
+        if shields == 0 && (self.me.killed.get() || self.me.cancelled.get() > 0) {
             self.me.attention.set(self.me.attention.get() | attention::KILL);
         }
     }

@@ -21,17 +21,23 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 //!
-//! There is no `run` and no `block_on`: a blocking call in `main` runs the hub until it can return.
+//! There is no `run`: a blocking call in `main` runs the hub until it can return.
 //!
 //! # What is where
 //!
 //! * [`spawn`], [`sleep`], [`yield_now`] and [`thread`]: green threads, shaped like `std::thread`.
+//! * [`group`]: many of them at once: groups, pools with a limit, `join_all`, `wait_any`.
+//! * [`green_local!`]: values that each green thread has for itself, inherited or not.
 //! * [`Greenlet`]: explicit switches with values, as in Python's greenlet.
-//! * [`net`]: TCP, shaped like `std::net`.
-//! * [`io`]: `std::io`, with a green `stdin` and green pipes.
+//! * [`net`]: TCP and UDP, shaped like `std::net`; [`os::unix::net`]: Unix sockets, shaped like std's.
+//! * [`fs`]: files, shaped like `std::fs`; [`offload`] and [`blocking`]: whatever else blocks or computes, on OS threads.
+//! * [`block_on`]: waits for a future as for anything else. Join handles are futures, too.
+//! * [`io`]: `std::io`, with green standard streams and pipes, a `copy` that the kernel helps, and readiness of any descriptor.
 //! * [`process`]: children, shaped like `std::process`. [`signal`]: signals to wait for.
 //! * [`sync`]: `std::sync` for green threads, with semaphores, events and wait groups.
-//! * [`timeout`], [`shield`], [`no_switch`]: limits on waiting.
+//! * [`channel`] and [`select!`]: values from one green thread to another, and waiting for several things at once.
+//! * [`time`]: intervals that tick.
+//! * [`timeout`], [`timeout_at`], [`remaining`], [`shield`], [`no_switch`]: limits on waiting.
 //! * [`hub`]: what the OS thread's scheduler is asked and told: stacks, counters, shutdown; handles and channels to the
 //!   hubs of other OS threads. [`Hubs`] starts several.
 //!
@@ -61,9 +67,10 @@
 //! | 0 | `sys/` | the kernel seam | `libc`, nothing of the crate |
 //! | 1 to 6 | `switch/` | stacks, fibers, the root loop, greenlets | `corosensei` |
 //! | 7 to 10 | `runtime/` | reactor, mail, reports; hub; park; source, remote | `crossbeam-queue` |
-//! | 11 | `interrupt.rs`, `thread/` | what programs call | |
-//! | 12 | `net/`, `io/`, `sync/`, `signal.rs`, `hub.rs`, `hub/` | sockets, stdin, pipes and locks with std's methods; signals; the hub, this one and others | |
-//! | 13 | `hubs.rs`, `process/` | many hubs at once; children | |
+//! | 11 | `interrupt.rs`, `thread/`, `offload/` | what programs call | |
+//! | 12 | `net/`, `os/`, `fs/`, `sync/`, `channel/`, `time.rs`, `signal.rs`, `bridge.rs`, `hub.rs`, `hub/` | sockets, files and locks with std's methods; channels; intervals; signals; futures; the hub, this one and others | |
+//! | 13 | `io/`, `hubs.rs`, `select.rs`, `group/` | standard streams, pipes, copies, any descriptor; many hubs, many things, many threads at once | |
+//! | 14 | `process/` | children | |
 //!
 //! `tests/tidy.rs` has the rank of each file, and checks the imports.
 //!
@@ -74,22 +81,34 @@
 #[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
 compile_error!("greenling runs on Linux on x86-64 and aarch64 only: it needs epoll, eventfd and madvise guards");
 
+mod bridge;
+pub mod channel;
+pub mod fs;
+pub mod group;
 pub mod hub;
 mod hubs;
 mod interrupt;
 pub mod io;
 pub mod net;
+pub mod offload;
+pub mod os;
 pub mod process;
 mod pure;
 mod runtime;
+mod select;
 pub mod signal;
 mod switch;
 pub mod sync;
 mod sys;
 pub mod thread;
+pub mod time;
 
+pub use bridge::block_on;
 pub use hubs::{Hubs, RunningHubs};
-pub use interrupt::{TimeoutError, no_switch, shield, timeout};
+pub use interrupt::{TimeoutError, no_switch, remaining, shield, timeout, timeout_at};
+pub use offload::blocking;
+#[doc(hidden)]
+pub use select::pieces as __select;
 pub use switch::cancel::GreenletExit;
 pub use switch::greenlet::{
     Greenlet, GreenletId, GreenletState, ParentError, SwitchError, SwitchErrorKind, TraceEvent, TraceKind,

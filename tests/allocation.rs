@@ -3,11 +3,12 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use greenling::sync::{Condvar, Event, Mutex, Once, OnceLock, RwLock, Semaphore, WaitGroup};
 use greenling::thread::{park, scope, sleep_until, spawn, yield_now};
-use greenling::{Greenlet, sleep, timeout};
+use greenling::{Greenlet, channel, select, sleep, timeout};
 
 thread_local! {
     /// Allocations of this OS thread. No destructor, so the allocator may touch it at any time.
@@ -103,6 +104,31 @@ fn park_and_unpark_allocate_nothing() {
 }
 
 #[test]
+fn block_on_allocates_once_and_not_for_each_poll() {
+    let polls = |count: u32| {
+        let mut left = count;
+        greenling::block_on(std::future::poll_fn(|cx| {
+            left -= 1;
+            if left == 0 {
+                return Poll::Ready(());
+            }
+            // Wakes itself, or is woken by another thread after a park.
+            let waker = cx.waker().clone();
+            if left.is_multiple_of(2) {
+                waker.wake();
+            } else {
+                drop(spawn(move || waker.wake()));
+            }
+            Poll::Pending
+        }));
+    };
+    assert_eq!(in_steady_state(|| polls(1)), 1);
+    assert_eq!(in_steady_state(|| polls(1000)), 1);
+    let awaited = in_steady_state(|| assert_eq!(greenling::block_on(spawn(|| 7)).unwrap(), 7));
+    assert_eq!(awaited, 1);
+}
+
+#[test]
 fn sleep_allocates_nothing() {
     let one = in_steady_state(|| (0..200).for_each(|_| sleep(Duration::from_micros(10))));
     assert_eq!(one, 0, "alone");
@@ -187,5 +213,40 @@ fn locks_and_signals_allocate_nothing() {
         }
     });
     assert_eq!(waits, 0, "with waits");
+    partner.join().unwrap();
+}
+
+#[test]
+fn channels_and_selects_allocate_nothing() {
+    let (send, receive) = channel::bounded(4);
+    let free = in_steady_state(|| {
+        for n in 0..1000 {
+            send.send(n).unwrap();
+            assert_eq!(select! { recv(receive) -> value => value, default => Ok(0) }, Ok(n));
+        }
+    });
+    assert_eq!(free, 0, "without waiting");
+    // Both sides wait: the receiver for values, the sender for room.
+    let (ask, asked) = channel::rendezvous();
+    let (answer, answered) = channel::bounded(1);
+    let never = Event::new();
+    let partner = spawn(move || {
+        while let Ok(n) =
+            select! { recv(asked) -> n => n, wait(never) => Ok(0), after(Duration::from_secs(3600)) => Ok(0) }
+        {
+            (0..3).for_each(|i| answer.send(n + i).unwrap());
+        }
+    });
+    let waits = in_steady_state(|| {
+        for n in 0..1000 {
+            select! {
+                send(ask, n) -> sent => sent.unwrap(),
+                after(Duration::from_secs(3600)) => panic!("an hour?"),
+            }
+            (0..3).for_each(|i| assert_eq!(answered.recv(), Ok(n + i)));
+        }
+    });
+    assert_eq!(waits, 0, "with waits");
+    drop(ask);
     partner.join().unwrap();
 }

@@ -6,16 +6,26 @@ mod common;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io::{Read, Write};
+use std::os::linux::net::SocketAddrExt;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use common::{Primitive, Subject, Wakes, five_properties};
-use greenling::io::pipe;
-use greenling::net::{TcpListener, TcpStream};
+use greenling::group::{Group, Pool, join_all, wait_any};
+use greenling::io::{Registered, pipe};
+use greenling::net::{TcpListener, TcpStream, UdpSocket};
+use greenling::offload::ThreadPool;
+use greenling::os::unix::net::{SocketAddr, UnixDatagram, UnixListener, UnixStream};
 use greenling::process::Command;
 use greenling::sync::{self, AsyncResult, Barrier, Condvar, Event, Mutex, Once, OnceLock, RwLock, WaitGroup};
-use greenling::thread::{self, JoinHandle, Thread, current, park, park_timeout, scope, sleep, spawn, yield_now};
-use greenling::{Greenlet, GreenletExit, timeout};
+use greenling::thread::{
+    self, JoinHandle, Thread, current, park, park_timeout, scope, sleep, spawn, try_scope, yield_now,
+};
+use greenling::time::{Instant, interval_at};
+use greenling::{Greenlet, GreenletExit, block_on, channel, hub, select, timeout};
 
 #[test]
 fn sleep_has_the_five_properties() {
@@ -534,6 +544,730 @@ fn a_wait_for_a_child_has_the_five_properties() {
                 }
             };
             Subject::new(wait, wake).or_for(move |limit| b.wait_timeout(limit).expect("it is ours").is_some())
+        },
+    });
+}
+
+/// A job that ends when it is told. It cannot be interrupted, so it is for one waiter.
+fn job(pool: &'static ThreadPool) -> Subject {
+    let (end, wait) = mpsc::channel::<()>();
+    let wait = Arc::new(std::sync::Mutex::new(wait));
+    Subject::new(
+        move || {
+            let wait = Arc::clone(&wait);
+            pool.run(move || wait.lock().expect("one waiter").recv().expect("told"));
+        },
+        move || end.send(()).expect("it listens"),
+    )
+}
+
+#[test]
+fn a_job_on_another_os_thread_has_the_five_properties() {
+    let _guard = common::guard();
+    five_properties(&Primitive {
+        name: "offload",
+        wakes: Wakes::Only,
+        make: || job(leaked(ThreadPool::builder().max_threads(1).build())),
+    });
+    // In the queue, behind a job that waits for the wake-up.
+    five_properties(&Primitive {
+        name: "the queue of a pool",
+        wakes: Wakes::Only,
+        make: || {
+            let pool = leaked(ThreadPool::builder().max_threads(1).build());
+            let (end, wait) = mpsc::channel::<()>();
+            drop(spawn(|| pool.run(move || wait.recv())));
+            yield_now();
+            Subject::new(|| pool.run(|| ()), move || end.send(()).expect("it listens"))
+        },
+    });
+}
+
+/// A flag to await; wakes in the order in which it was polled.
+#[derive(Default)]
+struct Awaited {
+    /// Whether it is set.
+    set: Cell<bool>,
+    /// Who polled.
+    wakers: RefCell<Vec<Waker>>,
+}
+
+#[test]
+fn block_on_has_the_five_properties() {
+    let _guard = common::guard();
+    five_properties(&Primitive {
+        name: "block_on",
+        wakes: Wakes::All,
+        make: || {
+            let flag = Rc::new(Awaited::default());
+            let theirs = Rc::clone(&flag);
+            let wait = move || {
+                block_on(std::future::poll_fn(|cx| {
+                    if theirs.set.get() {
+                        return Poll::Ready(());
+                    }
+                    theirs.wakers.borrow_mut().push(cx.waker().clone());
+                    Poll::Pending
+                }))
+            };
+            let wake = move || {
+                flag.set.set(true);
+                let wakers = flag.wakers.take();
+                wakers.into_iter().for_each(Waker::wake);
+            };
+            Subject::new(wait, wake)
+        },
+    });
+}
+
+#[test]
+fn awaiting_a_thread_has_the_five_properties() {
+    let _guard = common::guard();
+    five_properties(&Primitive {
+        name: "JoinFuture",
+        wakes: Wakes::Only,
+        make: || {
+            let thread = spawn(park);
+            let handle = thread.thread().clone();
+            let thread = RefCell::new(Some(thread));
+            let wait = move || {
+                let thread = thread.borrow_mut().take().expect("one waiter");
+                block_on(thread).expect("it only parks");
+            };
+            Subject::new(wait, move || handle.unpark())
+        },
+    });
+    five_properties(&Primitive {
+        name: "RemoteJoinFuture",
+        wakes: Wakes::Only,
+        make: || {
+            let told = Arc::new(AtomicBool::new(false));
+            let seen = Arc::clone(&told);
+            let thread = hub::handle().spawn(move || {
+                while !seen.load(Ordering::Relaxed) {
+                    yield_now();
+                }
+            });
+            let thread = RefCell::new(Some(thread));
+            let wait = move || {
+                let thread = thread.borrow_mut().take().expect("one waiter");
+                block_on(thread).expect("it only sleeps");
+            };
+            Subject::new(wait, move || told.store(true, Ordering::Relaxed))
+        },
+    });
+}
+
+#[test]
+fn receiving_has_the_five_properties() {
+    let _guard = common::guard();
+    five_properties(&Primitive {
+        name: "channel::Receiver::recv",
+        wakes: Wakes::One,
+        make: || {
+            let (send, receive) = leaked(channel::unbounded());
+            let wait = || assert_eq!(receive.recv(), Ok(()));
+            Subject::new(wait, || send.send(()).expect("open")).or_for(|limit| receive.recv_timeout(limit).is_ok())
+        },
+    });
+    five_properties(&Primitive {
+        name: "channel::Receiver::recv by priority",
+        wakes: Wakes::One,
+        make: || {
+            let (send, receive) = leaked(channel::priority());
+            let wait = || assert_eq!(receive.recv(), Ok(()));
+            Subject::new(wait, || send.send(()).expect("open")).or_for(|limit| receive.recv_timeout(limit).is_ok())
+        },
+    });
+    five_properties(&Primitive {
+        name: "sync::mpsc::Receiver::recv",
+        wakes: Wakes::One,
+        make: || {
+            let (send, receive) = leaked(sync::mpsc::channel());
+            let wait = || assert_eq!(receive.recv(), Ok(()));
+            Subject::new(wait, || send.send(()).expect("open")).or_for(|limit| receive.recv_timeout(limit).is_ok())
+        },
+    });
+}
+
+/// Who waits sends; who wakes receives.
+#[test]
+fn sending_has_the_five_properties() {
+    let _guard = common::guard();
+    five_properties(&Primitive {
+        name: "channel::Sender::send",
+        wakes: Wakes::OneAtOnce,
+        make: || {
+            let (send, receive) = leaked(channel::bounded(1));
+            send.send(()).expect("room");
+            let wait = || assert_eq!(send.send(()), Ok(()));
+            Subject::new(wait, || receive.recv().expect("it is full"))
+                .or_for(|limit| send.send_timeout((), limit).is_ok())
+        },
+    });
+}
+
+#[test]
+fn a_broadcast_has_the_five_properties() {
+    let _guard = common::guard();
+    five_properties(&Primitive {
+        name: "channel::BroadcastReceiver::recv",
+        wakes: Wakes::All,
+        make: || {
+            let (send, receive) = leaked(channel::broadcast(100));
+            let wait = || assert_eq!(receive.clone().recv(), Ok(()));
+            Subject::new(wait, || assert!(send.send(()).is_ok()))
+                .or_for(|limit| receive.clone().recv_timeout(limit).is_ok())
+        },
+    });
+}
+
+/// Each kind of arm, between two that never go on.
+#[test]
+fn every_arm_of_select_has_the_five_properties() {
+    let _guard = common::guard();
+    five_properties(&Primitive {
+        name: "select! recv",
+        wakes: Wakes::One,
+        make: || {
+            let (send, receive) = leaked(channel::unbounded());
+            let (never, nothing) = leaked((Event::new(), channel::unbounded::<()>()));
+            let wait = || {
+                select! {
+                    wait(never) => panic!("never set"),
+                    recv(receive) -> value => assert_eq!(value, Ok(())),
+                    recv(nothing.1) -> _ => panic!("never sent"),
+                }
+            };
+            Subject::new(wait, || send.send(()).expect("open")).or_for(|limit| {
+                select! {
+                    recv(nothing.1) -> _ => panic!("never sent"),
+                    recv(receive) -> value => value.is_ok(),
+                    after(limit) => false,
+                }
+            })
+        },
+    });
+    five_properties(&Primitive {
+        name: "select! send",
+        wakes: Wakes::OneAtOnce,
+        make: || {
+            let (send, receive) = leaked(channel::bounded(1));
+            let never = leaked(Event::new());
+            send.send(()).expect("room");
+            let wait = || {
+                select! {
+                    wait(never) => panic!("never set"),
+                    send(send, ()) -> sent => assert_eq!(sent, Ok(())),
+                }
+            };
+            Subject::new(wait, || receive.recv().expect("it is full")).or_for(|limit| {
+                select! {
+                    after(limit) => false,
+                    send(send, ()) -> sent => sent.is_ok(),
+                }
+            })
+        },
+    });
+    five_properties(&Primitive {
+        name: "select! wait, manual",
+        wakes: Wakes::All,
+        make: || {
+            let (event, never) = leaked((Event::new(), Event::new()));
+            let wait = || select! { wait(never) => panic!("never set"), wait(event) => () };
+            Subject::new(wait, || event.set()).or_for(|limit| select! { wait(event) => true, after(limit) => false })
+        },
+    });
+    five_properties(&Primitive {
+        name: "select! wait, auto-reset",
+        wakes: Wakes::One,
+        make: || {
+            let (event, never) = leaked((Event::auto_reset(), Event::new()));
+            let wait = || select! { wait(never) => panic!("never set"), wait(event) => () };
+            Subject::new(wait, || event.set()).or_for(|limit| select! { wait(event) => true, after(limit) => false })
+        },
+    });
+    five_properties(&Primitive {
+        name: "select! broadcast",
+        wakes: Wakes::All,
+        make: || {
+            let (send, receive) = leaked(channel::broadcast(100));
+            let wait = || {
+                let receive = receive.clone();
+                select! { recv(receive) -> value => assert_eq!(value, Ok(())) }
+            };
+            Subject::new(wait, || assert!(send.send(()).is_ok())).or_for(|limit| {
+                let receive = receive.clone();
+                select! { recv(receive) -> value => value.is_ok(), after(limit) => false }
+            })
+        },
+    });
+    five_properties(&Primitive {
+        name: "select! join",
+        wakes: Wakes::Only,
+        make: || {
+            let thread = spawn(park);
+            let handle = thread.thread().clone();
+            let (thread, never) = (RefCell::new(Some(thread)), leaked(Event::new()));
+            let wait = move || {
+                let thread = thread.borrow_mut().take().expect("one waiter");
+                select! {
+                    wait(never) => panic!("never set"),
+                    join(thread) -> ended => ended.expect("it only parks"),
+                }
+            };
+            Subject::new(wait, move || handle.unpark())
+        },
+    });
+    five_properties(&Primitive {
+        name: "select! after",
+        wakes: Wakes::Nobody,
+        make: || {
+            let long = Duration::from_secs(3600);
+            Subject::new(move || select! { after(long) => () }, || {}).or_for(move |limit| {
+                select! {
+                    after(long) => true,
+                    after(limit) => false,
+                }
+            })
+        },
+    });
+    five_properties(&Primitive {
+        name: "select! readable",
+        wakes: Wakes::One,
+        make: || {
+            let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+            let ours = TcpStream::connect(listener.local_addr().expect("bound")).expect("connect");
+            let theirs = Rc::new(listener.accept().expect("accept").0);
+            let (again, never) = (Rc::clone(&theirs), leaked(Event::new()));
+            let ours = std::net::TcpStream::from(ours);
+            let wait = move || {
+                select! {
+                    wait(never) => panic!("never set"),
+                    readable(theirs) -> ready => ready.expect("open"),
+                }
+                assert_eq!((&*theirs).read(&mut [0]).expect("a byte"), 1);
+            };
+            Subject::new(wait, move || {
+                assert_eq!((&ours).write(&[1]).expect("room"), 1);
+                // So that the next look finds it.
+                std::thread::sleep(Duration::from_millis(1));
+            })
+            .or_for(move |limit| {
+                select! {
+                    readable(again) -> ready => {
+                        ready.expect("open");
+                        (&*again).read(&mut [0]).expect("a byte") == 1
+                    }
+                    after(limit) => false,
+                }
+            })
+        },
+    });
+    five_properties(&Primitive {
+        name: "select! accept",
+        wakes: Wakes::One,
+        make: || {
+            let listener = Rc::new(TcpListener::bind("127.0.0.1:0").expect("a port"));
+            let (again, never) = (Rc::clone(&listener), leaked(Event::new()));
+            let addr = listener.local_addr().expect("bound");
+            let wait = move || {
+                select! {
+                    wait(never) => panic!("never set"),
+                    accept(listener) -> accepted => drop(accepted.expect("open")),
+                }
+            };
+            Subject::new(wait, move || {
+                drop(std::net::TcpStream::connect(addr).expect("connect"));
+                std::thread::sleep(Duration::from_millis(1));
+            })
+            .or_for(move |limit| {
+                select! {
+                    accept(again) -> accepted => accepted.is_ok(),
+                    after(limit) => false,
+                }
+            })
+        },
+    });
+}
+
+/// Threads that park, and a way to end the next of them.
+fn parked(count: usize) -> (Vec<JoinHandle<()>>, impl Fn()) {
+    let threads: Vec<_> = (0..count).map(|_| spawn(park)).collect();
+    let ends: Vec<Thread> = threads.iter().map(|thread| thread.thread().clone()).collect();
+    let next = Cell::new(0);
+    let end = move || {
+        if let Some(thread) = ends.get(next.replace(next.get() + 1)) {
+            thread.unpark();
+        }
+    };
+    (threads, end)
+}
+
+#[test]
+fn the_functions_for_many_handles_have_the_five_properties() {
+    let _guard = common::guard();
+    five_properties(&Primitive {
+        name: "group::join_all",
+        wakes: Wakes::Only,
+        make: || {
+            let (threads, end) = parked(1);
+            let threads = RefCell::new(threads);
+            Subject::new(move || assert!(join_all(threads.take()).iter().all(Result::is_ok)), end)
+        },
+    });
+    five_properties(&Primitive {
+        name: "group::wait_any",
+        wakes: Wakes::Only,
+        make: || {
+            let (threads, end) = parked(2);
+            let threads = RefCell::new(threads);
+            // Taken out, since the harness has several waiters at a time.
+            Subject::new(move || assert_eq!(wait_any(&mut threads.take(), 1).len(), 1), end)
+        },
+    });
+}
+
+#[test]
+fn a_group_has_the_five_properties() {
+    let _guard = common::guard();
+    five_properties(&Primitive {
+        name: "Group::wait_any",
+        wakes: Wakes::One,
+        make: || {
+            let (threads, end) = parked(40);
+            let group: Group<()> = threads.into_iter().collect();
+            Subject::new(move || assert_eq!(group.wait_any(1).len(), 1), end)
+        },
+    });
+    five_properties(&Primitive {
+        name: "Group::join_all and join_timeout",
+        wakes: Wakes::Only,
+        make: || {
+            let (threads, end) = parked(1);
+            let group: Rc<Group<()>> = Rc::new(threads.into_iter().collect());
+            let limited = Rc::clone(&group);
+            Subject::new(move || assert_eq!(group.join_all().len(), 1), end)
+                .or_for(move |limit| limited.join_timeout(limit))
+        },
+    });
+}
+
+#[test]
+fn a_pool_has_the_five_properties() {
+    let _guard = common::guard();
+    // Who waits spawns into a full pool, and what it spawns stays there until the next wake-up.
+    five_properties(&Primitive {
+        name: "Pool::spawn",
+        wakes: Wakes::One,
+        make: || {
+            let pool = Rc::new(Pool::new(1));
+            let inside: Rc<RefCell<VecDeque<Thread>>> = Rc::default();
+            let ends = Rc::clone(&inside);
+            let job: Rc<dyn Fn()> = Rc::new(move || {
+                inside.borrow_mut().push_back(current());
+                park();
+            });
+            let started = Rc::clone(&job);
+            drop(pool.spawn(move || started()));
+            yield_now();
+            let (a, b, theirs) = (Rc::clone(&pool), pool, Rc::clone(&job));
+            let wait = move || {
+                let job = Rc::clone(&theirs);
+                drop(a.spawn(move || job()));
+            };
+            let wake = move || {
+                // The one inside ends now, and its slot is given on before anybody else comes.
+                let next = ends.borrow_mut().pop_front();
+                match next {
+                    Some(thread) => thread.unpark(),
+                    None => drop(spawn({
+                        let ends = Rc::clone(&ends);
+                        move || {
+                            while ends.borrow().is_empty() {
+                                yield_now();
+                            }
+                            ends.borrow_mut().pop_front().expect("somebody is inside").unpark();
+                        }
+                    })),
+                }
+            };
+            Subject::new(wait, wake).or_for(move |limit| {
+                let job = Rc::clone(&job);
+                b.spawn_timeout(limit, move || job()).map(drop).is_ok()
+            })
+        },
+    });
+    five_properties(&Primitive {
+        name: "Pool::join",
+        wakes: Wakes::Only,
+        make: || {
+            let pool = Rc::new(Pool::new(1));
+            let inside = pool.spawn(park);
+            let limited = Rc::clone(&pool);
+            Subject::new(move || pool.join(), move || inside.thread().unpark())
+                .or_for(move |limit| limited.join_timeout(limit))
+        },
+    });
+    for (name, make) in [
+        ("Pool::apply", (|| pooled(|pool, job| pool.apply(move || job()))) as fn() -> Subject),
+        ("Pool::map", || pooled(|pool, job| drop(pool.map([()], move |()| job())))),
+        ("Pool::imap", || pooled(|pool, job| pool.imap([()], move |()| job()).next().expect("one").expect("sound"))),
+        ("Pool::imap_unordered", || {
+            pooled(|pool, job| pool.imap_unordered([()], move |()| job()).next().expect("one").expect("sound"))
+        }),
+    ] {
+        five_properties(&Primitive { name, wakes: Wakes::Only, make });
+    }
+}
+
+/// A pool in which one job parks, called like this.
+fn pooled(call: fn(&Pool, Rc<dyn Fn()>)) -> Subject {
+    let pool = Pool::new(1);
+    let inside: Rc<RefCell<Option<Thread>>> = Rc::default();
+    let theirs = Rc::clone(&inside);
+    let job: Rc<dyn Fn()> = Rc::new(move || {
+        *theirs.borrow_mut() = Some(current());
+        park();
+    });
+    let wake = move || inside.borrow().as_ref().expect("it has started").unpark();
+    Subject::new(move || call(&pool, Rc::clone(&job)), wake)
+}
+
+#[test]
+fn a_try_scope_has_the_five_properties() {
+    let _guard = common::guard();
+    /// Waits for a thread of the scope, in the body or at the end.
+    fn scoped(join: bool) -> Subject {
+        let inside: Rc<RefCell<Option<Thread>>> = Rc::default();
+        let (a, b) = (Rc::clone(&inside), inside);
+        let wait = move || {
+            let borrowed = a.as_ref();
+            let result = try_scope(|s| -> Result<(), ()> {
+                let thread = s.spawn(|| {
+                    *borrowed.borrow_mut() = Some(current());
+                    park();
+                    Ok(())
+                });
+                if join {
+                    thread.join().expect("it only parks");
+                }
+                Ok(())
+            });
+            assert_eq!(result, Ok(()));
+        };
+        Subject::new(wait, move || b.borrow().as_ref().expect("it has started").unpark())
+    }
+    five_properties(&Primitive { name: "try_scope", wakes: Wakes::Only, make: || scoped(false) });
+    five_properties(&Primitive { name: "TryJoinHandle::join", wakes: Wakes::Only, make: || scoped(true) });
+}
+
+#[test]
+fn an_interval_has_the_five_properties() {
+    let _guard = common::guard();
+    five_properties(&Primitive {
+        name: "Interval::tick",
+        wakes: Wakes::Nobody,
+        make: || {
+            let hour = Duration::from_secs(3600);
+            let ticks = interval_at(Instant::now() + hour, hour);
+            Subject::new(move || assert!(ticks.clone().tick() > Instant::now(), "not in this test"), || {})
+        },
+    });
+}
+
+/// Gives the kernel time for what std's blocking end has just done, so that the next look finds it.
+fn arrive() {
+    std::thread::sleep(Duration::from_millis(1));
+}
+
+#[test]
+fn a_receive_of_a_udp_socket_has_the_five_properties() {
+    let _guard = common::guard();
+    five_properties(&Primitive {
+        name: "UdpSocket::recv",
+        wakes: Wakes::One,
+        make: || {
+            let socket = Rc::new(UdpSocket::bind("127.0.0.1:0").expect("a port"));
+            let peer = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port");
+            peer.connect(socket.local_addr().expect("bound")).expect("connect");
+            let (a, b) = (Rc::clone(&socket), socket);
+            let wait = move || assert_eq!(a.recv(&mut [0; 8]).expect("a datagram"), 1);
+            Subject::new(wait, move || {
+                assert_eq!(peer.send(&[1]).expect("room"), 1);
+                arrive();
+            })
+            .or_for(move |limit| {
+                b.set_read_timeout(Some(limit.max(Duration::from_nanos(1)))).expect("not zero");
+                let received = b.recv_from(&mut [0; 8]);
+                b.set_read_timeout(None).expect("none");
+                received.is_ok()
+            })
+        },
+    });
+}
+
+#[test]
+fn unix_sockets_have_the_five_properties() {
+    let _guard = common::guard();
+    five_properties(&Primitive {
+        name: "UnixStream::read",
+        wakes: Wakes::One,
+        make: || {
+            let (ours, theirs) = UnixStream::pair().expect("a pair");
+            let theirs = std::os::unix::net::UnixStream::from(theirs);
+            let ours = Rc::new(ours);
+            let (a, b) = (Rc::clone(&ours), ours);
+            let wait = move || assert_eq!((&*a).read(&mut [0]).expect("a byte"), 1);
+            Subject::new(wait, move || {
+                assert_eq!((&theirs).write(&[1]).expect("room"), 1);
+                arrive();
+            })
+            .or_for(move |limit| {
+                b.set_read_timeout(Some(limit.max(Duration::from_nanos(1)))).expect("not zero");
+                let read = (&*b).read(&mut [0]);
+                b.set_read_timeout(None).expect("none");
+                read.is_ok()
+            })
+        },
+    });
+    five_properties(&Primitive {
+        name: "UnixDatagram::recv",
+        wakes: Wakes::One,
+        make: || {
+            let (ours, theirs) = UnixDatagram::pair().expect("a pair");
+            let theirs = std::os::unix::net::UnixDatagram::from(theirs);
+            let ours = Rc::new(ours);
+            let (a, b) = (Rc::clone(&ours), ours);
+            let wait = move || assert_eq!(a.recv(&mut [0; 8]).expect("a datagram"), 1);
+            Subject::new(wait, move || {
+                assert_eq!(theirs.send(&[1]).expect("room"), 1);
+                arrive();
+            })
+            .or_for(move |limit| {
+                b.set_read_timeout(Some(limit.max(Duration::from_nanos(1)))).expect("not zero");
+                let received = b.recv_from(&mut [0; 8]);
+                b.set_read_timeout(None).expect("none");
+                received.is_ok()
+            })
+        },
+    });
+    five_properties(&Primitive {
+        name: "UnixListener::accept",
+        wakes: Wakes::One,
+        make: || {
+            static COUNT: AtomicUsize = AtomicUsize::new(0);
+            let name = format!("greenling-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+            let addr = SocketAddr::from_abstract_name(name).expect("short");
+            let listener = UnixListener::bind_addr(&addr).expect("a free name");
+            Subject::new(
+                move || drop(listener.accept().expect("a connection")),
+                move || {
+                    drop(std::os::unix::net::UnixStream::connect_addr(&addr).expect("room"));
+                    arrive();
+                },
+            )
+        },
+    });
+}
+
+#[test]
+fn readiness_of_any_descriptor_has_the_five_properties() {
+    let _guard = common::guard();
+    five_properties(&Primitive {
+        name: "Registered::read",
+        wakes: Wakes::One,
+        make: || {
+            let (reader, writer) = std::io::pipe().expect("a pipe");
+            let reader = Rc::new(Registered::new(reader).expect("a descriptor"));
+            let (a, b) = (Rc::clone(&reader), reader);
+            let wait = move || assert_eq!((&*a).read(&mut [0]).expect("a byte"), 1);
+            Subject::new(wait, move || assert_eq!((&writer).write(&[1]).expect("room"), 1)).or_for(move |limit| {
+                let ready = b.readable_timeout(limit).expect("a pipe");
+                ready && b.get_ref().read(&mut [0]).expect("it is there") == 1
+            })
+        },
+    });
+    five_properties(&Primitive {
+        name: "Registered::readable",
+        wakes: Wakes::All,
+        make: || {
+            let (reader, writer) = std::io::pipe().expect("a pipe");
+            let reader = Rc::new(Registered::new(reader).expect("a descriptor"));
+            let (a, b) = (Rc::clone(&reader), reader);
+            Subject::new(
+                move || a.readable().expect("a pipe"),
+                move || {
+                    assert_eq!((&writer).write(&[1]).expect("room"), 1);
+                },
+            )
+            .or_for(move |limit| b.readable_timeout(limit).expect("a pipe"))
+        },
+    });
+    five_properties(&Primitive {
+        name: "Registered::writable",
+        wakes: Wakes::All,
+        make: || {
+            let (reader, writer) = std::io::pipe().expect("a pipe");
+            let writer = Rc::new(Registered::new(writer).expect("a descriptor"));
+            while writer.writable_timeout(Duration::ZERO).expect("a pipe") {
+                assert_eq!(writer.get_ref().write(&[0; 4096]).expect("room"), 4096);
+            }
+            let (a, b, read) = (Rc::clone(&writer), writer, Cell::new(false));
+            let wake = move || {
+                if !read.replace(true) {
+                    (&reader).read_exact(&mut [0; 4096]).expect("it is full");
+                }
+            };
+            Subject::new(move || a.writable().expect("a pipe"), wake)
+                .or_for(move |limit| b.writable_timeout(limit).expect("a pipe"))
+        },
+    });
+    five_properties(&Primitive {
+        name: "wait_readable",
+        wakes: Wakes::Only,
+        make: || {
+            let (reader, writer) = std::io::pipe().expect("a pipe");
+            Subject::new(
+                move || greenling::io::wait_readable(&reader).expect("a pipe"),
+                move || {
+                    assert_eq!((&writer).write(&[1]).expect("room"), 1);
+                },
+            )
+        },
+    });
+}
+
+/// A copy that ends when its reader does, which is the wake-up.
+#[test]
+fn copies_have_the_five_properties() {
+    let _guard = common::guard();
+    five_properties(&Primitive {
+        name: "io::copy",
+        wakes: Wakes::Only,
+        make: || {
+            let (from, source) = UnixStream::pair().expect("a pair");
+            let (to, sink) = UnixStream::pair().expect("a pair");
+            let wait = move || {
+                let _sink = &sink;
+                assert_eq!(greenling::io::copy(&mut &from, &mut &to).expect("no error"), 0);
+            };
+            Subject::new(wait, move || source.shutdown(std::net::Shutdown::Write).expect("open"))
+        },
+    });
+    five_properties(&Primitive {
+        name: "copy_bidirectional",
+        wakes: Wakes::Only,
+        make: || {
+            let (a, client) = UnixStream::pair().expect("a pair");
+            let (b, backend) = UnixStream::pair().expect("a pair");
+            let wait = move || {
+                assert_eq!(greenling::net::copy_bidirectional(&a, &b).expect("no error"), (0, 0));
+            };
+            Subject::new(wait, move || {
+                client.shutdown(std::net::Shutdown::Write).expect("open");
+                backend.shutdown(std::net::Shutdown::Write).expect("open");
+            })
         },
     });
 }

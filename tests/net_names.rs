@@ -101,6 +101,25 @@ fn a_killed_lookup_leaves_the_hub_clean() {
 }
 
 #[test]
+fn the_names_in_the_hosts_file_mean_what_it_says() {
+    bounded(|| {
+        let text = greenling::fs::read_to_string("/etc/hosts").unwrap();
+        let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default());
+        let mut seen = 0;
+        for line in lines {
+            let mut words = line.split_whitespace();
+            let Some(ip) = words.next().and_then(|word| word.parse::<std::net::Ipv4Addr>().ok()) else { continue };
+            for name in words.take(3) {
+                let found: Vec<_> = (name, 7).to_socket_addrs().unwrap().collect();
+                assert!(found.contains(&(ip, 7).into()), "{name}: {found:?}");
+                seen += 1;
+            }
+        }
+        assert!(seen > 0, "{text}");
+    });
+}
+
+#[test]
 fn a_lookup_while_unwinding_is_an_error() {
     struct Looks(Rc<Cell<bool>>);
     impl Drop for Looks {

@@ -9,47 +9,9 @@ use std::time::Duration;
 
 use greenling::net::{TcpListener, TcpStream};
 use greenling::spawn;
-use net_support::{bounded, settle, with_std_peer};
+use net_support::{Log, bounded, note, same_as_std, settle, with_std_peer};
 
 const SHORT: Duration = Duration::from_millis(20);
-
-/// What a step of a program ended with, as text that does not depend on ports and numbers.
-type Log = Vec<String>;
-
-fn note<T: std::fmt::Debug>(log: &mut Log, what: &str, result: std::io::Result<T>) {
-    log.push(match result {
-        Ok(value) => format!("{what}: {value:?}"),
-        Err(error) => format!("{what}: {:?} {:?}", error.kind(), error.raw_os_error()),
-    });
-}
-
-/// Runs a program twice, with `net` meaning std's module in an OS thread, then ours here, and compares what it noted.
-macro_rules! same_as_std {
-    ($name:ident, |$log:ident| $body:block) => {
-        #[test]
-        fn $name() {
-            fn with_std() -> Log {
-                #[allow(unused_imports)]
-                use std::net;
-                let mut $log = Log::new();
-                $body
-                $log
-            }
-            fn with_greenling() -> Log {
-                #[allow(unused_imports)]
-                use greenling::net;
-                let mut $log = Log::new();
-                $body
-                $log
-            }
-            bounded(|| {
-                let expected = std::thread::spawn(with_std).join().unwrap();
-                assert!(!expected.is_empty());
-                assert_eq!(with_greenling(), expected);
-            });
-        }
-    };
-}
 
 same_as_std!(addresses_are_understood_and_refused_alike, |log| {
     use net::ToSocketAddrs;

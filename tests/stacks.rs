@@ -177,6 +177,216 @@ fn threads_that_come_and_go_in_bursts_cost_no_page_faults() {
     assert!(each < 2000, "{each} page faults for 20000 threads");
 }
 
+#[test]
+fn any_number_of_threads_takes_the_stacks_of_those_that_are_there_at_once() {
+    let batches = if cfg!(debug_assertions) { 100 } else { 1000 };
+    burst(1000);
+    let (made, before) = (hub::stack_stats().made, faults());
+    (0..batches).for_each(|_| burst(1000));
+    assert_eq!((hub::stack_stats().made, made), (1000, 1000));
+    let pages = faults() - before;
+    assert!(pages < 10 * batches || cfg!(feature = "sanitizer"), "{pages} new pages for {batches}000 threads");
+}
+
+/// The lowest address of the stack slot that the caller runs on.
+fn own_slot() -> usize {
+    let here = 0_u8;
+    (&raw const here).expose_provenance() & !(SLOT - 1)
+}
+
+/// Most pages that a parked thread may keep: those that it uses, those that the sweep leaves as a margin, and the larger
+/// frames of unoptimised builds.
+const SWEPT: usize = 6;
+
+/// Times the OS thread `number` gave the CPU away because it waited.
+fn waits_of(number: &str) -> u64 {
+    let status = fs::read_to_string(format!("/proc/self/task/{number}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")).unwrap();
+    line.trim().parse().unwrap()
+}
+
+#[test]
+fn an_idle_hub_takes_back_the_stack_of_a_deep_call_and_then_sleeps() {
+    let (tell, told) = std::sync::mpsc::channel();
+    let hub = std::thread::spawn(move || {
+        let number = fs::read_link("/proc/thread-self").unwrap().file_name().unwrap().to_str().unwrap().to_owned();
+        let slots = Rc::new(Cell::new(Vec::new()));
+        let threads: Vec<_> = (0..300)
+            .map(|n| {
+                let slots = Rc::clone(&slots);
+                spawn(move || {
+                    let mut list = slots.take();
+                    list.push(own_slot());
+                    slots.set(list);
+                    dig(200_000);
+                    thread::park();
+                    n
+                })
+            })
+            .collect();
+        thread::yield_now();
+        tell.send((number, slots.take(), threads.iter().map(|t| t.thread().clone()).collect::<Vec<_>>())).unwrap();
+        for (n, thread) in threads.into_iter().enumerate() {
+            assert_eq!(thread.join().unwrap(), n);
+        }
+    });
+    let (number, slots, threads) = told.recv().unwrap();
+    let pages = || slots.iter().map(|low| resident_pages(*low)).collect::<Vec<_>>();
+    assert!(pages().iter().all(|pages| *pages >= 200_000 / page_size()), "{:?}", pages());
+    let start = Instant::now();
+    while pages().iter().any(|pages| *pages > SWEPT) {
+        assert!(start.elapsed() < Duration::from_secs(60), "{:?}", pages());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    println!("given back after {:?}: {:?}", start.elapsed(), &pages()[..16]);
+    // From now on the hub has nothing to do; it may take a moment to see that.
+    let quiet = |start: Instant| loop {
+        let before = waits_of(&number);
+        std::thread::sleep(Duration::from_millis(2500));
+        if waits_of(&number) == before {
+            break;
+        }
+        assert!(start.elapsed() < Duration::from_secs(60), "the hub wakes up again and again");
+    };
+    quiet(Instant::now());
+    threads.iter().for_each(thread::Thread::unpark);
+    hub.join().unwrap();
+}
+
+#[test]
+fn a_thread_that_was_deep_when_it_was_looked_at_is_looked_at_again() {
+    let slot = Rc::new(Cell::new(0));
+    let theirs = Rc::clone(&slot);
+    /// Waits with `bytes` of frames above it, from `start` on.
+    #[inline(never)]
+    fn wait_deep(start: usize, bytes: usize) -> u8 {
+        let frame = black_box([7_u8; 512]);
+        if start - (&raw const frame).addr() < bytes {
+            return black_box(wait_deep(start, bytes)) + frame[9] - 7;
+        }
+        thread::park();
+        frame[9]
+    }
+    let thread = spawn(move || {
+        theirs.set(own_slot());
+        let here = 0_u8;
+        assert_eq!(wait_deep((&raw const here).addr(), 100_000), 7);
+        thread::park();
+    });
+    greenling::sleep(Duration::from_millis(4000));
+    let deep = resident_pages(slot.get());
+    assert!(deep >= 100_000 / page_size(), "{deep}: what it stands on was taken");
+    // It touches nothing new: only that it was put off says that there is something to take.
+    thread.thread().unpark();
+    let start = Instant::now();
+    while resident_pages(slot.get()) > SWEPT {
+        assert!(start.elapsed() < Duration::from_secs(60), "{} pages", resident_pages(slot.get()));
+        greenling::sleep(Duration::from_millis(100));
+    }
+    thread.thread().unpark();
+    thread.join().unwrap();
+}
+
+/// Fills a local array of `N` bytes, makes a deep call, waits in `wait`, and checks the array.
+#[inline(always)]
+fn hold<const N: usize>(seed: u8, wait: impl FnOnce()) {
+    let mut local = [0_u8; N];
+    walk(&mut local, seed, |byte, expected| *byte = expected);
+    dig(100_000);
+    wait();
+    walk(&mut local, seed, |byte, expected| assert_eq!(*byte, expected));
+}
+
+/// Spawns threads that hold arrays of all sizes while they are in the blocking call `wait`.
+fn hold_all<W: FnOnce() + Clone + 'static>(wait: &W) -> Vec<thread::JoinHandle<()>> {
+    /// One of them, with the blocking call in the same frame as the array, if the compiler can.
+    fn one<const N: usize, W: FnOnce() + Clone + 'static>(wait: &W, seed: u8) -> thread::JoinHandle<()> {
+        let wait = wait.clone();
+        let builder = thread::Builder::new().stack_size(ROOM * (1 << 20));
+        builder.spawn(move || hold::<N>(seed, wait)).unwrap()
+    }
+    vec![
+        one::<1, W>(wait, 1),
+        one::<4000, W>(wait, 2),
+        one::<16_000, W>(wait, 3),
+        one::<33_333, W>(wait, 4),
+        one::<100_000, W>(wait, 5),
+        one::<150_000, W>(wait, 6),
+    ]
+}
+
+#[test]
+fn no_byte_that_a_waiting_thread_needs_is_taken() {
+    use std::io::{Read, Write};
+    let gate = Rc::new(greenling::sync::Event::new());
+    let mutex = Rc::new(greenling::sync::Mutex::new(()));
+    let listener = greenling::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    let (sender, receiver) = hub::channel::<u8>(None);
+    let guard = mutex.lock().unwrap();
+    let event = Rc::clone(&gate);
+    let mut threads = hold_all(&move || event.wait());
+    let until = Instant::now() + Duration::from_millis(300);
+    threads.extend(hold_all(&move || greenling::thread::sleep_until(until)));
+    let lock = Rc::clone(&mutex);
+    threads.extend(hold_all(&move || drop(lock.lock().unwrap())));
+    threads.extend(hold_all(&thread::park));
+    let parked: Vec<_> = threads[18..].iter().map(|thread| thread.thread().clone()).collect();
+    threads.extend(hold_all(&move || {
+        let mut stream = greenling::net::TcpStream::connect(addr).unwrap();
+        assert_eq!(stream.read(&mut [0; 8]).unwrap(), 3);
+    }));
+    threads.extend(hold_all(&move || assert_eq!(receiver.recv().unwrap(), 9)));
+    let join = Rc::clone(&gate);
+    threads.extend(hold_all(&move || {
+        let gate = Rc::clone(&join);
+        spawn(move || gate.wait()).join().unwrap();
+    }));
+    let count = threads.len();
+    let mut streams: Vec<_> = (0..6).map(|_| listener.accept().unwrap().0).collect();
+    for _ in 0..10 {
+        thread::yield_now();
+        hub::trim_stacks();
+    }
+    gate.set();
+    drop(guard);
+    parked.iter().for_each(thread::Thread::unpark);
+    streams.iter_mut().for_each(|stream| assert_eq!(stream.write(b"abc").unwrap(), 3));
+    (0..6).for_each(|_| sender.send(9).unwrap());
+    for thread in threads {
+        thread.join().unwrap();
+        hub::trim_stacks();
+    }
+    assert_eq!(count, 42);
+}
+
+#[test]
+fn a_trim_takes_what_parked_and_finished_threads_do_not_need() {
+    let slots = Rc::new(Cell::new(Vec::new()));
+    let deep = |park: bool| {
+        let slots = Rc::clone(&slots);
+        spawn(move || {
+            let mut list = slots.take();
+            list.push(own_slot());
+            slots.set(list);
+            dig(200_000);
+            if park {
+                thread::park();
+            }
+            [7_u8; 100]
+        })
+    };
+    let (parked, finished) = (deep(true), deep(false));
+    thread::yield_now();
+    let slots = slots.take();
+    let pages = || slots.iter().map(|low| resident_pages(*low)).collect::<Vec<_>>();
+    assert!(pages().iter().all(|pages| *pages >= 200_000 / page_size()), "{:?}", pages());
+    hub::trim_stacks();
+    assert!(pages().iter().all(|pages| *pages <= SWEPT), "{:?}", pages());
+    parked.thread().unpark();
+    assert_eq!((parked.join().unwrap(), finished.join().unwrap()), ([7; 100], [7; 100]));
+}
+
 /// Parks threads until there is no guard for another one.
 fn exhaust() {
     let mut threads = Vec::with_capacity(100_000);

@@ -1,4 +1,4 @@
-//! A thousand threads at one lock or signal, killed and timed out at random: nothing is lost, nobody hangs, nothing leaks.
+//! A thousand threads at one lock, signal or channel, or at several of them, killed and timed out at random: nothing is lost, nobody hangs, nothing leaks.
 //!
 //! `GREENLING_SEED=n` repeats a run.
 #![forbid(unsafe_code)]
@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use common::{OnDrop, Random};
 use greenling::sync::{AsyncResult, Barrier, Condvar, Event, Mutex, OnceLock, RwLock, Semaphore, WaitGroup};
-use greenling::thread::{JoinHandle, spawn, yield_now};
-use greenling::{hub, sleep, timeout};
+use greenling::thread::{JoinHandle, current, spawn, yield_now};
+use greenling::{channel, hub, select, sleep, timeout};
 
 /// Threads in a storm.
 const THREADS: usize = 1000;
@@ -318,4 +318,159 @@ fn a_barrier_survives_a_storm() {
         .collect();
     threads.into_iter().for_each(|thread| thread.join().expect("ten are here, and nobody else was counted"));
     assert_eq!(last.get(), 1);
+}
+
+/// Comes late, so that not all meet at once and are done.
+fn stroll(random: &mut Random) {
+    (0..random.below(100)).for_each(|_| yield_now());
+}
+
+/// What became of the values of a storm.
+#[derive(Default)]
+struct Ledger {
+    /// How many were made.
+    made: Cell<usize>,
+    /// How many were received.
+    received: Cell<usize>,
+    /// How many came back to who wanted to send them, or ended with its call.
+    kept: Cell<usize>,
+}
+
+/// A value that notes its end.
+struct Value {
+    /// Where.
+    ledger: Rc<Ledger>,
+    /// Who made it.
+    maker: greenling::thread::ThreadId,
+    /// Somebody received it.
+    received: bool,
+}
+
+impl Value {
+    /// One of the calling thread's.
+    fn new(ledger: &Rc<Ledger>) -> Value {
+        ledger.made.set(ledger.made.get() + 1);
+        Value { ledger: Rc::clone(ledger), maker: current().id(), received: false }
+    }
+
+    /// It was received.
+    fn receive(mut self) {
+        self.received = true;
+    }
+}
+
+impl Drop for Value {
+    fn drop(&mut self) {
+        let count = match self.received {
+            true => &self.ledger.received,
+            false => {
+                assert_eq!(
+                    self.maker,
+                    current().id(),
+                    "a value that was sent was dropped by somebody else: it is lost"
+                );
+                &self.ledger.kept
+            }
+        };
+        count.set(count.get() + 1);
+    }
+}
+
+impl Ledger {
+    /// Every value was received or kept.
+    fn check(&self) {
+        let (made, received, kept) = (self.made.get(), self.received.get(), self.kept.get());
+        assert_eq!(made, received + kept, "{received} received, {kept} kept");
+        assert!(received > 0 && kept > 0, "{received} received, {kept} kept");
+    }
+}
+
+#[test]
+fn a_channel_survives_a_storm() {
+    let _guard = common::guard();
+    for capacity in [0, 1, 7] {
+        let ledger = Rc::new(Ledger::default());
+        let (send, receive) = channel::bounded::<Value>(capacity);
+        let (theirs, to, from) = (Rc::clone(&ledger), send.clone(), receive.clone());
+        storm(
+            move |random| {
+                for _ in 0..3 {
+                    stroll(random);
+                    match random.below(4) {
+                        0 => drop(to.send(Value::new(&theirs))),
+                        1 => drop(to.send_timeout(Value::new(&theirs), limit(random))),
+                        2 => from.recv().expect("open").receive(),
+                        _ => drop(from.recv_timeout(limit(random)).map(Value::receive)),
+                    }
+                    assert!(from.len() <= capacity + THREADS);
+                }
+            },
+            |random| match random.below(2) {
+                0 => drop(send.try_send(Value::new(&ledger))),
+                _ => drop(receive.try_recv().map(Value::receive)),
+            },
+        );
+        receive.try_iter().for_each(Value::receive);
+        ledger.check();
+        // Nothing of those who died is left in it: it has its room, and no more.
+        let room = (0..=capacity).take_while(|_| send.try_send(Value::new(&ledger)).is_ok()).count();
+        assert_eq!(room, capacity);
+        receive.try_iter().for_each(Value::receive);
+    }
+}
+
+#[test]
+fn a_select_survives_a_storm() {
+    let _guard = common::guard();
+    let ledger = Rc::new(Ledger::default());
+    let (narrow, wide) = (channel::rendezvous::<Value>(), channel::bounded::<Value>(3));
+    let (turn, passed, sets) = (Rc::new(Event::auto_reset()), Rc::new(Cell::new(0_u64)), Cell::new(0_u64));
+    let (theirs, a, b) = (Rc::clone(&ledger), narrow.clone(), wide.clone());
+    let (event, counted) = (Rc::clone(&turn), Rc::clone(&passed));
+    let pass = move || counted.set(counted.get() + 1);
+    storm(
+        move |random| {
+            for _ in 0..3 {
+                stroll(random);
+                let mut slot = (random.below(2) == 0).then(|| Value::new(&theirs));
+                match random.below(3) {
+                    0 => select! {
+                        recv(a.1) -> value => value.expect("open").receive(),
+                        send_from(b.0, slot) -> sent => assert!(sent.is_ok()),
+                        wait(event) => pass(),
+                        after(limit(random)) => (),
+                    },
+                    1 => select! {
+                        biased;
+                        send(a.0, Value::new(&theirs)) -> sent => assert!(sent.is_ok()),
+                        recv(b.1) -> value => value.expect("open").receive(),
+                        send_from(b.0, slot) -> sent => assert!(sent.is_ok()),
+                    },
+                    _ => select! {
+                        wait(event) => pass(),
+                        recv(b.1) -> value => value.expect("open").receive(),
+                        recv(a.1) -> value => value.expect("open").receive(),
+                    },
+                }
+            }
+        },
+        |random| match random.below(5) {
+            0 => drop(narrow.0.try_send(Value::new(&ledger))),
+            1 => drop(wide.0.try_send(Value::new(&ledger))),
+            2 => drop(narrow.1.try_recv().map(Value::receive)),
+            3 => drop(wide.1.try_recv().map(Value::receive)),
+            _ => {
+                sets.set(sets.get() + 1);
+                turn.set();
+            }
+        },
+    );
+    wide.1.try_iter().for_each(Value::receive);
+    narrow.1.try_iter().for_each(Value::receive);
+    ledger.check();
+    assert!(passed.get() > 0 && passed.get() <= sets.get());
+    // Nobody is left in any line.
+    assert!(narrow.0.is_full() && !wide.0.is_full() && wide.0.is_empty());
+    turn.set();
+    assert!(turn.is_set());
 }

@@ -48,7 +48,8 @@ use crate::switch::cancel;
 /// ```
 ///
 /// A call that waits parks the green thread; on an OS thread that has none, its main. Values arrive in order, and so do
-/// turns. Within one hub a channel works too, but takes a lock for nothing.
+/// turns. Within one hub a channel works too, but takes a lock for nothing: there [`channel`](crate::channel) has the better ones,
+/// and only those stand in a [`select!`](crate::select).
 ///
 /// # Panics
 /// If `capacity` is `Some(0)`.

@@ -16,7 +16,9 @@
 
 use std::fmt;
 use std::panic::Location;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
 
 use crate::pure::slab::Key;
 use crate::runtime::hub::{ending, existing_hub_of, hub, hub_of};
@@ -26,7 +28,7 @@ use crate::runtime::remote::{Waiter, is_here, lock, wait};
 use crate::switch::fiber::{Fiber, drop_quietly};
 use crate::switch::packet;
 use crate::switch::root::{Parcel, Root, existing_root, try_root};
-use crate::thread::{JoinError, Outcome, live};
+use crate::thread::{JoinError, Outcome, live, wake_quietly};
 
 /// A way to a hub for any OS thread: clone it, send it, share it.
 ///
@@ -154,16 +156,19 @@ struct Inside<T> {
     fiber: Option<Parcel>,
     /// Who waits for the outcome.
     joiner: Option<Waiter>,
+    /// The task that polls the handle as a future.
+    awaiter: Option<Waker>,
 }
 
 impl<T: Send + 'static> Shared<T> {
     /// For a thread that will run `closure`; without one, for whoever calls `settle`.
     pub(crate) fn new(closure: Option<Closure<T>>, spawned_at: &'static Location<'static>) -> Shared<T> {
-        let inside = Inside { closure, outcome: None, settled: false, killed: false, fiber: None, joiner: None };
+        let inside =
+            Inside { closure, outcome: None, settled: false, killed: false, fiber: None, joiner: None, awaiter: None };
         Shared { inside: Mutex::new(inside), spawned_at }
     }
 
-    /// Leaves the outcome, the first to do so, and wakes the joiner.
+    /// Leaves the outcome, the first to do so, and wakes the joiner, or the task that awaits it.
     pub(crate) fn settle(&self, outcome: Outcome<T>) {
         let mut inside = lock(&self.inside);
         if inside.settled {
@@ -172,10 +177,13 @@ impl<T: Send + 'static> Shared<T> {
         }
         inside.settled = true;
         inside.outcome = Some(outcome);
-        let joiner = inside.joiner.take();
+        let (joiner, awaiter) = (inside.joiner.take(), inside.awaiter.take());
         drop(inside);
         if let Some(joiner) = joiner {
             joiner.wake();
+        }
+        if let Some(awaiter) = awaiter {
+            wake_quietly(awaiter);
         }
     }
 
@@ -199,6 +207,25 @@ impl<T: Send + 'static> Shared<T> {
         self.settle(outcome);
         // If nobody wants the outcome, its destructor runs here.
         drop_quietly(self);
+    }
+
+    /// The outcome, or `waker` is woken when it is there.
+    fn poll(&self, waker: &Waker) -> Poll<Outcome<T>> {
+        // Before the lock: a waker's clone is foreign code, and so is an earlier one's drop.
+        let waker = waker.clone();
+        let mut inside = lock(&self.inside);
+        if let Some(outcome) = inside.outcome.take() {
+            drop(inside);
+            return Poll::Ready(outcome);
+        }
+        if inside.settled {
+            drop(inside);
+            return Poll::Ready(Err(JoinError::refused("its result was taken already")));
+        }
+        let earlier = inside.awaiter.replace(waker);
+        drop(inside);
+        drop(earlier);
+        Poll::Pending
     }
 
     /// Waits for the outcome. `foreign`: it comes from another hub. See [`RemoteJoinHandle::join`].
@@ -336,6 +363,55 @@ impl<T: Send + 'static> RemoteJoinHandle<T> {
     }
 }
 
+/// The end of a green thread of another hub, for `async` code on any OS thread and of any executor: what `handle.await`
+/// waits for; also in [`block_on`](crate::block_on).
+///
+/// ```
+/// let (send, receive) = std::sync::mpsc::channel();
+/// let os_thread = std::thread::spawn(move || {
+///     let answer: greenling::hub::RemoteJoinHandle<u32> = receive.recv().unwrap();
+///     greenling::block_on(async { answer.await.unwrap() + 1 })
+/// });
+/// send.send(greenling::hub::handle().spawn(|| 42)).unwrap();
+/// greenling::blocking(move || assert_eq!(os_thread.join().unwrap(), 43)); // the thread runs while main waits
+/// ```
+///
+/// The output is that of [`join`](RemoteJoinHandle::join), and goes to one poll; a later one gets an error. Dropping the
+/// future detaches the thread.
+#[must_use = "futures do nothing unless they are awaited or polled"]
+pub struct RemoteJoinFuture<T> {
+    /// Where the result will be.
+    shared: Ours<T>,
+}
+
+impl<T: Send + 'static> IntoFuture for RemoteJoinHandle<T> {
+    type Output = Result<T, JoinError>;
+    type IntoFuture = RemoteJoinFuture<T>;
+
+    /// As in `join`, nobody can kill the thread through it any more.
+    ///
+    /// May switch: no.
+    fn into_future(self) -> RemoteJoinFuture<T> {
+        RemoteJoinFuture { shared: self.shared }
+    }
+}
+
+impl<T: Send + 'static> Future for RemoteJoinFuture<T> {
+    type Output = Result<T, JoinError>;
+
+    /// May switch: no.
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.shared.0.poll(cx.waker())
+    }
+}
+
+impl<T> fmt::Debug for RemoteJoinFuture<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let finished = lock(&self.shared.0.inside).settled;
+        f.debug_struct("RemoteJoinFuture").field("finished", &finished).finish_non_exhaustive()
+    }
+}
+
 /// The handle's part. Its drop takes care of the closure of a thread that could not be started.
 struct Ours<T>(Arc<Shared<T>>);
 
@@ -343,9 +419,11 @@ impl<T> Drop for Ours<T> {
     fn drop(&mut self) {
         let mut inside = lock(&self.0.inside);
         let unstarted = if inside.settled { inside.closure.take() } else { None };
-        // Not under the lock: it is foreign code.
+        let awaiter = inside.awaiter.take();
+        // Not under the lock: they are foreign code.
         drop(inside);
         drop(unstarted);
+        drop(awaiter);
     }
 }
 

@@ -23,6 +23,11 @@ use super::resolve::lookup;
 /// assert!(("localhost", 7007).to_socket_addrs()?.all(|addr| addr.ip().is_loopback()));
 /// # Ok::<(), std::io::Error>(())
 /// ```
+///
+/// Names are looked up as std looks them up, `/etc/hosts` included, but by OS threads kept for that, 16 at most at once in the
+/// process; literal addresses are not looked up. A lookup has no time limit of its own beside that of the C library:
+/// [`timeout`](crate::timeout) ends the wait, and frees the caller at once. The lookup that it waited for goes on, and keeps
+/// its OS thread until it ends.
 pub trait ToSocketAddrs {
     /// Yields the addresses.
     type Iter: Iterator<Item = SocketAddr>;

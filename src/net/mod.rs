@@ -1,4 +1,4 @@
-//! TCP, shaped like `std::net`: the calls block the green thread, never the OS thread.
+//! TCP and UDP, shaped like `std::net`: the calls block the green thread, never the OS thread.
 //!
 //! A program that uses blocking sockets is ported by changing `std::net` to `greenling::net` and `std::thread` to
 //! `greenling::thread`:
@@ -57,7 +57,9 @@
 //! | `UnwindSafe`, `RefUnwindSafe` | – | wrap it in `AssertUnwindSafe` for `catch_unwind` |
 //! | `Debug` | same | |
 //! | [`ToSocketAddrs`] and all its implementations | same | a trait of its own, since std's would block on a name |
-//! | `UdpSocket` | – | std's blocks the whole OS thread |
+//! | `UdpSocket` with all its methods | same | several green threads that wait for a datagram are served in order |
+//! | – | [`UdpSocket::close`] | wakes those who wait for this handle |
+//! | – | [`copy_bidirectional`] | the inside of a proxy; the kernel moves large pieces |
 //!
 //! Two things to know about clones. After [`close`](TcpStream::close) a clone sees the end of the connection. After one
 //! of them was turned into std's type, the kernel's socket is blocking for all of them.
@@ -66,13 +68,19 @@
 #![forbid(unsafe_code)]
 
 mod addr;
-mod options;
+pub(crate) mod copy;
+pub(crate) mod handle;
+pub(crate) mod lent;
+pub(crate) mod options;
 mod resolve;
 mod tcp_listener;
 mod tcp_stream;
+mod udp;
 
 pub use std::net::{AddrParseError, IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, SocketAddrV4, SocketAddrV6};
 
 pub use addr::ToSocketAddrs;
+pub use copy::{Duplex, copy_bidirectional};
 pub use tcp_listener::{Incoming, TcpListener};
 pub use tcp_stream::TcpStream;
+pub use udp::UdpSocket;

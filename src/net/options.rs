@@ -14,7 +14,7 @@ use crate::runtime::reactor::Direction;
 
 /// Options of one handle.
 #[derive(Debug, Default)]
-pub(super) struct Options(OnceCell<Rc<Shared>>);
+pub(crate) struct Options(OnceCell<Rc<Shared>>);
 
 /// Options of all handles of one open socket.
 #[derive(Debug, Default)]
@@ -45,7 +45,7 @@ impl Options {
 
     /// How long a call may wait, as `Source` takes it: `None` for ever, zero not at all.
     #[inline]
-    pub(super) fn patience(&self, direction: Direction) -> Option<Duration> {
+    pub(crate) fn patience(&self, direction: Direction) -> Option<Duration> {
         match self.0.get() {
             None => None,
             Some(shared) if shared.nonblocking.get() => Some(Duration::ZERO),
@@ -54,7 +54,7 @@ impl Options {
     }
 
     /// The timeout of one direction.
-    pub(super) fn timeout(&self, direction: Direction) -> Option<Duration> {
+    pub(crate) fn timeout(&self, direction: Direction) -> Option<Duration> {
         self.0.get().and_then(|shared| shared.timeout(direction).get())
     }
 
@@ -62,29 +62,29 @@ impl Options {
     ///
     /// # Errors
     /// `InvalidInput` for zero, in std's words.
-    pub(super) fn set_timeout(&self, direction: Direction, timeout: Option<Duration>) -> io::Result<()> {
+    pub(crate) fn set_timeout(&self, direction: Direction, timeout: Option<Duration>) -> io::Result<()> {
         refuse_zero(timeout)?;
         self.shared().timeout(direction).set(timeout);
         Ok(())
     }
 
     /// Whether the program asked for `WouldBlock` in place of waiting.
-    pub(super) fn nonblocking(&self) -> bool {
+    pub(crate) fn nonblocking(&self) -> bool {
         self.0.get().is_some_and(|shared| shared.nonblocking.get())
     }
 
     /// Asks for `WouldBlock` in place of waiting, or for waiting.
-    pub(super) fn set_nonblocking(&self, on: bool) {
+    pub(crate) fn set_nonblocking(&self, on: bool) {
         self.shared().nonblocking.set(on);
     }
 
     /// Options for a clone of the socket: the same ones.
-    pub(super) fn share(&self) -> Options {
+    pub(crate) fn share(&self) -> Options {
         Options(OnceCell::from(Rc::clone(self.shared())))
     }
 
     /// Whether any option was ever set, here or on a clone, or a clone was made.
-    pub(super) fn were_used(&self) -> bool {
+    pub(crate) fn were_used(&self) -> bool {
         self.0.get().is_some()
     }
 }
@@ -93,7 +93,7 @@ impl Options {
 ///
 /// # Errors
 /// See above.
-pub(super) fn refuse_zero(timeout: Option<Duration>) -> io::Result<()> {
+pub(crate) fn refuse_zero(timeout: Option<Duration>) -> io::Result<()> {
     if timeout == Some(Duration::ZERO) {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "cannot set a 0 duration timeout"));
     }

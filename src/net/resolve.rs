@@ -1,75 +1,32 @@
 //! Name lookups: the one thing about sockets that has no non-blocking form, so OS threads do it.
 //!
-//! ```text
-//!   green thread                 QUEUE (one per process)              OS thread "greenling-dns"
-//!   lookup: job ---------------> [job, job, ..] --------------------> getaddrinfo, as std calls it
-//!           park(Job)                                                        |
-//!           take the answer <--- Answer (shared by the two) <----------------'
-//!                      ^-------- Letter::Wake through the hub's mail
-//! ```
+//! They have a pool of their own (see [`offload`](crate::offload)), so that lookups and other jobs do not wait for each
+//! other. At most [`MOST`] run at once; one that is stuck, because no server answers, takes one of these places until the C
+//! library gives up.
 //!
-//! * At most [`MOST`] threads at once, started one by one as jobs come; the rest of the jobs wait in order. A thread
-//!   without a job ends after [`IDLE`].
-//! * A green thread that is killed while it waits only lets go of the answer; the lookup itself cannot be stopped, and
-//!   its result is dropped by whoever is last.
-//! * Invariant D1: `threads` counts the threads that will look into `jobs` again before they end, `idle` those of them
-//!   that wait for `WORK`. Upheld by `submit` and `work`, under the lock.
+//! `getaddrinfo` is asked, as std does it, so `/etc/hosts`, `/etc/resolv.conf` and `/etc/nsswitch.conf` mean what they
+//! always mean. A caller that is killed or times out is free at once: a lookup that has not begun never will, one that has
+//! goes on, and its result is dropped.
 #![forbid(unsafe_code)]
 
-use std::collections::VecDeque;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread;
-use std::time::Duration;
 
-use crate::runtime::hub::hub;
-use crate::runtime::mail::{Letter, Mail};
-use crate::runtime::park::{Counted, NEVER, park};
-use crate::runtime::remote::lock;
-use crate::switch::cancel;
-use crate::switch::fiber::Reason;
-use crate::switch::root::Parcel;
+use crate::offload::{PerProcess, ThreadPool};
 
 /// Lookups at once. They wait for servers rather than for the CPU.
 const MOST: usize = 16;
 
-/// How long a thread waits for another job before it ends.
-const IDLE: Duration = Duration::from_secs(5);
+/// The pool.
+static POOL: PerProcess = PerProcess::new();
 
 /// What a lookup ends with.
 type Found = io::Result<Vec<SocketAddr>>;
 
-/// A lookup.
-struct Job {
-    /// Does it; blocks.
-    run: Box<dyn FnOnce() -> Found + Send>,
-    /// Where the result goes.
-    answer: Arc<Answer>,
-    /// The way to the waiter's hub.
-    mail: Arc<Mail>,
-    /// Who waits, for its own OS thread.
-    waiter: Parcel,
+/// Makes the pool.
+fn pool() -> &'static ThreadPool {
+    POOL.get(|| ThreadPool::builder().max_threads(MOST).name("greenling-dns").build())
 }
-
-/// Shared by the green thread and the OS thread; holds the result from the moment it is there.
-struct Answer(Mutex<Option<Found>>);
-
-/// All lookups of the process.
-struct Queue {
-    /// Not begun.
-    jobs: VecDeque<Job>,
-    /// Running threads (D1).
-    threads: usize,
-    /// Those without a job (D1).
-    idle: usize,
-}
-
-/// See [`Queue`].
-static QUEUE: Mutex<Queue> = Mutex::new(Queue { jobs: VecDeque::new(), threads: 0, idle: 0 });
-
-/// Rung once for each job that an idle thread should take.
-static WORK: Condvar = Condvar::new();
 
 /// Looks up a name; the running green thread waits, others run.
 ///
@@ -82,80 +39,21 @@ pub(super) fn lookup(host: &str, port: u16) -> Found {
 
 /// Runs `run` on an OS thread and waits for it.
 fn on_other_thread(run: impl FnOnce() -> Found + Send + 'static) -> Found {
-    let (root, hub) = hub()?;
-    if let Some(obstacle) = cancel::obstacle() {
-        return Err(io::Error::other(obstacle.to_string()));
-    }
-    let me = root.current();
-    let answer = Arc::new(Answer(Mutex::new(None)));
-    let _counted = Counted::in_count(&hub.jobs);
-    submit(Job {
-        run: Box::new(run),
-        answer: Arc::clone(&answer),
-        mail: Arc::clone(hub.mail()),
-        waiter: root.pack(me),
-    })?;
-    loop {
-        // The letter follows the answer, so a wake-up between this look and the park finds the park.
-        if let Some(result) = lock(&answer.0).take() {
-            return result;
-        }
-        park(root, hub, me, Reason::Job("a name lookup"), NEVER)
-            .map_err(|obstacle| io::Error::other(obstacle.to_string()))?;
-    }
-}
-
-/// Hands a job to an idle thread, to a new one, or to the next that is done.
-fn submit(job: Job) -> io::Result<()> {
-    let mut queue = lock(&QUEUE);
-    queue.jobs.push_back(job);
-    if queue.jobs.len() <= queue.idle {
-        WORK.notify_one();
-    } else if queue.threads < MOST {
-        match thread::Builder::new().name(String::from("greenling-dns")).spawn(work) {
-            Ok(_) => queue.threads += 1,
-            Err(error) if queue.threads == 0 => {
-                queue.jobs.pop_back();
-                return Err(error);
-            }
-            // The threads there are will come to it.
-            Err(_) => {}
-        }
-    }
-    Ok(())
-}
-
-/// An OS thread's life.
-fn work() {
-    let mut queue = lock(&QUEUE);
-    loop {
-        if let Some(job) = queue.jobs.pop_front() {
-            drop(queue);
-            let Job { run, answer, mail, waiter } = job;
-            let found = run();
-            *lock(&answer.0) = Some(found);
-            mail.send(Letter::Wake(waiter));
-            drop((answer, mail));
-            queue = lock(&QUEUE);
-            continue;
-        }
-        queue.idle += 1;
-        let (woken, waited) = WORK.wait_timeout(queue, IDLE).unwrap_or_else(PoisonError::into_inner);
-        queue = woken;
-        queue.idle -= 1;
-        if waited.timed_out() && queue.jobs.is_empty() {
-            queue.threads -= 1;
-            return;
-        }
+    match pool().offer("a name lookup", false, run) {
+        Ok(found) => found,
+        Err((error, _)) => Err(error.into()),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Barrier;
+    use crate::runtime::hub::hub;
+    use crate::runtime::remote::lock;
     use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::sync::mpsc;
+    use std::sync::{Arc, Barrier, Mutex, mpsc};
+    use std::thread;
+    use std::time::Duration;
 
     /// What a test's lookup finds.
     fn found(port: u16) -> Found {
@@ -207,7 +105,7 @@ mod tests {
             assert_eq!(waiter.join().unwrap().unwrap(), found(port).unwrap());
         }
         assert!(PEAK.load(Ordering::SeqCst) <= MOST);
-        assert!(lock(&QUEUE).threads <= MOST);
+        assert!(pool().stats().threads <= MOST);
     }
 
     #[test]
@@ -231,9 +129,11 @@ mod tests {
         let _alone = lock(&ONE_AT_A_TIME);
         let (go, wait) = mpsc::channel::<()>();
         let (done, is_done) = mpsc::channel::<()>();
+        let (begun, has_begun) = mpsc::channel();
         let victim = crate::spawn(|| {
-            let result = crate::timeout(Duration::from_millis(1), || {
+            let result = crate::timeout(Duration::from_millis(200), || {
                 on_other_thread(move || {
+                    begun.send(()).unwrap();
                     let _ = wait.recv();
                     drop(done);
                     found(3)
@@ -248,12 +148,49 @@ mod tests {
             crate::yield_now();
         }
         assert_eq!(hub().unwrap().1.jobs.get(), 0);
+        has_begun.try_recv().expect("a fifth of a second is enough to begin");
         go.send(()).unwrap();
         let _ = is_done.recv();
         crate::sleep(Duration::from_millis(20));
         assert!(!victim.is_finished());
         victim.thread().unpark();
         assert_eq!(victim.join().unwrap(), 7);
+    }
+
+    #[test]
+    fn stuck_lookups_leave_the_other_places_to_others_and_their_waiters_free() {
+        let _alone = lock(&ONE_AT_A_TIME);
+        let (go, wait) = mpsc::channel::<()>();
+        let wait = Arc::new(Mutex::new(wait));
+        let (begun, has_begun) = mpsc::channel();
+        // As if no name server answered.
+        let stuck: Vec<_> = (1..MOST)
+            .map(|_| {
+                let (wait, begun) = (Arc::clone(&wait), begun.clone());
+                crate::spawn(move || {
+                    on_other_thread(move || {
+                        begun.send(()).unwrap();
+                        let _ = lock(&wait).recv();
+                        found(8)
+                    })
+                })
+            })
+            .collect();
+        for port in 0..20 {
+            assert_eq!(
+                on_other_thread(move || found(port)).unwrap(),
+                found(port).unwrap(),
+                "by the place that is left"
+            );
+        }
+        for _ in &stuck {
+            has_begun.recv().unwrap();
+        }
+        for waiter in stuck {
+            waiter.kill();
+            assert!(waiter.join().unwrap_err().is_killed(), "it need not wait for the lookup");
+        }
+        drop(go);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Accepting is one system call: accept4(2) makes the new socket non-blocking and closed on exec.
 #![forbid(unsafe_code)]
 
+use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::iter::FusedIterator;
@@ -12,8 +13,10 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use super::addr::{ToSocketAddrs, each_addr};
 use super::options::Options;
 use super::tcp_stream::TcpStream;
+use crate::runtime::choose::{AnyArm, Arm, End, Failed, ReadyArm, Who};
 use crate::runtime::reactor::Direction;
 use crate::runtime::source::Source;
+use crate::switch::wait_list::WaitList;
 use crate::sys::socket;
 
 /// Connections that may wait for `accept`; the kernel cuts it to `net.core.somaxconn`.
@@ -95,6 +98,20 @@ impl TcpListener {
         let (fd, peer) =
             self.source.run(Direction::Read, patience, &mut |listener| socket::accept4(listener.as_fd()))?;
         Ok((TcpStream::of_new_socket(fd), peer))
+    }
+
+    /// For `select!`.
+    #[doc(hidden)]
+    pub fn select_readable(&self) -> ReadyArm<'_> {
+        ReadyArm::new(&self.source, Direction::Read)
+    }
+
+    /// For `select!`.
+    #[doc(hidden)]
+    pub fn select_accept(&self) -> AcceptArm<'_> {
+        // Now, while it has nothing in its hands and stands in no line.
+        self.source.spend_credit();
+        AcceptArm { listener: self, ready: self.select_readable(), result: Cell::new(None) }
     }
 
     /// An endless iterator over [`accept`](Self::accept).
@@ -182,6 +199,81 @@ impl TcpListener {
         self.open()?;
         self.options.set_nonblocking(nonblocking);
         Ok(())
+    }
+}
+
+/// The arm of a `select!` that accepts a connection.
+#[doc(hidden)]
+pub struct AcceptArm<'a> {
+    /// Where it comes from.
+    listener: &'a TcpListener,
+    /// For the wait.
+    ready: ReadyArm<'a>,
+    /// The result.
+    result: Cell<Option<io::Result<(TcpStream, SocketAddr)>>>,
+}
+
+impl AcceptArm<'_> {
+    /// For `select!`.
+    pub fn erase(&self) -> AnyArm<'_> {
+        AnyArm::new(self)
+    }
+
+    /// For `select!`.
+    ///
+    /// # Errors
+    /// As `accept`.
+    pub fn finish(self) -> io::Result<(TcpStream, SocketAddr)> {
+        match self.result.take() {
+            Some(result) => result,
+            // The wait failed before there was anything to accept.
+            None => match self.ready.finish() {
+                Err(error) => Err(error),
+                Ok(()) => self.listener.accept(),
+            },
+        }
+    }
+}
+
+impl Arm for AcceptArm<'_> {
+    fn look(&self) -> bool {
+        if !self.ready.look() {
+            return false;
+        }
+        // Not by `run`, which may let others run.
+        let accepted = self.listener.open().and_then(|listener| socket::accept4(listener.as_fd()));
+        match accepted {
+            // The connection has gone again, or another process was faster.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.ready.not_ready();
+                return false;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return self.look(),
+            accepted => self.result.set(Some(accepted.map(|(fd, peer)| (TcpStream::of_new_socket(fd), peer)))),
+        }
+        true
+    }
+
+    fn enter(&self, who: Who) -> Result<Option<&WaitList>, Failed> {
+        self.ready.enter(who)
+    }
+
+    fn complete(&self) {
+        self.ready.complete();
+    }
+
+    fn left(&self, end: End) {
+        self.ready.left(end);
+    }
+
+    fn is_descriptor(&self) -> bool {
+        true
+    }
+}
+
+impl fmt::Debug for AcceptArm<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AcceptArm").finish_non_exhaustive()
     }
 }
 

@@ -17,8 +17,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use super::addr::{ToSocketAddrs, each_addr};
+use super::lent::Lent;
 use super::options::{Options, refuse_zero};
-use crate::runtime::hub::{Hub, hub};
+use crate::runtime::choose::ReadyArm;
 use crate::runtime::reactor::Direction;
 use crate::runtime::source::Source;
 use crate::sys::socket;
@@ -75,23 +76,19 @@ pub struct TcpStream {
     options: Options,
 }
 
-/// The hub's scratch buffer while it is lent; goes back when dropped.
-struct Lent {
-    /// Where it goes back to.
-    hub: &'static Hub,
-    /// Empty once it went back.
-    buffer: Box<[u8]>,
-    /// How many bytes were read into it.
-    len: usize,
-}
-
-impl Drop for Lent {
-    fn drop(&mut self) {
-        self.hub.return_scratch(std::mem::take(&mut self.buffer));
-    }
-}
-
 impl TcpStream {
+    /// For `select!`.
+    #[doc(hidden)]
+    pub fn select_readable(&self) -> ReadyArm<'_> {
+        ReadyArm::new(&self.source, Direction::Read)
+    }
+
+    /// For `select!`.
+    #[doc(hidden)]
+    pub fn select_writable(&self) -> ReadyArm<'_> {
+        ReadyArm::new(&self.source, Direction::Write)
+    }
+
     /// A stream of a non-blocking socket that nobody else knows.
     #[inline]
     pub(super) fn of_new_socket(fd: OwnedFd) -> TcpStream {
@@ -277,21 +274,25 @@ impl TcpStream {
     #[inline]
     pub fn read_with<R>(&self, f: impl FnOnce(&[u8]) -> R) -> io::Result<R> {
         let lent = self.receive()?;
-        Ok(f(&lent.buffer[..lent.len]))
+        Ok(f(lent.bytes()))
     }
 
     /// Waits, then reads into the scratch buffer.
     #[inline]
-    fn receive(&self) -> io::Result<Lent> {
+    pub(super) fn receive(&self) -> io::Result<Lent> {
         let patience = self.options.patience(Direction::Read);
-        let lent = self.source.run(Direction::Read, patience, &mut |mut stream| {
-            let (_, hub) = hub()?;
-            let mut lent = Lent { hub, buffer: hub.take_scratch(), len: 0 };
-            lent.len = stream.read(&mut lent.buffer)?;
-            Ok(lent)
-        })?;
-        self.source.note_read(lent.len, lent.buffer.len());
+        let lent = self.source.run(Direction::Read, patience, &mut |stream| Lent::filled_by(stream))?;
+        self.source.note_read(lent.bytes().len(), lent.room());
         Ok(lent)
+    }
+
+    /// A system call in one direction, as often as it takes; see `Source::run`.
+    pub(super) fn run(
+        &self,
+        direction: Direction,
+        op: &mut dyn FnMut(BorrowedFd<'_>) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        self.source.run(direction, self.options.patience(direction), &mut |stream| op(stream.as_fd()))
     }
 
     /// Sets `TCP_NODELAY`: small writes are sent at once.

@@ -5,7 +5,7 @@
 //!     1. mail            of other OS threads: unparks, finished jobs; work to start
 //!     2. poll            nobody runnable: sleep in epoll_wait until the next timer or event
 //!                        otherwise: epoll_wait(0), at most every POLL_INTERVAL
-//!     3. stacks          memory of stacks that nobody has used for a while goes back
+//!     3. stacks          memory of stacks that nobody has used for a while goes back; also before the sleep
 //!     4. timers          after the poll, so that ready IO beats a timeout that expires in the same turn
 //! ```
 //!
@@ -334,6 +334,7 @@ impl Scheduler for Hub {
         }
         let mut now = monotonic_ns();
         if may_wait && root.runnable() == 0 {
+            root.tend_stacks(now);
             self.sleep(root);
             if self.mail.has_mail() {
                 self.read_mail(root);
@@ -349,6 +350,7 @@ impl Scheduler for Hub {
         if !self.timers.borrow().is_empty() {
             self.fire(root, now);
         }
+        root.note_activity();
     }
 
     fn arm(&self, _: &Root, fiber: Fiber) {

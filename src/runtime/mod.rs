@@ -15,9 +15,11 @@
 //! | `hub` | one per OS thread: reactor, timers, mail; the look above; deadlock detection |
 //! | `park` | the only way anything blocks; takes a reason and a deadline |
 //! | `source` | one file descriptor of a hub: try, wait, try again |
+//! | `choose` | waiting for several things at once |
 //! | `remote` | waiting for another hub, and waking whoever does |
 //! | `report` | who waits on what, since when, spawned where |
 
+pub(crate) mod choose;
 pub(crate) mod hub;
 pub(crate) mod mail;
 pub(crate) mod park;

@@ -8,6 +8,7 @@ use std::sync::Once;
 
 use crate::switch::fiber::{Fiber, Held, Reason, State};
 use crate::switch::root::{Root, existing_root};
+use crate::switch::wait_node::Link;
 use crate::sys::clock::monotonic_ns;
 
 /// Fibers listed at most; a report is for reading.
@@ -42,12 +43,13 @@ pub(crate) fn label_of(id: u64) -> String {
 
 /// What `fiber` waits for. Of those in a list only the first knows who has it.
 fn reason_of(fiber: Fiber) -> Reason {
-    let mut first = fiber;
+    let mut first = Link::of(fiber);
     while fiber.linked.get()
-        && let Some(before) = first.wait_prev.get()
+        && let Some(before) = first.before()
     {
         first = before;
     }
+    let first = first.fiber();
     match (fiber.reason.get(), first.reason.get()) {
         (Reason::Held(what, _), Reason::Held(_, holder)) => Reason::Held(what, holder),
         (reason, _) => reason,
@@ -112,7 +114,7 @@ fn awaits(fiber: Fiber) -> Option<u64> {
     match (fiber.reason.get(), fiber.wait_prev.get()) {
         (Reason::Join(id) | Reason::Switch(id), _) => Some(id),
         (Reason::Held(Held::Once, id), _) => Some(id),
-        (Reason::Held(..), Some(before)) if fiber.linked.get() => Some(before.id.get()),
+        (Reason::Held(..), Some(before)) if fiber.linked.get() => Some(before.fiber().id.get()),
         (Reason::Held(_, id), _) if id != 0 => Some(id),
         _ => None,
     }

@@ -19,7 +19,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::hub::hub_of;
+use super::hub::{hub, hub_of};
 use super::park::{Counted, NEVER, Wake, park};
 use super::reactor::{Direction, Registration};
 use crate::switch::cancel;
@@ -31,6 +31,9 @@ use crate::sys::socket::EAGAIN;
 
 /// IO calls that may succeed at once, one after the other, before the fiber goes to the back of the run queue.
 const IO_CREDIT: u8 = 128;
+
+/// How long a [`Source::pause`] lasts at most, in nanoseconds.
+const LONGEST_PAUSE: u64 = 20_000_000;
 
 /// A descriptor and what the hub knows of it.
 #[derive(Debug)]
@@ -46,6 +49,9 @@ pub(crate) struct Source<F: AsFd> {
 }
 
 impl<F: AsFd> Source<F> {
+    /// How long the first [`pause`](Self::pause) lasts, in nanoseconds; the next is twice as long.
+    pub(crate) const FIRST_PAUSE: u64 = 100_000;
+
     /// Takes a descriptor whose operations say EAGAIN instead of blocking. `stream`: a stream socket. `shared`: it may
     /// have been duplicated.
     pub(crate) fn new(fd: F, stream: bool, shared: bool) -> Source<F> {
@@ -67,6 +73,16 @@ impl<F: AsFd> Source<F> {
     /// If it was.
     pub(crate) fn open(&self) -> io::Result<&F> {
         if self.registration.is_closed() { Err(closed()) } else { Ok(self.get()) }
+    }
+
+    /// Counts a call that will not go through `run`; now and then it lets others run first.
+    pub(crate) fn spend_credit(&self) {
+        spend_credit();
+    }
+
+    /// What the hub knows of the descriptor.
+    pub(super) fn registration(&self) -> &Rc<Registration> {
+        &self.registration
     }
 
     /// A source of `fd`, a duplicate of this one's descriptor.
@@ -179,6 +195,55 @@ impl<F: AsFd> Source<F> {
             }
             self.wait(&mut turn, timeout, &mut deadline)?;
         }
+    }
+
+    /// Runs a system call whose EAGAIN no event ends until it does not say EAGAIN: asks again after pauses. There is no
+    /// line of those who wait so.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub(crate) fn run_by_asking<R>(
+        &self,
+        timeout: Option<Duration>,
+        op: &mut impl FnMut(&F) -> io::Result<R>,
+    ) -> io::Result<R> {
+        spend_credit();
+        let (mut deadline, mut pause) = (None, Self::FIRST_PAUSE);
+        loop {
+            if self.registration.is_closed() {
+                return Err(closed());
+            }
+            match op(self.get()) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                done => return done,
+            }
+            let until = *deadline.get_or_insert_with(|| timeout.map_or(NEVER, after));
+            if until <= monotonic_ns() {
+                return Err(io::Error::from_raw_os_error(EAGAIN));
+            }
+            self.pause_until(&mut pause, until)?;
+        }
+    }
+
+    /// Lets some time pass before an operation is tried again of which no event will tell; more time the next time.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub(crate) fn pause(&self, pause: &mut u64) -> io::Result<()> {
+        self.pause_until(pause, NEVER)
+    }
+
+    /// [`pause`](Self::pause), but not longer than until `until`.
+    fn pause_until(&self, pause: &mut u64, until: u64) -> io::Result<()> {
+        let (root, hub) = hub()?;
+        let me = root.current();
+        let reason = Reason::Write(self.get().as_fd().as_raw_fd());
+        park(root, hub, me, reason, until.min(monotonic_ns() + *pause))
+            .map_err(|obstacle| io::Error::other(obstacle.to_string()))?;
+        me.io_credit.set(IO_CREDIT);
+        *pause = LONGEST_PAUSE.min(2 * *pause);
+        Ok(())
     }
 
     /// Waits until an operation in this direction is worth trying.
@@ -294,7 +359,7 @@ fn must_not_wait() -> bool {
 
 /// The error of calls on a closed descriptor.
 #[cold]
-fn closed() -> io::Error {
+pub(super) fn closed() -> io::Error {
     io::Error::new(io::ErrorKind::NotConnected, "the socket was closed by another green thread")
 }
 

@@ -88,6 +88,7 @@ pub(crate) fn before_suspension(root: &Root, me: Fiber) {
 fn step_aside(root: &Root, me: Fiber) {
     if root.closing() {
         // The next round of `unwind_all` wakes it; there is a last one.
+        me.note_frames();
         me.state.set(State::Parked);
         root.switch_out(me);
         me.state.set(State::Running);
@@ -104,6 +105,7 @@ pub(crate) fn after_suspension(root: &Root, me: Fiber, scope_due: bool) {
     if me.attention.get() & attention::ABANDONED != 0 {
         // Nobody has a handle of this greenlet any more; this is its next turn.
         me.attention.set(me.attention.get() & !attention::ABANDONED | attention::KILL);
+        me.killed.set(true);
     }
     raise_kill(me);
     raise_deadlock(root, me);

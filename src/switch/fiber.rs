@@ -26,6 +26,9 @@
 //!   Upheld by `root::Root::drive`, the only caller of `resume`; nothing here is `Send`.
 //! * Invariant F5: the payload holds an `F` until `run` moves it out, and a `T` after `run` returned and until
 //!   the result is taken or dropped; `payload_state` says which. Upheld by `run` and by `Packet`, the only owner.
+//! * Invariant F6: in a PARKED fiber everything that it needs of its stack lies above `frames_end - SWITCH_FRAMES`.
+//!   Upheld by who makes itself PARKED (`park::leave_cpu`, `cancel::step_aside`): it calls `note_frames` in the frame
+//!   from which it suspends, and between the two nothing but the runtime's own few functions is called.
 #![allow(unsafe_code)]
 
 use std::any::Any;
@@ -37,14 +40,18 @@ use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::ptr::{self, NonNull};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Waker;
 
 use corosensei::{Coroutine, CoroutineResult, Yielder};
 
 use crate::pure::timer_wheel::TimerKey;
 
+use super::extras::{Ending, Extras, Life};
 use super::stack::{FiberStack, Slot};
 use super::wait_list::WaitList;
+use super::wait_node::Link;
 use crate::sys::prefetch::prefetch_read;
+use crate::sys::stack_pointer::stack_pointer;
 
 /// The coroutine of every fiber. Values pass outside of it; a suspension says who runs next, and that one word
 /// travels in a register: through memory it would cost a store and a dependent load on the way of every switch.
@@ -179,7 +186,8 @@ pub(crate) struct ControlBlock {
     coroutine: UnsafeCell<MaybeUninit<Coro>>,
     /// Where `suspend` finds its coroutine (invariant F3); null for main.
     yielder: Cell<*const Suspender>,
-    /// Where its frames ended when it last yielded or parked, give or take a few words; for the prefetcher. 0 before.
+    /// Where its frames ended when it last yielded or parked, but for the few words of the switch itself; 0 before. Exact
+    /// only while it is PARKED (invariant F6).
     frames_end: Cell<usize>,
     /// Bits of [`attention`].
     pub(crate) attention: Cell<u8>,
@@ -212,6 +220,8 @@ pub(crate) struct ControlBlock {
     pub(crate) shields: Cell<u16>,
     /// Open `no_switch` sections.
     pub(crate) no_switch: Cell<u16>,
+    /// Open `try_scope`s whose body is to be interrupted.
+    pub(crate) cancelled: Cell<u16>,
     /// Whether this fiber was spawned (a green thread) or made by a greenlet.
     pub(crate) green_thread: Cell<bool>,
     /// Closure and result may borrow from a scope: nobody drops them after the scope has ended.
@@ -220,6 +230,10 @@ pub(crate) struct ControlBlock {
     pub(crate) linked: Cell<bool>,
     /// Whether `name` is set.
     named: Cell<bool>,
+    /// Whether `awaiter` is set.
+    pub(crate) awaited: Cell<bool>,
+    /// Whether `extras` is set, or how it ended; see `extras`.
+    pub(crate) life: Cell<Life>,
     /// The slot's size as a power of two.
     shift: u8,
     /// The slot's colour.
@@ -232,9 +246,9 @@ pub(crate) struct ControlBlock {
     /// When it was parked: the root's clock, in monotonic nanoseconds.
     pub(crate) since: Cell<u64>,
     /// Next in the wait list this fiber is in.
-    pub(crate) wait_next: Cell<Option<Fiber>>,
+    pub(crate) wait_next: Cell<Option<Link>>,
     /// Previous in the wait list this fiber is in.
-    pub(crate) wait_prev: Cell<Option<Fiber>>,
+    pub(crate) wait_prev: Cell<Option<Link>>,
     /// The deadline of the current wait, `u64::MAX` for none. The wheel entry may be earlier (lazy).
     pub(crate) deadline: Cell<u64>,
     /// When the wheel entry fires, `u64::MAX` if there is none.
@@ -250,8 +264,12 @@ pub(crate) struct ControlBlock {
     pub(crate) mailbox_type: Cell<Option<fn() -> std::any::TypeId>>,
     /// The greenlet whose body this fiber runs, as `greenlet` keeps it; none for green threads and main.
     pub(crate) greenlet: Cell<Option<Rc<dyn Any>>>,
+    /// Whom to tell of its end: the task that polls its handle as a future.
+    awaiter: Cell<Option<Waker>>,
     /// Its name, if it was given one. Shared with the `Thread` handles.
     name: UnsafeCell<Option<Arc<str>>>,
+    /// Green-local values and links, if there are any (invariant E1 of `extras`).
+    extras: Cell<Option<Box<Extras>>>,
 }
 
 /// A live fiber, or main. `Copy`, one word; see invariant F1 for who may hold one.
@@ -304,6 +322,11 @@ pub(crate) struct Role {
 
 /// Closures up to this many bytes lie in the slot; larger ones belong in a `Box` (see `thread::spawn`).
 pub(crate) const MAX_INLINE: usize = 1024;
+
+/// Most bytes of stack that lie between `note_frames` and the switch: the frames of `switch_out` and of corosensei's
+/// `suspend`, which are all inlined in an optimised build, some hundred bytes without, and several times that under
+/// AddressSanitizer.
+const SWITCH_FRAMES: usize = 8192;
 
 /// Whether a closure and a result of these types fit into a slot of `1 << shift` bytes and leave most of it free.
 pub(crate) fn fits<F, T>(shift: u8) -> bool {
@@ -360,6 +383,7 @@ where
     fiber.no_switch.set(0);
     fiber.green_thread.set(role.green_thread);
     fiber.borrows.set(role.borrows);
+    fiber.life.set(Life::Plain);
     fiber
 }
 
@@ -382,6 +406,7 @@ where
     fiber.yielder.set(yielder);
     if fiber.payload_state.get() != PayloadState::Closure {
         // Cancelled before it started.
+        fiber.drop_extras();
         return;
     }
     // SAFETY: invariant F5: `launch` wrote an F here, and this is the only place that moves it out.
@@ -439,10 +464,13 @@ impl ControlBlock {
             joiners: WaitList::new(),
             shields: Cell::new(0),
             no_switch: Cell::new(0),
+            cancelled: Cell::new(0),
             green_thread: Cell::new(false),
             borrows: Cell::new(false),
             linked: Cell::new(false),
             named: Cell::new(false),
+            awaited: Cell::new(false),
+            life: Cell::new(Life::Plain),
             shift,
             colour,
             io_credit: Cell::new(u8::MAX),
@@ -457,7 +485,9 @@ impl ControlBlock {
             mailbox: Cell::new(ptr::null()),
             mailbox_type: Cell::new(None),
             greenlet: Cell::new(None),
+            awaiter: Cell::new(None),
             name: UnsafeCell::new(None),
+            extras: Cell::new(None),
         }
     }
 
@@ -493,6 +523,18 @@ impl ControlBlock {
         self.yielder.get().is_null()
     }
 
+    /// Its end will be told to `waker`, in place of an earlier one, which is returned: its drop is foreign code.
+    pub(crate) fn set_awaiter(&self, waker: Waker) -> Option<Waker> {
+        self.awaited.set(true);
+        self.awaiter.replace(Some(waker))
+    }
+
+    /// Whom to tell of its end.
+    pub(crate) fn take_awaiter(&self) -> Option<Waker> {
+        self.awaited.set(false);
+        self.awaiter.take()
+    }
+
     /// The name, if it has one.
     pub(crate) fn name(&self) -> Option<Arc<str>> {
         if !self.named.get() {
@@ -510,8 +552,60 @@ impl ControlBlock {
         debug_assert!(!self.in_wheel.get() && self.timer.get().is_none() && self.timer_at.get() == u64::MAX);
         debug_assert_eq!(self.deadline.get(), u64::MAX);
         debug_assert_eq!(self.scope_deadline.get(), ScopeDeadline::NONE);
-        debug_assert_eq!((self.shields.get(), self.no_switch.get()), (0, 0));
-        debug_assert!(self.greenlet.take().is_none() && !self.named.get());
+        debug_assert_eq!((self.shields.get(), self.no_switch.get(), self.cancelled.get()), (0, 0, 0));
+        debug_assert!(self.extras.take().is_none(), "somebody was not told of the end");
+        debug_assert!(self.greenlet.take().is_none() && !self.named.get() && !self.awaited.get());
+    }
+
+    /// Calls `f` with the extras if there are any. `f` must not run foreign code (invariant E1 of `extras`).
+    #[inline]
+    pub(crate) fn with_extras<R>(&self, f: impl FnOnce(&mut Extras) -> R) -> Option<R> {
+        if self.life.get() != Life::WithExtras {
+            return None;
+        }
+        let mut extras = self.extras.take()?;
+        let result = f(&mut extras);
+        self.extras.set(Some(extras));
+        Some(result)
+    }
+
+    /// Calls `f` with the extras, which are made if need be; none if the fiber has ended. `f` must not run foreign code.
+    pub(crate) fn with_extras_made<R>(&self, f: impl FnOnce(&mut Extras) -> R) -> Option<R> {
+        if self.life.get() == Life::Plain {
+            self.adopt(Box::default());
+        }
+        self.with_extras(f)
+    }
+
+    /// Gives the fiber, which has none, its extras.
+    pub(crate) fn adopt(&self, extras: Box<Extras>) {
+        self.life.set(Life::WithExtras);
+        self.extras.set(Some(extras));
+    }
+
+    /// Takes the extras away, for ever: it has ended like this.
+    pub(crate) fn end_with(&self, ending: Ending) -> Option<Box<Extras>> {
+        self.life.set(Life::Ended(ending));
+        self.extras.take()
+    }
+
+    /// Destroys the values of green-local keys, the one made last first; destructors may make others meanwhile. `failed`
+    /// gets what they unwind with. They are foreign code, and run here.
+    #[cold]
+    pub(crate) fn drop_locals(&self, mut failed: impl FnMut(Box<dyn Any + Send>)) {
+        while let Some(value) = self.with_extras(Extras::pop_local).flatten() {
+            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
+                failed(payload);
+            }
+        }
+    }
+
+    /// The end of the extras of a fiber whose end nobody is told of. Destructors run here.
+    pub(crate) fn drop_extras(&self) {
+        if self.life.get() == Life::WithExtras {
+            self.drop_locals(drop_quietly);
+        }
+        drop_quietly(self.end_with(Ending::Killed));
     }
 
     /// The name for a signal handler: no count is touched.
@@ -526,11 +620,11 @@ impl ControlBlock {
         Slot::around(ptr::from_ref(self).addr(), self.shift, self.colour)
     }
 
-    /// Notes where the frames of the running fiber end, for `prefetch_frames`. Called by what goes through the queue.
+    /// Notes where the frames of the running fiber end, for `prefetch_frames` and `unused_below`. Called by what goes
+    /// through the queue, and by whoever parks (invariant F6).
     #[inline(always)]
     pub(crate) fn note_frames(&self) {
-        let frame = MaybeUninit::<u8>::uninit();
-        self.frames_end.set((&raw const frame).addr());
+        self.frames_end.set(stack_pointer());
     }
 
     /// Whether it has been on the CPU, and so has frames worth bringing in.
@@ -576,6 +670,12 @@ impl ControlBlock {
         prefetch_read(self.payload.get().wrapping_sub(16));
     }
 
+    /// While PARKED: the address below which nothing of the stack is needed (invariant F6).
+    pub(crate) fn unused_below(&self) -> usize {
+        debug_assert_eq!(self.state.get(), State::Parked);
+        self.frames_end.get() - SWITCH_FRAMES
+    }
+
     /// Where the frames of a fiber begin, as an address: everything below is its stack.
     pub(crate) fn stack_base(&self) -> usize {
         self.payload.get() as usize
@@ -588,6 +688,21 @@ impl Fiber {
     /// # Safety
     /// The block stays where it is until no `Fiber` of it is used any more.
     pub(crate) unsafe fn of_main(block: NonNull<ControlBlock>) -> Fiber {
+        Fiber(block, PhantomData)
+    }
+
+    /// The address of its block, which `of_block` takes back.
+    #[inline(always)]
+    pub(crate) fn to_block(self) -> NonNull<ControlBlock> {
+        self.0
+    }
+
+    /// The fiber whose block this is.
+    ///
+    /// # Safety
+    /// `block` comes from `to_block`, and whoever keeps it there is a holder in the sense of invariant F1.
+    #[inline(always)]
+    pub(crate) unsafe fn of_block(block: NonNull<ControlBlock>) -> Fiber {
         Fiber(block, PhantomData)
     }
 
@@ -689,6 +804,10 @@ impl Fiber {
         if self.named.take() {
             // SAFETY: nobody holds a reference into the cell: every function here that makes one ends with it.
             drop(unsafe { (*self.name.get()).take() });
+        }
+        if self.awaited.get() {
+            // It never ran, so it never told.
+            drop_quietly(self.take_awaiter());
         }
         self.assert_neutral();
         self.slot()

@@ -36,10 +36,12 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, Write as _};
+use std::mem;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::rc::{Rc, Weak};
 
 use super::cancel::{self, GreenletExit, Killed, NO_VALUE};
+use super::extras::{Ending, Life};
 use super::fiber::{Fiber, FiberRef, State, attention, drop_quietly};
 use super::mailbox::{Message, Refusal, deliver, exchange, receive};
 use super::root::{Root, existing_root, root, try_root};
@@ -1043,7 +1045,7 @@ fn received<M>(root: &Root, me: Fiber, message: Message<M>) -> M {
 fn run<M: 'static>(inner: Rc<Inner<M>>, fiber: Fiber) {
     let root = root();
     let (body, first) = (inner.body.take(), inner.first.take());
-    let result = catch_unwind(AssertUnwindSafe(|| {
+    let mut result = catch_unwind(AssertUnwindSafe(|| {
         let (Some(body), Some(first)) = (body, first) else { unreachable!("a greenlet starts once") };
         if fiber.attention.get() != 0 {
             cancel::before_suspension(root, fiber);
@@ -1053,6 +1055,15 @@ fn run<M: 'static>(inner: Rc<Inner<M>>, fiber: Fiber) {
         }
         body(first)
     }));
+    if fiber.life.get() == Life::WithExtras {
+        // A value that a destructor's panic takes the place of is dropped like one that nobody gets.
+        fiber.drop_locals(|payload| match result {
+            Ok(_) => drop_quietly(mem::replace(&mut result, Err(payload))),
+            Err(_) => drop_quietly(payload),
+        });
+    }
+    // Nobody can ask how a greenlet ended.
+    drop(fiber.end_with(Ending::Returned));
     finish(root, inner, fiber, result);
 }
 

@@ -38,6 +38,7 @@ use std::sync::{Arc, OnceLock};
 use super::fiber::{self, ControlBlock, Fiber, FiberRef, Progress, Reason, Role, State, attention};
 use super::overflow;
 use super::stack_pool::{StackPool, StackStats};
+use super::sweep::Sweep;
 use crate::pure::run_queue::RunQueue;
 use crate::sys::fork::fork_generation;
 use crate::sys::signal::Message;
@@ -136,6 +137,8 @@ pub(crate) struct Root {
     last_id: Cell<u64>,
     /// Stacks.
     pool: RefCell<StackPool>,
+    /// What gives the pages of parked threads back.
+    sweep: RefCell<Sweep>,
     /// Fibers launched and not yet finished.
     live: Cell<usize>,
     /// Who is asked when nobody is runnable; empty while the thread used nothing but greenlets.
@@ -252,6 +255,7 @@ fn try_root_slow() -> Option<&'static Root> {
         number: number(),
         last_id: Cell::new(MAIN_ID),
         pool: RefCell::new(StackPool::new(classify_fault)),
+        sweep: RefCell::new(Sweep::new()),
         live: Cell::new(0),
         scheduler: OnceCell::new(),
         open: Cell::new(ptr::null()),
@@ -563,6 +567,31 @@ impl Root {
         true
     }
 
+    /// Interrupts `fiber` like a kill, until [`end_cancel`](Self::end_cancel): for the body of a scope that has failed.
+    /// A kill proper is told apart by `killed`.
+    pub(crate) fn cancel(&self, fiber: Fiber) {
+        if cfg!(panic = "abort") {
+            return;
+        }
+        fiber.cancelled.set(fiber.cancelled.get() + 1);
+        if fiber.shields.get() == 0 {
+            fiber.attention.set(fiber.attention.get() | attention::KILL);
+            self.wake(fiber);
+        }
+    }
+
+    /// One `cancel` of the running fiber `me` has done its work, or comes too late. Says whether `me` is to be killed
+    /// anyhow.
+    pub(crate) fn end_cancel(&self, me: Fiber) -> bool {
+        if !cfg!(panic = "abort") {
+            me.cancelled.set(me.cancelled.get() - 1);
+        }
+        if !me.killed.get() && me.cancelled.get() == 0 {
+            me.attention.set(me.attention.get() & !(attention::KILL | attention::RAISED));
+        }
+        me.killed.get()
+    }
+
     /// Calls `f` with every live fiber, in no particular order.
     pub(crate) fn for_each_fiber(&self, mut f: impl FnMut(Fiber)) {
         let slots = self.pool.borrow().made();
@@ -626,20 +655,33 @@ impl Root {
         self.pool.borrow().stats()
     }
 
-    /// Returns the pages of unused stacks to the kernel.
+    /// Returns the pages of unused stacks to the kernel, and those that parked threads do not need.
     pub(crate) fn trim_stacks(&self) {
-        self.pool.borrow_mut().trim();
+        let mut pool = self.pool.borrow_mut();
+        pool.trim();
+        Sweep::all(&pool);
     }
 
-    /// Returns the pages of stacks that nobody has used for a while. The scheduler calls it when it looks at the clock.
+    /// Returns the pages of stacks that nobody has used for a while, and of deep calls that are over. The scheduler calls
+    /// it when it looks at the clock, and before it waits.
     #[inline]
     pub(crate) fn tend_stacks(&self, now: u64) {
-        self.pool.borrow_mut().tend(now);
+        let mut pool = self.pool.borrow_mut();
+        pool.tend(now);
+        self.sweep.borrow_mut().tend(&pool, now);
     }
 
     /// When [`tend_stacks`](Self::tend_stacks) will have something to do, in monotonic nanoseconds.
     pub(crate) fn tend_stacks_at(&self) -> Option<u64> {
-        self.pool.borrow().tend_at()
+        [self.pool.borrow().tend_at(), self.sweep.borrow().due_at()].into_iter().flatten().min()
+    }
+
+    /// A look is over: if somebody is runnable, stacks will be used.
+    #[inline]
+    pub(crate) fn note_activity(&self) {
+        if self.runnable() > 0 {
+            self.sweep.borrow_mut().note_activity();
+        }
     }
 
     /// See [`StackPool::high_water`].
@@ -772,7 +814,8 @@ pub(crate) fn after_fork_in_child() {
 ///
 /// 0. Work of other hubs is refused; what came before is unwound with the rest.
 /// 1. Every fiber is killed and runs until it ended; blocking calls are refused or raise the kill at once.
-/// 2. Results whose handles were never joined are dropped. If a destructor spawned, 1 and 2 again.
+/// 2. Main's green-local values are destroyed, and results whose handles were never joined are dropped. If a destructor
+///    spawned, 1 and this again, except for main's values, which are gone for good.
 /// 3. The scheduler closes: descriptors, timers.
 /// 4. What could not be unwound is leaked, its memory with it (invariant F2), and counted.
 /// 5. `ROOT` becomes `GONE`; later calls on this thread get an error.
@@ -793,6 +836,7 @@ fn teardown() {
     }
     root.scheduler().refuse();
     let mut stuck = root.unwind_all();
+    root.main.drop_extras();
     for _ in 0..KILL_ROUNDS {
         root.drop_results();
         if root.live() == stuck {

@@ -43,7 +43,7 @@ use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::stack::{GUARD, MAX_SHIFT, MIN_SHIFT, Slot};
-use crate::sys::mmap::{GuardKind, Mapping};
+use crate::sys::mmap::{GuardKind, Mapping, page_size};
 use crate::sys::signal::{self, AltStack, Classify};
 
 /// Warm slots of each size that stay warm for ever. What they hold is bounded by what 64 threads used at once.
@@ -62,7 +62,7 @@ const PERIODS: u32 = 256;
 const CLEAN_MOST: usize = 32;
 
 /// Pages at the top of a warm slot that it keeps: the one that every thread touches, and one for ordinary calls.
-const KEEP_PAGES: usize = 2;
+pub(crate) const KEEP_PAGES: usize = 2;
 
 /// How long a slot lies unused before it is surplus, in nanoseconds.
 const SECOND: u64 = 1_000_000_000;
@@ -107,6 +107,9 @@ struct Chunk {
     used: usize,
     /// How many slots fit.
     capacity: usize,
+    /// A bit for each slot, by its number: whether it is cold, so that even a look at its control block would cost a page
+    /// fault. Shorter than the slots if the rest is not.
+    cold: Vec<u64>,
 }
 
 /// All slots of one size. At all times `first <= low <= warm.len()`.
@@ -126,6 +129,17 @@ struct Class {
     cold: Vec<Slot>,
     /// The reservations; only the last one has slots never used.
     chunks: Vec<Chunk>,
+}
+
+/// How far somebody got through all slots of a pool; see [`StackPool::next_with_pages`].
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Walk {
+    /// The size of slots, as an index into the classes.
+    class: usize,
+    /// The chunk of that class.
+    chunk: usize,
+    /// The slot of that chunk.
+    index: usize,
 }
 
 /// The stacks of one OS thread.
@@ -283,6 +297,42 @@ impl StackPool {
         slots
     }
 
+    /// The next slot, from `walk` on, that is in use or warm; those made meanwhile come last.
+    pub(crate) fn next_with_pages(&self, walk: &mut Walk) -> Option<Slot> {
+        while let Some(class) = self.classes.get(walk.class) {
+            while let Some(chunk) = class.chunks.get(walk.chunk) {
+                while walk.index < chunk.used {
+                    let index = walk.index;
+                    walk.index += 1;
+                    if !chunk.is_cold(index) {
+                        return Some(Slot::new(chunk.start(), index, MIN_SHIFT + walk.class as u8));
+                    }
+                }
+                (walk.chunk, walk.index) = (walk.chunk + 1, 0);
+            }
+            (walk.class, walk.chunk) = (walk.class + 1, 0);
+        }
+        None
+    }
+
+    /// Gives the pages of `slot` that lie wholly below `address` back to the kernel. Its guard stays.
+    ///
+    /// # Safety
+    /// Nothing below `address` in this slot will be read before it is written.
+    pub(crate) unsafe fn discard_below(&self, slot: Slot, address: usize) {
+        let end = address & !(page_size() - 1);
+        if end <= slot.stack_low() {
+            return;
+        }
+        let class = &self.classes[(slot.shift - MIN_SHIFT) as usize];
+        if let Some(chunk) = class.chunk_of(slot) {
+            let start = chunk.start();
+            // A refusal costs memory, not correctness: the pages stay.
+            // SAFETY: the caller's promise.
+            let _ = unsafe { chunk.mapping.discard(slot.stack_low() - start, end - slot.stack_low()) };
+        }
+    }
+
     /// How deep the stack of `slot` has ever been used since its pages were last returned, in bytes below its top;
     /// whole pages.
     ///
@@ -325,12 +375,28 @@ impl Chunk {
     fn start(&self) -> usize {
         self.mapping.base().as_ptr() as usize
     }
+
+    /// Whether the slot of this number is cold.
+    fn is_cold(&self, index: usize) -> bool {
+        self.cold.get(index / 64).is_some_and(|word| word & (1 << (index % 64)) != 0)
+    }
 }
 
 impl Class {
     /// How many slots are warm.
     fn warm(&self) -> usize {
         self.warm.len() - self.first
+    }
+
+    /// Notes in its chunk whether `slot` is cold.
+    fn mark_cold(&mut self, slot: Slot, cold: bool) {
+        let Some(chunk) = self.chunks.iter_mut().find(|chunk| chunk.mapping.contains(slot.low)) else { return };
+        let index = (slot.low - chunk.start()) >> slot.shift;
+        if chunk.cold.len() <= index / 64 {
+            chunk.cold.resize(index / 64 + 1, 0);
+        }
+        let (word, bit) = (&mut chunk.cold[index / 64], 1 << (index % 64));
+        *word = if cold { *word | bit } else { *word & !bit };
     }
 
     /// The chunk that `slot` was cut from.
@@ -341,6 +407,7 @@ impl Class {
     /// A slot that has no pages yet.
     fn acquire_slow(&mut self, shift: u8) -> io::Result<Slot> {
         if let Some(slot) = self.cold.pop() {
+            self.mark_cold(slot, false);
             return Ok(slot);
         }
         if self.chunks.last().is_none_or(|chunk| chunk.used == chunk.capacity) {
@@ -361,7 +428,7 @@ impl Class {
         let mut len = before.clamp(CHUNK, CHUNK_MOST).next_power_of_two().min(CHUNK_MOST).max(size);
         loop {
             match Mapping::reserve_aligned(len, size) {
-                Ok(mapping) => return Ok(Chunk { mapping, used: 0, capacity: len / size }),
+                Ok(mapping) => return Ok(Chunk { mapping, used: 0, capacity: len / size, cold: Vec::new() }),
                 Err(_) if len > size => len /= 2,
                 Err(error) => return Err(error),
             }
@@ -393,6 +460,7 @@ impl Class {
         let mut run = already;
         for at in already..self.cold.len() {
             let slot = self.cold[at];
+            self.mark_cold(slot, true);
             if self.cold.get(at + 1).is_none_or(|next| next.low != slot.end()) {
                 self.discard(self.cold[run].low, slot.end());
                 run = at + 1;
@@ -441,7 +509,6 @@ fn explain_guard((kind, error): (GuardKind, io::Error)) -> io::Error {
 mod tests {
     use super::*;
     use crate::pure::test_random::Random;
-    use crate::sys::mmap::page_size;
     use std::collections::HashSet;
 
     /// A pool that knows no fault.
@@ -599,6 +666,30 @@ mod tests {
         assert!(slots.iter().all(|slot| slot.low.is_multiple_of(1 << slot.shift)), "a slot is aligned to its size");
         give(&mut pool, slots);
         assert!(pool.made().is_empty());
+    }
+
+    #[test]
+    fn a_walk_meets_every_slot_that_has_pages_once() {
+        let mut pool = new_pool();
+        let slots = take(&mut pool, 300);
+        let (kept, given): (Vec<Slot>, Vec<Slot>) = slots.into_iter().partition(|slot| slot.low / 65_536 % 3 == 0);
+        let large = pool.acquire(20).expect("memory");
+        give(&mut pool, given);
+        let met = |pool: &StackPool| {
+            let mut walk = Walk::default();
+            std::iter::from_fn(|| pool.next_with_pages(&mut walk)).map(|slot| slot.low).collect::<Vec<_>>()
+        };
+        assert_eq!(met(&pool).len(), 301);
+        pool.trim();
+        let warm: HashSet<usize> = met(&pool).into_iter().collect();
+        assert_eq!(warm, kept.iter().chain([&large]).map(|slot| slot.low).collect());
+        assert_eq!(met(&pool).len(), warm.len());
+        // A cold slot that is used again has pages again.
+        let again = take(&mut pool, 1);
+        assert!(met(&pool).contains(&again[0].low));
+        give(&mut pool, again);
+        give(&mut pool, kept);
+        pool.release(large);
     }
 
     #[test]

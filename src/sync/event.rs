@@ -5,9 +5,11 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use super::line::{Line, Waited};
+use crate::runtime::choose::{AnyArm, Arm, End, Failed, Who};
 use crate::runtime::park::NEVER;
 use crate::runtime::source::after;
 use crate::switch::fiber::Reason;
+use crate::switch::wait_list::WaitList;
 
 /// A flag that green threads of one OS thread wait for.
 ///
@@ -105,6 +107,12 @@ impl Event {
         self.pass() || self.wait_until(after(limit)).is_chosen()
     }
 
+    /// For `select!`.
+    #[doc(hidden)]
+    pub fn select_wait(&self) -> EventArm<'_> {
+        EventArm { event: self }
+    }
+
     /// Goes through if it is set.
     fn pass(&self) -> bool {
         let set = self.flag.get();
@@ -127,5 +135,41 @@ impl Event {
 impl Default for Event {
     fn default() -> Self {
         Event::new()
+    }
+}
+
+/// The arm of a `select!` that waits for an [`Event`].
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct EventArm<'a> {
+    /// Which one.
+    event: &'a Event,
+}
+
+impl EventArm<'_> {
+    /// For `select!`.
+    pub fn erase(&self) -> AnyArm<'_> {
+        AnyArm::new(self)
+    }
+
+    /// For `select!`.
+    pub fn finish(self) {}
+}
+
+impl Arm for EventArm<'_> {
+    fn look(&self) -> bool {
+        self.event.pass()
+    }
+
+    fn enter(&self, _: Who) -> Result<Option<&WaitList>, Failed> {
+        Ok(Some(self.event.line.waiters()))
+    }
+
+    fn complete(&self) {}
+
+    fn left(&self, end: End) {
+        if end == End::InVain && self.event.auto {
+            self.event.set();
+        }
     }
 }

@@ -117,6 +117,11 @@ impl Line {
         self.waiters.is_empty()
     }
 
+    /// Those who wait, for an arm of a `select!`. Who is in it that way is chosen as everybody else.
+    pub(super) fn waiters(&self) -> &WaitList {
+        &self.waiters
+    }
+
     /// What who waits longest waits for (invariant L1).
     pub(super) fn first_reason(&self) -> Option<Reason> {
         self.waiters.first().map(|fiber| fiber.reason.get())

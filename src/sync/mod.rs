@@ -24,6 +24,7 @@
 //! | `Once`, `OnceLock` | same | if the initialiser is killed, the next one takes its turn |
 //! | `LazyLock` | same | the initialiser is not interrupted |
 //! | `PoisonError`, `TryLockError`, `LockResult`, `TryLockResult` | std's, re-exported | |
+//! | `mpsc` | same: [`mpsc`] | the ends stay on their OS thread |
 //! | – | [`Semaphore`], [`Event`], [`AsyncResult`], [`WaitGroup`] | |
 //! | `Arc`, `Weak`, `atomic` | std's; `Rc` and `Cell` are enough | |
 //!
@@ -47,6 +48,7 @@ mod condvar;
 mod event;
 mod lazy_lock;
 mod line;
+pub mod mpsc;
 mod mutex;
 mod once;
 mod once_lock;
@@ -61,6 +63,8 @@ pub use async_result::AsyncResult;
 pub use barrier::{Barrier, BarrierWaitResult};
 pub use condvar::{Condvar, WaitTimeoutResult};
 pub use event::Event;
+#[doc(hidden)]
+pub use event::EventArm;
 pub use lazy_lock::LazyLock;
 pub use mutex::{Mutex, MutexGuard};
 pub use once::{Once, OnceState};

@@ -108,6 +108,18 @@ pub(crate) fn page_size() -> usize {
     size
 }
 
+/// How often the calling OS thread has touched a page that was not there yet, since it began: `ru_minflt`.
+///
+/// 0 where the kernel does not count (getrusage(2)).
+pub(crate) fn page_faults() -> u64 {
+    let mut usage = mem::MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: the place is as large as the kernel's answer (getrusage(2)).
+    let result = unsafe { libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr()) };
+    // SAFETY: all zeros is a value of this struct of integers, and the kernel wrote another one.
+    let usage = unsafe { usage.assume_init() };
+    if result == 0 { usage.ru_minflt as u64 } else { 0 }
+}
+
 /// A range of address space that reads and writes as zeroed memory, and costs memory only where it was touched.
 ///
 /// Not `Send`: stacks stay on their OS thread.
@@ -599,6 +611,14 @@ mod tests {
         let page = page_size();
         let mapping = Mapping::reserve(page).unwrap();
         let _ = mapping.count_resident(page / 2, page / 2);
+    }
+
+    #[test]
+    fn page_faults_count_the_pages_that_this_thread_touches() {
+        let mapping = Mapping::reserve(100 * page_size()).unwrap();
+        let before = page_faults();
+        (0..100).for_each(|page| touch(&mapping, page * page_size()));
+        assert!(page_faults() >= before + 100);
     }
 
     #[test]

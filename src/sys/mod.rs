@@ -9,6 +9,7 @@
 //! | `clock` | the monotonic time in nanoseconds, without a kernel entry |
 //! | `epoll` | a token goes in with an fd, the same comes out with its readiness; no wait ends early by rounding |
 //! | `eventfd` | a bell: a ring is never lost, rings before a drain melt into one |
+//! | `file` | bytes moved between descriptors without a copy; which file a descriptor is |
 //! | `fork` | a number that differs on the two sides of a fork |
 //! | `mmap` | address space that costs memory only where it was touched; guards; what is resident |
 //! | `prefetch` | a hint to the cache, harmless on any address |
@@ -16,6 +17,8 @@
 //! | `signal` | a fault that the caller knows is reported and aborts; any other goes where it went before |
 //! | `signalfd` | signals as something to read; one that came before the read is not lost |
 //! | `socket` | the socket calls that `std::net` cannot make, and plain calls on any fd |
+//! | `stack_pointer` | where the running stack ends |
+//! | `unix` | Unix stream sockets that connect without blocking |
 //!
 //! Two rules hold in every file:
 //!
@@ -32,6 +35,7 @@ pub(crate) mod affinity;
 pub(crate) mod clock;
 pub(crate) mod epoll;
 pub(crate) mod eventfd;
+pub(crate) mod file;
 pub(crate) mod fork;
 pub(crate) mod mmap;
 pub(crate) mod prefetch;
@@ -40,8 +44,10 @@ pub(crate) mod signal;
 pub(crate) mod signalfd;
 mod sockaddr;
 pub(crate) mod socket;
+pub(crate) mod stack_pointer;
 #[cfg(test)]
 mod testing;
+pub(crate) mod unix;
 
 /// Turns the C convention "-1, and `errno` says why" into a `Result`.
 ///

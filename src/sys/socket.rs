@@ -168,7 +168,6 @@ pub(crate) fn read(fd: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<usize> {
 ///
 /// What write(2) says, `WouldBlock` and `Interrupted` included. `EPIPE` comes with a SIGPIPE, which Rust programs
 /// ignore from the start unless told otherwise.
-#[cfg(test)]
 pub(crate) fn write(fd: BorrowedFd<'_>, buf: &[u8]) -> io::Result<usize> {
     // SAFETY: the fd is open, and the kernel reads at most `buf.len()` bytes of `buf` (write(2)).
     cvt_len(unsafe { libc::write(fd.as_raw_fd(), buf.as_ptr().cast(), buf.len()) })

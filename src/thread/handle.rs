@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::runtime::hub::{Hub, existing_hub_of};
 use crate::runtime::mail::{Letter, Mail};
-use crate::switch::fiber::Fiber;
+use crate::switch::fiber::{Fiber, FiberRef};
 use crate::switch::root::{Parcel, Root, existing_root};
 
 /// A green thread's identity: unique in the process, never reused.
@@ -16,6 +16,14 @@ pub struct ThreadId {
     hub: u64,
     /// Its number there.
     number: u64,
+}
+
+impl ThreadId {
+    /// That of a fiber of the calling OS thread.
+    pub(super) fn here(fiber: FiberRef) -> ThreadId {
+        let (hub, number) = Parcel::of_the_dead(fiber.id()).identity();
+        ThreadId { hub, number }
+    }
 }
 
 impl fmt::Debug for ThreadId {

@@ -17,6 +17,7 @@
 //! | `JoinHandle::join` | same | [`JoinError`] says killed or panicked, in place of a bare payload |
 //! | `JoinHandle::thread`, `is_finished` | same | |
 //! | – | [`JoinHandle::kill`] | unwinds the thread at its blocking call |
+//! | – | `handle.await`: [`JoinFuture`] | in a [`block_on`](crate::block_on) on the same OS thread |
 //! | `scope`, `Scope::spawn` | same | a body that panics or is killed kills the threads of its scope |
 //! | `current`, `Thread::{id, name, unpark}` | same | the handle is `Send`: any OS thread may `unpark` |
 //! | `park`, `park_timeout` | same | |
@@ -24,7 +25,9 @@
 //! | `Builder::stack_size` | same | address space; only touched pages cost memory |
 //! | `panicking` | `std::thread::panicking` | a green thread never suspends while it unwinds, so std's answer is right |
 //! | `available_parallelism` | std's | |
-//! | `LocalKey` | std's `thread_local!` is per OS thread | shared by its green threads |
+//! | – | [`JoinHandle::on_finish`] | a callback at the end |
+//! | – | [`try_scope`], [`TryScope::spawn`] | the first failure ends the scope |
+//! | `thread_local!`, `LocalKey` | [`green_local!`](crate::green_local), [`LocalKey`] | each green thread's own; std's are per OS thread, shared by its green threads |
 //!
 //! # Order
 //!
@@ -54,8 +57,8 @@
 //!
 //! | what | why | instead |
 //! |---|---|---|
-//! | code that computes for long | nobody else on this OS thread runs | [`yield_now`] now and then |
-//! | blocking calls of std (`std::thread::sleep`, `std::sync::mpsc`, ..) | they block the OS thread | those of this crate |
+//! | code that computes for long | nobody else on this OS thread runs | [`blocking`](crate::blocking), or [`yield_now`] now and then |
+//! | blocking calls of std (`std::thread::sleep`, `std::sync::mpsc`, ..) | they block the OS thread | those of this crate, or [`blocking`](crate::blocking) |
 //! | a guard of `std::sync::Mutex` held over a blocking call | the next green thread that locks it blocks the OS thread, for ever | [`sync::Mutex`](crate::sync::Mutex) |
 //! | thread-locals used in an order like a stack's (scoped thread-locals, interpreters' locks) | another green thread gets in between | [`no_switch`](crate::no_switch) turns that into a panic |
 //! | C code that calls back into Rust that blocks | a kill or timeout would unwind C frames | [`shield`](crate::shield) around the call |
@@ -63,16 +66,24 @@
 //! | `fork` | the child has copies of the threads, which never run there; blocking calls fail with an error or panic that says so | `exec`, or fork before the first green thread |
 //! | `panic = "abort"` | nothing can unwind | kills answer false, timeouts are an error, threads that are suspended at the end are leaked |
 
+mod future;
 mod handle;
+mod local;
 mod scope;
 mod spawn;
+mod try_scope;
 
 use std::time::{Duration, Instant};
 
+pub use crate::switch::extras::Ending;
+pub use future::JoinFuture;
+pub(crate) use future::wake_quietly;
 pub use handle::{Thread, ThreadId};
-pub use scope::{Scope, ScopedJoinHandle, scope};
+pub use local::{AccessError, LocalKey};
+pub use scope::{Scope, ScopedJoinHandle, scope, try_scope};
 pub use spawn::{Builder, JoinError, JoinHandle, spawn};
 pub(crate) use spawn::{Outcome, live};
+pub use try_scope::{TryJoinHandle, TryScope};
 
 use crate::runtime::hub::hub_of;
 use crate::runtime::park::{NEVER, Wake, park as park_fiber, take_permit};

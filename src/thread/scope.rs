@@ -19,7 +19,9 @@ use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::rc::Rc;
 
 use super::handle::Thread;
-use super::spawn::{Builder, JoinError, Outcome, is_program_panic, join, kill, live, thread_of};
+use super::local::inherited;
+use super::spawn::{Builder, EndArm, JoinError, Outcome, is_program_panic, join, kill, live, thread_of};
+use super::try_scope::{Failure, Failures, TryScope};
 use crate::runtime::hub::{Hub, ending, hub_of};
 use crate::runtime::park::{NEVER, park_uninterrupted};
 use crate::switch::cancel::{self, ScopeExpired};
@@ -97,28 +99,126 @@ pub fn scope<'env, F, T>(f: F) -> T
 where
     F: for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> T,
 {
-    let root = try_root();
-    let hub = match root.map(hub_of).transpose() {
-        Ok(hub) => hub,
-        Err(error) => panic!("{error}"),
-    };
-    let shared = Rc::new(Shared {
-        running: Cell::new(0),
-        owner: root.map(Root::current),
-        cancelled: Cell::new(false),
-        panicked: Cell::new(false),
-        threads: RefCell::new(Vec::new()),
-    });
-    let scope = Scope { shared: Rc::clone(&shared), scope: PhantomData, env: PhantomData };
+    let open = Open::new();
+    let scope = Scope { shared: Rc::clone(&open.shared), scope: PhantomData, env: PhantomData };
     let result = catch_unwind(AssertUnwindSafe(|| f(&scope)));
-    let interrupted = match (root, hub, shared.owner) {
-        (Some(root), Some(hub), Some(me)) => close(root, hub, me, &shared, result.is_err()),
-        _ => None,
-    };
+    let interrupted = open.close(result.is_err());
     match (result, interrupted) {
-        (Err(payload), _) | (Ok(_), Some(payload)) => cancel::raise(root.map(Root::current), payload),
-        (Ok(_), None) if shared.panicked.get() => panic!("a scoped green thread panicked"),
+        (Err(payload), _) | (Ok(_), Some(payload)) => open.raise(payload),
+        (Ok(_), None) if open.shared.panicked.get() => somebody_panicked(),
         (Ok(value), None) => value,
+    }
+}
+
+/// A thread panicked that nobody joined.
+#[cold]
+fn somebody_panicked() -> ! {
+    panic!("a scoped green thread panicked")
+}
+
+/// Runs `f` with a scope whose threads may fail; the first failure ends all of them, and comes out of this call.
+///
+/// ```
+/// use greenling::{sleep, thread::try_scope};
+/// use std::time::Duration;
+///
+/// let limit = 3;
+/// let result = try_scope(|s| {
+///     for n in 1..10 {
+///         s.spawn(move || {
+///             if n > limit {
+///                 return Err(format!("{n} is too much"));
+///             }
+///             sleep(Duration::from_secs(3600)); // unwound as soon as 4 fails
+///             Ok(())
+///         });
+///     }
+///     Ok(())
+/// });
+/// assert_eq!(result, Err("4 is too much".to_owned()));
+/// ```
+///
+/// A failure is an `Err` or a panic, of a thread spawned with [`TryScope::spawn`] or of `f` itself. (Hence the name: what
+/// `try_` does for iterators, this does for the threads of a scope.) When it comes,
+///
+/// * every other thread of the scope is killed, and those that are spawned in it from then on never run;
+/// * `f`, if it has not returned, is interrupted like by a kill, at the blocking call that it is in or makes next; in a
+///   [`shield`](crate::shield) that was open before, it goes on to its end;
+/// * when all of them have ended, `try_scope` returns the error, or goes on with the panic.
+///
+/// It comes out once. Later failures, which as a rule are consequences, are dropped when all have ended; the panic hook
+/// has printed those that are panics. A thread that is killed has not failed. As for the rest this is a [`scope`]: if the
+/// caller is killed or times out, so are the threads, and that comes before any failure.
+///
+/// Under `panic = "abort"` nothing can be killed: it waits for all, and returns the first error.
+///
+/// # Errors
+/// With the first failure that is an error.
+///
+/// # Panics
+/// With the first failure that is a panic. In main on a deadlock. In the child of a fork.
+///
+/// May switch: yes, if a thread is left when `f` is done.
+pub fn try_scope<'env, F, T, E>(f: F) -> Result<T, E>
+where
+    F: for<'scope> FnOnce(&'scope TryScope<'scope, 'env, E>) -> Result<T, E>,
+{
+    let open = Open::new();
+    let failures = Rc::new(Failures::new(open.shared.owner));
+    let scope = Scope { shared: Rc::clone(&open.shared), scope: PhantomData, env: PhantomData };
+    let scope = TryScope { scope, failures: Rc::clone(&failures) };
+    let result = catch_unwind(AssertUnwindSafe(|| f(&scope)));
+    let result = failures.after_body(result);
+    let interrupted = open.close(!matches!(result, Ok(Some(_))) || failures.any());
+    match (result, interrupted) {
+        (Err(payload), _) | (Ok(_), Some(payload)) => open.raise(payload),
+        (Ok(value), None) => match (failures.first(), value) {
+            (Some(Failure::Error(error)), _) => Err(error),
+            (Some(Failure::Panic(payload)), _) => open.raise(payload),
+            (None, _) if open.shared.panicked.get() => somebody_panicked(),
+            (None, Some(value)) => Ok(value),
+            (None, None) => unreachable!("a body without a value has failed"),
+        },
+    }
+}
+
+/// A scope from its beginning to its end.
+struct Open {
+    /// Its thread's root and hub; none when the OS thread is ending.
+    home: Option<(&'static Root, &'static Hub)>,
+    /// What its threads share.
+    shared: Rc<Shared>,
+}
+
+impl Open {
+    /// A scope of the running thread.
+    ///
+    /// # Panics
+    /// If there can be no hub.
+    fn new() -> Open {
+        let home = match try_root().map(|root| hub_of(root).map(|hub| (root, hub))).transpose() {
+            Ok(home) => home,
+            Err(error) => panic!("{error}"),
+        };
+        let shared = Rc::new(Shared {
+            running: Cell::new(0),
+            owner: home.map(|(root, _)| root.current()),
+            cancelled: Cell::new(false),
+            panicked: Cell::new(false),
+            threads: RefCell::new(Vec::new()),
+        });
+        Open { home, shared }
+    }
+
+    /// See the function `close`.
+    fn close(&self, kill_now: bool) -> Option<Box<dyn Any + Send>> {
+        let (root, hub) = self.home?;
+        close(root, hub, self.shared.owner?, &self.shared, kill_now)
+    }
+
+    /// Goes on unwinding, now that nobody is left.
+    fn raise(&self, payload: Box<dyn Any + Send>) -> ! {
+        cancel::raise(self.shared.owner, payload)
     }
 }
 
@@ -244,6 +344,18 @@ impl<'scope, 'env> Scope<'scope, 'env> {
         }
     }
 
+    /// Ends the scope's other threads, and what is spawned in it from now on: the calling one has failed.
+    pub(super) fn fail(&self) {
+        let Some(root) = try_root() else { return };
+        self.shared.cancelled.set(true);
+        let me = root.current();
+        for thread in self.shared.threads.borrow().iter().filter_map(|thread| root.resolve(*thread)) {
+            if thread != me {
+                root.kill(thread);
+            }
+        }
+    }
+
     /// Remembers a thread, and forgets those that have ended when they become many.
     fn remember(&self, root: &Root, thread: FiberRef) {
         let mut threads = self.shared.threads.borrow_mut();
@@ -273,6 +385,7 @@ impl Builder {
     {
         let root = try_root().ok_or_else(ending)?;
         let shift = self.shift(root)?;
+        let extras = inherited(root);
         let shared = &scope.shared;
         shared.running.set(shared.running.get() + 1);
         let member = Member(Rc::clone(shared));
@@ -293,6 +406,9 @@ impl Builder {
         // SAFETY: what `f` and its result borrow lives for 'scope. By invariant C1 the fiber has ended before the
         // scope returns, and by C2 its result is not dropped later; `live` catches every unwinding.
         let (packet, fiber) = unsafe { packet::launch_borrowing(root, shift, Location::caller(), body) }?;
+        if let Some(extras) = extras {
+            fiber.adopt(extras);
+        }
         if self.has_name() {
             self.give_name(fiber);
         }
@@ -336,6 +452,12 @@ impl<T> ScopedJoinHandle<'_, T> {
     /// May switch: no.
     pub fn is_finished(&self) -> bool {
         self.packet.fiber().is_none() || self.packet.is_finished()
+    }
+
+    /// For `select!`.
+    #[doc(hidden)]
+    pub fn select_end(&self) -> EndArm<'_> {
+        EndArm::new(&self.packet)
     }
 
     /// See [`JoinHandle::kill`](super::JoinHandle::kill).

@@ -2,26 +2,34 @@
 //!
 //! ```text
 //!   spawn:  slot from the pool -> closure and control block into it -> back of the run queue      (no allocation)
-//!   life:   run the closure -> outcome into the slot -> wake the joiners -> the coroutine returns
+//!   life:   run the closure -> locals and links, if any -> outcome into the slot -> wake the joiners -> the coroutine returns
 //!   join:   outcome there? take it, slot back to the pool. Otherwise queue up with the joiners and park.
 //! ```
 #![forbid(unsafe_code)]
 
 use std::any::Any;
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::fmt;
 use std::io;
+use std::marker::PhantomData;
+use std::mem;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
+use std::rc::Rc;
 use std::sync::Arc;
 
-use super::handle::Thread;
+use super::future::tell_awaiter;
+use super::handle::{Thread, ThreadId};
+use super::local::inherited;
+use crate::runtime::choose::{AnyArm, Arm, End, Failed, Who};
 use crate::runtime::hub::{ending, hub_of};
 use crate::runtime::park::{NEVER, park};
 use crate::switch::cancel::{self, GreenletExit, Killed};
-use crate::switch::fiber::{Fiber, Reason, attention, drop_quietly};
+use crate::switch::extras::{Ending, Life, Link, Watch};
+use crate::switch::fiber::{Fiber, FiberRef, Reason, State, attention, drop_quietly};
 use crate::switch::packet::{self, Packet};
 use crate::switch::root::{Root, root, try_root};
 use crate::switch::stack::Slot;
+use crate::switch::wait_list::WaitList;
 
 /// How a thread ended.
 pub(crate) type Outcome<T> = Result<T, JoinError>;
@@ -48,6 +56,14 @@ impl JoinError {
     /// The thread was killed.
     pub(super) fn killed() -> JoinError {
         JoinError { kind: Kind::Killed }
+    }
+
+    /// What a thread that unwound with `payload` leaves.
+    fn unwound(payload: Box<dyn Any + Send>) -> JoinError {
+        if payload.is::<Killed>() || payload.is::<GreenletExit>() {
+            return JoinError::killed();
+        }
+        JoinError { kind: Kind::Panicked(payload) }
     }
 
     /// The caller cannot wait.
@@ -208,6 +224,9 @@ impl Builder {
     /// No memory or address space for the stack, a size above 4 GiB, a result that takes more than a quarter of the
     /// stack, an OS thread that is ending, the child of a fork. The closure is dropped.
     ///
+    /// # Panics
+    /// With the panics of what the new thread [inherits](crate::green_local) its green-local values with.
+    ///
     /// May switch: no.
     #[inline(always)]
     #[track_caller]
@@ -218,7 +237,11 @@ impl Builder {
     {
         let root = try_root().ok_or_else(ending)?;
         let shift = self.shift(root)?;
+        let extras = inherited(root);
         let (packet, fiber) = packet::launch(root, shift, Location::caller(), move |fiber| live(fiber, f))?;
+        if let Some(extras) = extras {
+            fiber.adopt(extras);
+        }
         if self.has_name() {
             self.give_name(fiber);
         }
@@ -271,15 +294,75 @@ where
     } else {
         match catch_unwind(AssertUnwindSafe(f)) {
             Ok(value) => Ok(value),
-            Err(payload) if payload.is::<Killed>() || payload.is::<GreenletExit>() => Err(JoinError::killed()),
-            Err(payload) => Err(JoinError { kind: Kind::Panicked(payload) }),
+            Err(payload) => Err(JoinError::unwound(payload)),
         }
     };
     let root = root();
+    let outcome = match fiber.life.get() {
+        Life::WithExtras => settle(root, fiber, outcome),
+        Life::Plain | Life::Ended(_) => {
+            fiber.life.set(Life::Ended(ending_of(&outcome)));
+            outcome
+        }
+    };
+    // From here on nothing may switch: who joins now would not be woken any more.
     while let Some(joiner) = fiber.joiners.pop() {
         root.wake(joiner);
     }
+    if fiber.awaited.get() {
+        tell_awaiter(fiber);
+    }
     outcome
+}
+
+/// How a thread with this outcome ended.
+#[inline(always)]
+fn ending_of<T>(outcome: &Outcome<T>) -> Ending {
+    match outcome {
+        Ok(_) => Ending::Returned,
+        Err(JoinError { kind: Kind::Panicked(_) }) => Ending::Panicked,
+        Err(_) => Ending::Killed,
+    }
+}
+
+/// The end of a thread that has green-local values or links: destroys the ones, on the thread's stack and before anybody
+/// is told, then follows the others. What a destructor unwinds with becomes the outcome of a thread that had returned.
+#[cold]
+#[inline(never)]
+fn settle<T>(root: &'static Root, fiber: Fiber, mut outcome: Outcome<T>) -> Outcome<T> {
+    cancel::calm(fiber);
+    fiber.drop_locals(|payload| match outcome {
+        Ok(_) => drop_quietly(mem::replace(&mut outcome, Err(JoinError::unwound(payload)))),
+        Err(_) => drop_quietly(payload),
+    });
+    let ending = ending_of(&outcome);
+    let links = fiber.end_with(ending).map(|extras| extras.into_links());
+    for link in links.unwrap_or_default() {
+        match link {
+            Link::Watch(watch, token) => watch.ended(token),
+            Link::Call(f, asked_at) => call_back(root, f, ending, asked_at),
+        }
+    }
+    outcome
+}
+
+/// Runs a callback in a thread of its own, where it may block and panic without hurting anybody.
+fn call_back(root: &'static Root, f: Box<dyn FnOnce(Ending)>, ending: Ending, asked_at: &'static Location<'static>) {
+    // Shared, since a launch that fails drops its closure.
+    let ours = Rc::new(Cell::new(Some(f)));
+    let theirs = Rc::clone(&ours);
+    let body = move || theirs.take().map(|f| f(ending)).unwrap_or_default();
+    match packet::launch(root, root.default_shift.get(), asked_at, move |fiber| live(fiber, body)) {
+        Ok((packet, fiber)) => {
+            root.enqueue(fiber);
+            drop(packet);
+        }
+        // No stack for it: it runs here, and waiting there holds up the caller.
+        Err(_) => {
+            let run = AssertUnwindSafe(|| ours.take().map(|f| f(ending)).unwrap_or_default());
+            catch_unwind(run).unwrap_or_else(drop_quietly);
+        }
+    }
 }
 
 /// Waits for the end of the thread of `packet` and takes its outcome.
@@ -311,6 +394,49 @@ pub(super) fn join<T>(packet: &Packet<Outcome<T>>) -> Outcome<T> {
             return Err(JoinError::refused(obstacle));
         }
     }
+}
+
+/// The arm of a `select!` that waits for the end of a thread.
+#[derive(Debug)]
+pub struct EndArm<'a> {
+    /// The thread; none if it is gone.
+    fiber: Option<Fiber>,
+    /// The handle, without which the thread's slot could be reused.
+    handle: PhantomData<&'a ()>,
+}
+
+impl<'a> EndArm<'a> {
+    /// For the thread of `packet`.
+    pub(super) fn new<T>(packet: &'a Packet<Outcome<T>>) -> EndArm<'a> {
+        EndArm { fiber: packet.fiber(), handle: PhantomData }
+    }
+
+    /// For `select!`.
+    #[doc(hidden)]
+    pub fn erase(&self) -> AnyArm<'_> {
+        AnyArm::new(self)
+    }
+
+    /// For `select!`.
+    #[doc(hidden)]
+    pub fn finish(self) {}
+}
+
+impl Arm for EndArm<'_> {
+    fn look(&self) -> bool {
+        self.fiber.is_none_or(|fiber| fiber.state.get() == State::Finished)
+    }
+
+    fn enter(&self, who: Who) -> Result<Option<&WaitList>, Failed> {
+        match &self.fiber {
+            Some(fiber) if fiber.id.get() == who.0 => panic!("a green thread cannot wait for its own end"),
+            fiber => Ok(fiber.as_ref().map(|fiber| &fiber.joiners)),
+        }
+    }
+
+    fn complete(&self) {}
+
+    fn left(&self, _: End) {}
 }
 
 /// The handle of the thread of `packet`.
@@ -357,6 +483,11 @@ impl<T> JoinHandle<T> {
         }
     }
 
+    /// Its only field that counts; the `Thread` handle is dropped, as in `join`.
+    pub(super) fn into_packet(self) -> Packet<Outcome<T>> {
+        self.packet
+    }
+
     /// Its name, id and `unpark`. If the OS thread is ending and nobody asked before, the name is lost.
     ///
     /// # Panics
@@ -372,6 +503,72 @@ impl<T> JoinHandle<T> {
     /// May switch: no.
     pub fn is_finished(&self) -> bool {
         self.packet.fiber().is_none() || self.packet.is_finished()
+    }
+
+    /// For `select!`.
+    #[doc(hidden)]
+    pub fn select_end(&self) -> EndArm<'_> {
+        EndArm::new(&self.packet)
+    }
+
+    /// Has `f` called once with how the thread ended: in a green thread of its own, in the turn after the end, or in the
+    /// next one if the thread has ended already.
+    ///
+    /// Callbacks start in the order in which they were registered, before whoever joins goes on. One that panics is
+    /// reported like any thread that does, one that blocks holds up nobody. Dropping or joining the handle changes
+    /// nothing. Threads that are killed before they start end, too. But when [`hub::shutdown`](crate::hub::shutdown) or
+    /// the end of the OS thread unwinds everything, nothing new is started: callbacks are dropped.
+    ///
+    /// ```
+    /// use greenling::{spawn, thread::{Ending, yield_now}};
+    /// use std::{cell::Cell, rc::Rc};
+    ///
+    /// let seen = Rc::new(Cell::new(None));
+    /// let theirs = Rc::clone(&seen);
+    /// let thread = spawn(|| "value");
+    /// thread.on_finish(move |ending| theirs.set(Some(ending)));
+    /// assert_eq!(thread.join().unwrap(), "value");
+    /// yield_now();
+    /// assert_eq!(seen.get(), Some(Ending::Returned));
+    /// ```
+    ///
+    /// May switch: no.
+    #[track_caller]
+    pub fn on_finish(&self, f: impl FnOnce(Ending) + 'static) {
+        let (Some(root), Some(fiber)) = (try_root(), self.packet.fiber()) else { return };
+        let mut call = Some(Link::Call(Box::new(f), Location::caller()));
+        fiber.with_extras_made(|extras| extras.link(call.take().unwrap_or_else(|| unreachable!("called once"))));
+        if let (Some(Link::Call(f, asked_at)), Life::Ended(ending)) = (call, fiber.life.get()) {
+            call_back(root, f, ending, asked_at);
+        }
+    }
+
+    /// Has `watch` told of the end. False if the thread has ended already: then it is not told.
+    pub(crate) fn watch(&self, watch: Rc<dyn Watch>, token: u64) -> bool {
+        let Some(fiber) = self.packet.fiber() else { return false };
+        fiber.with_extras_made(|extras| extras.link(Link::Watch(watch, token))).is_some()
+    }
+
+    /// Takes back a [`watch`](Self::watch).
+    pub(crate) fn unwatch(&self, watch: &Rc<dyn Watch>, token: u64) {
+        if let Some(fiber) = self.packet.fiber() {
+            fiber.with_extras(|extras| extras.unlink(watch, token));
+        }
+    }
+
+    /// The thread's id, without a [`Thread`], which would hide deadlocks.
+    pub(crate) fn id(&self) -> ThreadId {
+        ThreadId::here(self.packet.fiber_ref())
+    }
+
+    /// What identifies the thread, for `Root::kill`.
+    pub(crate) fn fiber_ref(&self) -> FiberRef {
+        self.packet.fiber_ref()
+    }
+
+    /// Whether this is the calling thread.
+    pub(crate) fn is_current(&self) -> bool {
+        try_root().is_some_and(|root| root.current().to_ref() == self.packet.fiber_ref())
     }
 
     /// Unwinds the thread, without a message, at the blocking call it is in or will make next; its destructors run on

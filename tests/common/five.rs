@@ -44,6 +44,9 @@ const SHORT: Duration = Duration::from_millis(5);
 pub enum Wakes {
     /// One waiter, the one that came first; if nobody waits, the next that comes. (A lock, a channel, a socket.)
     One,
+    /// The same, and its call has done its work from then on, also if it is killed before it runs. (A send, when the value
+    /// is taken.)
+    OneAtOnce,
     /// Everybody who waits and everybody who comes later. (A flag.)
     All,
     /// The one waiter that there can be. (A join.)
@@ -148,7 +151,7 @@ pub fn five_properties(primitive: &Primitive) {
 fn still_works(primitive: &Primitive, subject: &Subject) {
     match primitive.wakes {
         Wakes::Nobody | Wakes::Only => {}
-        Wakes::One | Wakes::All => {
+        Wakes::One | Wakes::OneAtOnce | Wakes::All => {
             let fresh = subject.waiter();
             (subject.wake)();
             settle();
@@ -221,7 +224,7 @@ fn kill(primitive: &Primitive) {
     assert!(thread.kill(), "it was alive");
     assert!(thread.join().expect_err("killed").is_killed());
     still_works(primitive, &subject);
-    if matches!(primitive.wakes, Wakes::One) {
+    if matches!(primitive.wakes, Wakes::One | Wakes::OneAtOnce) {
         // In the middle of the line.
         let threads = [subject.waiter(), subject.waiter(), subject.waiter()];
         threads[1].kill();
@@ -251,9 +254,9 @@ fn wake_and_kill(primitive: &Primitive) {
         }
         settle();
         assert!(first.is_finished(), "woken and killed, it ends");
-        let took_it = first.join().is_ok();
+        let took_it = first.join().is_ok() || primitive.wakes == Wakes::OneAtOnce;
         if let Some(second) = second {
-            if took_it && primitive.wakes == Wakes::One {
+            if took_it && matches!(primitive.wakes, Wakes::One | Wakes::OneAtOnce) {
                 assert!(!second.is_finished(), "one wake-up for one waiter");
                 (subject.wake)();
                 settle();
@@ -265,7 +268,7 @@ fn wake_and_kill(primitive: &Primitive) {
 
 /// Property 4, for timeouts.
 fn wake_and_timeout(primitive: &Primitive) {
-    if !matches!(primitive.wakes, Wakes::One | Wakes::All) {
+    if !matches!(primitive.wakes, Wakes::One | Wakes::OneAtOnce | Wakes::All) {
         return;
     }
     // The call's own timeout, then an outer one; woken when the time is over already but nobody has looked.
@@ -290,7 +293,8 @@ fn wake_and_timeout(primitive: &Primitive) {
                 hog_until(over);
             }
             let got = thread.join().expect("no panic");
-            if !got || primitive.wakes == Wakes::All {
+            let used_up = !own && primitive.wakes == Wakes::OneAtOnce;
+            if !got && !used_up || primitive.wakes == Wakes::All {
                 assert!(!subject.waits_in_vain(), "the wake-up that it did not get is still there");
             }
         }
@@ -299,7 +303,7 @@ fn wake_and_timeout(primitive: &Primitive) {
 
 /// Property 5.
 fn fifo(primitive: &Primitive) {
-    if !matches!(primitive.wakes, Wakes::One | Wakes::All) {
+    if !matches!(primitive.wakes, Wakes::One | Wakes::OneAtOnce | Wakes::All) {
         return;
     }
     let subject = (primitive.make)();

@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 mod client;
+mod net;
 mod programs;
 mod server;
 mod support;

@@ -1,11 +1,12 @@
-//! The programs without a network.
+//! The programs that need nobody else: no network, or servers of their own on loopback.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::{Running, example, run};
+use crate::support::{PATIENCE, Running, example, run};
 
 #[test]
 fn spawn_join_runs_one_thread_after_the_other() {
@@ -26,12 +27,19 @@ fn sleep_interleave_lets_threads_take_turns() {
 }
 
 #[test]
-fn sleep_interleave_naps_all_at_once() {
-    let begin = Instant::now();
-    assert!(run("sleep_interleave", &["--delay", "200ms"], b"").status.success());
-    let took = begin.elapsed();
-    // Five naps of each; fifteen would be three seconds.
-    assert!((Duration::from_secs(1)..Duration::from_millis(2900)).contains(&took), "{took:?}");
+fn offload_hash_lets_the_clock_tick_unless_it_hashes_in_place() {
+    let offloaded = run("offload_hash", &["--rounds", "500000"], b"");
+    let in_place = run("offload_hash", &["--rounds", "500000", "--in-place"], b"");
+    for ended in [&offloaded, &in_place] {
+        assert!(ended.status.success() && ended.stderr.is_empty(), "{ended:?}");
+        assert_eq!(ended.lines().len(), 5);
+    }
+    assert_eq!(offloaded.lines()[..4], in_place.lines()[..4], "the same hashes");
+    assert_eq!(in_place.lines()[4], "0 ticks meanwhile");
+    assert_ne!(offloaded.lines()[4], "0 ticks meanwhile");
+    // Known values of the first round.
+    let one = run("offload_hash", &["--rounds", "1"], b"");
+    assert_eq!(one.lines()[0], "1 becomes 89cd31291d2aefa4");
 }
 
 #[test]
@@ -100,6 +108,58 @@ fn ping_pong_ends_quietly_when_nobody_reads() {
     }
 }
 
+#[test]
+fn a_producer_is_held_back_by_its_queue_and_every_item_is_taken_once() {
+    let ended = run("producer_consumer", &[], b"");
+    let lines = ended.lines();
+    assert_eq!(lines[..7], ["made 0", "made 1", "made 2", "made 3", "made 4", "a takes 0", "b takes 1"]);
+    let taken: Vec<&str> = lines.iter().filter_map(|line| Some(line.split_once(" takes ")?.1)).collect();
+    assert_eq!(taken, ["0", "1", "2", "3", "4", "5", "6", "7"]);
+    assert_eq!(lines.len(), 8 + 8 + 3, "{lines:?}");
+    assert!(ended.status.success() && ended.stderr.is_empty(), "{ended:?}");
+}
+
+#[test]
+fn an_actor_answers_each_request() {
+    let ended = run("actor", &[], b"");
+    let expected = ["Ann got 15", "Bob got 15", "Cid got nothing: only 0 left", "balance: 0", "closed with 0"];
+    assert_eq!(ended.lines(), expected);
+    assert!(ended.status.success() && ended.stderr.is_empty(), "{ended:?}");
+}
+
+#[test]
+fn everybody_in_a_chat_hears_the_others() {
+    let mut command = Command::new(example("chat_server"));
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut server = Running(command.spawn().unwrap());
+    let mut greeting = String::new();
+    BufReader::new(server.0.stdout.take().unwrap()).read_line(&mut greeting).unwrap();
+    let addr = greeting.trim_end().strip_prefix("chat on ").expect("the address").to_owned();
+    let client = |number: u32| {
+        let stream = TcpStream::connect(&addr).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map(Result::unwrap);
+        assert_eq!(lines.next().unwrap(), format!("* you are {number}"));
+        (lines, stream)
+    };
+    let (mut first, mut one) = client(1);
+    let (mut second, two) = client(2);
+    assert_eq!(first.next().unwrap(), "* 2 comes in");
+    let (mut third, mut three) = client(3);
+    assert_eq!(first.next().unwrap(), "* 3 comes in");
+    assert_eq!(second.next().unwrap(), "* 3 comes in");
+    // In two pieces, and two lines in one.
+    one.write_all(b"hel").unwrap();
+    one.write_all(b"lo\nand more\n").unwrap();
+    for lines in [&mut second, &mut third] {
+        assert_eq!([lines.next().unwrap(), lines.next().unwrap()], ["1: hello", "1: and more"]);
+    }
+    drop((second, two));
+    assert_eq!(third.next().unwrap(), "* 2 leaves");
+    three.write_all(b"bye\n").unwrap();
+    assert_eq!([first.next().unwrap(), first.next().unwrap()], ["* 2 leaves", "3: bye"]);
+}
+
 fn endless_ping_pong(args: &[&str]) -> Running {
     let mut command = Command::new(example("greenlet_ping_pong"));
     command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -121,7 +181,18 @@ fn wrong_arguments_get_one_clear_line_and_exit_code_2() {
         ("greenlet_ping_pong", &["--quiet=yes"], "yes"),
         ("sleep_interleave", &["--delay", "NaN"], "--delay NaN: not a duration"),
         ("sleep_interleave", &["stray"], "stray"),
+        ("offload_hash", &["--rounds", "0"], "--rounds 0: not a whole number, 1 or more"),
+        ("offload_hash", &["stray"], "stray"),
+        ("concurrent_fetch", &["--hosts", "256"], "--hosts 256: not a whole number"),
+        ("concurrent_fetch", &["--timeout", "never"], "--timeout never: not a duration"),
+        ("pool_crawler", &["--limit", "0"], "--limit 0: not a whole number, 1 or more"),
+        ("pool_crawler", &["--pages", "-1"], "--pages -1: not a whole number"),
         ("echo_client", &["--adr", "x"], "--adr"),
+        ("port_forwarder", &["--addr", "nonsense"], "cannot listen on nonsense"),
+        ("port_forwarder", &["--to"], "--to needs a value"),
+        ("udp_echo", &["--count", "0"], "--count 0: not a whole number, 1 or more"),
+        ("udp_echo", &["--every", "0"], "--every must be more than 0"),
+        ("udp_echo", &["--addr", "192.0.2.1:1"], "cannot listen on 192.0.2.1:1"),
         ("echo_server", &["--frobnicate"], "--frobnicate"),
         ("echo_server", &["stray"], "stray"),
         ("echo_server", &["--max-connections", "0"], "--max-connections 0: not a whole number, 1 or more"),
@@ -146,7 +217,18 @@ fn wrong_arguments_get_one_clear_line_and_exit_code_2() {
 
 #[test]
 fn help_names_every_option() {
-    for name in ["greenlet_ping_pong", "sleep_interleave", "echo_server", "echo_client"] {
+    let names = [
+        "greenlet_ping_pong",
+        "sleep_interleave",
+        "offload_hash",
+        "concurrent_fetch",
+        "pool_crawler",
+        "echo_server",
+        "echo_client",
+        "port_forwarder",
+        "udp_echo",
+    ];
+    for name in names {
         let ended = run(name, &["--help"], b"");
         assert_eq!(ended.status.code(), Some(0), "{ended:?}");
         assert!(ended.stderr.is_empty(), "{ended:?}");
@@ -211,4 +293,56 @@ fn runs(argument: &str) -> bool {
     let processes = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
     let mut lines = processes.filter_map(|process| std::fs::read(process.path().join("cmdline")).ok());
     lines.any(|line| line.split(|byte| *byte == 0).any(|word| word == argument.as_bytes()))
+}
+
+#[test]
+fn sleep_interleave_naps_all_at_once() {
+    example("sleep_interleave"); // built before the clock starts
+    let begin = Instant::now();
+    assert!(run("sleep_interleave", &["--delay", "200ms"], b"").status.success());
+    let took = begin.elapsed();
+    // Five naps of each; fifteen would be three seconds.
+    assert!((Duration::from_secs(1)..Duration::from_millis(2900)).contains(&took), "{took:?}");
+}
+
+#[test]
+fn concurrent_fetch_asks_all_hosts_at_once() {
+    example("concurrent_fetch"); // built before the clock starts
+    let begin = Instant::now();
+    let ended = run("concurrent_fetch", &["--hosts", "8", "--delay", "500ms", "--timeout", "60"], b"");
+    let took = begin.elapsed();
+    let expected: Vec<String> = (1..=8).map(|n| format!("127.0.0.{n}: HTTP/1.0 200 OK, {n}000 bytes")).collect();
+    assert_eq!(ended.lines()[..8], expected);
+    assert!(ended.lines()[8].starts_with("all of them together took "), "{ended:?}");
+    assert!(ended.status.success() && ended.stderr.is_empty(), "{ended:?}");
+    // One after the other it would be four seconds.
+    assert!((Duration::from_millis(500)..Duration::from_millis(3900)).contains(&took), "{took:?}");
+}
+
+#[test]
+fn concurrent_fetch_does_not_wait_for_hosts_that_are_silent() {
+    let args = ["--hosts", "3", "--silent", "1", "--delay", "0", "--timeout", "2"];
+    let ended = run("concurrent_fetch", &args, b"");
+    let expected = [
+        "1 of 3 hosts did not answer in time",
+        "127.0.0.1: the green thread was killed",
+        "127.0.0.2: HTTP/1.0 200 OK, 2000 bytes",
+        "127.0.0.3: HTTP/1.0 200 OK, 3000 bytes",
+    ];
+    assert_eq!(ended.lines()[..4], expected);
+    assert!(ended.status.success() && ended.stderr.is_empty(), "{ended:?}");
+}
+
+#[test]
+fn pool_crawler_finds_every_page_and_keeps_to_its_limit() {
+    for (pages, limit, links) in [(1, 5, 1), (63, 5, 125), (40, 1, 79), (100, 64, 199)] {
+        let args = ["--pages", &pages.to_string(), "--limit", &limit.to_string(), "--delay", "20ms"];
+        let ended = run("pool_crawler", &args, b"");
+        assert_eq!(ended.lines()[0], format!("{pages} pages with {links} links"));
+        let most = ended.lines()[1].strip_prefix("at most ").and_then(|rest| rest.split(' ').next());
+        let most: usize = most.unwrap_or_else(|| panic!("{ended:?}")).parse().unwrap();
+        assert!((1..=limit).contains(&most), "--limit {limit}: {most}");
+        assert!(limit != 5 || pages == 1 || most > 1, "it was not one after the other");
+        assert!(ended.status.success() && ended.stderr.is_empty(), "{ended:?}");
+    }
 }

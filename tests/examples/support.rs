@@ -31,11 +31,19 @@ fn built_examples() -> PathBuf {
         "greenlet_ping_pong",
         "spawn_join",
         "sleep_interleave",
+        "offload_hash",
+        "concurrent_fetch",
+        "pool_crawler",
         "echo_server",
         "echo_client",
         "echo_load",
         "server_models",
         "run_commands",
+        "producer_consumer",
+        "actor",
+        "chat_server",
+        "port_forwarder",
+        "udp_echo",
     ];
     let fresh = |name| {
         let built = folder.join(name).metadata().and_then(|program| program.modified());

@@ -1,5 +1,6 @@
-//! What the socket tests share: a limit on real time, and pairs of connected sockets.
-#![allow(dead_code)] // each test binary uses its part
+//! What the socket tests share: a limit on real time, pairs of connected sockets, and the same program against std and
+//! against us.
+#![allow(dead_code, unused_imports, unused_macros)] // each test binary uses its part
 
 use std::net::Ipv4Addr;
 use std::sync::mpsc;
@@ -53,3 +54,50 @@ pub(crate) fn settle() {
 pub(crate) fn pattern(from: usize, len: usize) -> Vec<u8> {
     (from..from + len).map(|at| (at % 251) as u8).collect()
 }
+
+/// What the steps of a program ended with, as text that does not depend on ports and numbers.
+pub(crate) type Log = Vec<String>;
+
+/// Notes what a step ended with.
+pub(crate) fn note<T: std::fmt::Debug>(log: &mut Log, what: &str, result: std::io::Result<T>) {
+    log.push(match result {
+        Ok(value) => format!("{what}: {value:?}"),
+        Err(error) => format!("{what}: {:?} {:?}", error.kind(), error.raw_os_error()),
+    });
+}
+
+/// Runs a program twice, with `net` meaning std's module in an OS thread, then ours here, and compares what it noted.
+/// `unix` before the program: the modules of Unix sockets.
+macro_rules! same_as_std {
+    ($name:ident, |$log:ident| $body:block) => {
+        same_as_std!($name, { std::net }, { greenling::net }, |$log| $body);
+    };
+    ($name:ident, unix, |$log:ident| $body:block) => {
+        same_as_std!($name, { std::os::unix::net }, { greenling::os::unix::net }, |$log| $body);
+    };
+    ($name:ident, { $($std:tt)* }, { $($ours:tt)* }, |$log:ident| $body:block) => {
+        #[test]
+        fn $name() {
+            fn with_std() -> Log {
+                #[allow(unused_imports)]
+                use $($std)* as net;
+                let mut $log = Log::new();
+                $body
+                $log
+            }
+            fn with_greenling() -> Log {
+                #[allow(unused_imports)]
+                use $($ours)* as net;
+                let mut $log = Log::new();
+                $body
+                $log
+            }
+            bounded(|| {
+                let expected = std::thread::spawn(with_std).join().unwrap();
+                assert!(!expected.is_empty());
+                assert_eq!(with_greenling(), expected);
+            });
+        }
+    };
+}
+pub(crate) use same_as_std;

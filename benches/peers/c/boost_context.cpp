@@ -44,6 +44,6 @@ static void memory(struct meter *meter) {
 }
 
 int main(int argc, char **argv) {
-    peer peer = {round_trips, nullptr, nullptr, nullptr, memory, nullptr};
+    peer peer = {round_trips, nullptr, nullptr, nullptr, nullptr, memory, nullptr};
     return peer_main(&peer, argc, argv);
 }

@@ -80,6 +80,6 @@ static void memory(struct meter *meter) {
 }
 
 int main(int argc, char **argv) {
-    peer peer = {nullptr, yields, ping_pong, spawn_join, memory, nullptr};
+    peer peer = {nullptr, yields, ping_pong, ping_pong, spawn_join, memory, nullptr};
     return peer_main(&peer, argc, argv);
 }

@@ -28,6 +28,7 @@ struct peer {
     uint64_t (*round_trips)(uint64_t n);
     uint64_t (*yields)(uint64_t threads, uint64_t rounds);
     uint64_t (*ping_pong)(uint64_t n);
+    uint64_t (*channel)(uint64_t n);
     uint64_t (*spawn_join)(uint64_t batches);
     void (*memory)(struct meter *meter);
     void (*echo)(void);
@@ -117,6 +118,7 @@ static inline double peer_settle(const struct peer *peer, const char *row, uint6
         uint64_t took = threads                         ? peer->yields(threads, units)
                         : per == (uint64_t)BATCH         ? peer->spawn_join(units)
                         : strcmp(row, "ping-pong") == 0  ? peer->ping_pong(units)
+                        : strcmp(row, "channel") == 0    ? peer->channel(units)
                                                          : peer->round_trips(units);
         if (warm && took >= budget) return (double)took / (double)(units * per);
         double missing = 1.1 * (double)budget / (double)(took ? took : 1);
@@ -133,6 +135,7 @@ static inline int peer_main(const struct peer *peer, int argc, char **argv) {
         if (peer->round_trips) puts("switch");
         if (yields) puts("yield/2\nyield/1000\nyield/100000");
         if (peer->ping_pong) puts("ping-pong");
+        if (peer->channel) puts("channel");
         if (peer->spawn_join) puts("spawn-join");
         if (peer->memory) puts("memory");
         if (peer->echo) puts("echo");
@@ -152,6 +155,7 @@ static inline int peer_main(const struct peer *peer, int argc, char **argv) {
         _exit(0); /* what is parked stays so */
     } else if (number && ((strcmp(row, "switch") == 0 && peer->round_trips) || (strncmp(row, "yield/", 6) == 0 && yields) ||
                           (strcmp(row, "ping-pong") == 0 && peer->ping_pong) ||
+                          (strcmp(row, "channel") == 0 && peer->channel) ||
                           (strcmp(row, "spawn-join") == 0 && peer->spawn_join))) {
         const char *unit = row[0] == 'y' ? "ns/yield" : strcmp(row, "spawn-join") == 0 ? "ns/thread" : "ns/round-trip";
         printf("%s %.2f %s\n", row, peer_settle(peer, row, number * 1000000u), unit);

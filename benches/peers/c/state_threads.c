@@ -125,6 +125,6 @@ int main(int argc, char **argv) {
         perror("st_init");
         return 1;
     }
-    struct peer peer = {NULL, yields, ping_pong, spawn_join, memory, echo};
+    struct peer peer = {NULL, yields, ping_pong, NULL, spawn_join, memory, echo};
     return peer_main(&peer, argc, argv);
 }

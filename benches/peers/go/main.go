@@ -212,7 +212,7 @@ func main() {
 	budget := time.Duration(number) * time.Millisecond
 	switch {
 	case row == "rows":
-		fmt.Println("yield/2\nyield/1000\nyield/100000\nping-pong\nspawn-join\nmemory\necho")
+		fmt.Println("yield/2\nyield/1000\nyield/100000\nping-pong\nchannel\nspawn-join\nmemory\necho")
 	case row == "echo":
 		echo()
 	case number == 0:
@@ -220,7 +220,7 @@ func main() {
 		os.Exit(2)
 	case row == "memory":
 		memory(number)
-	case row == "ping-pong":
+	case row == "ping-pong" || row == "channel":
 		fmt.Printf("%s %.2f ns/round-trip\n", row, settle(budget, 1, pingPong))
 	case row == "spawn-join":
 		fmt.Printf("%s %.2f ns/thread\n", row, settle(budget, batch, spawnJoin))

@@ -37,6 +37,8 @@ pub struct Peer {
     pub most_threads: Option<(u64, &'static str)>,
     /// So many round trips between two threads that wake each other and wait.
     pub ping_pong: Option<fn(u64) -> Duration>,
+    /// So many round trips between two threads that send a number to and fro over two channels.
+    pub channel: Option<fn(u64) -> Duration>,
     /// So many batches of [`BATCH`] threads, spawned, then joined.
     pub spawn_join: Option<fn(u64) -> Duration>,
     /// Parks threads until the meter has enough.
@@ -76,6 +78,7 @@ impl Peer {
             ("yield/1000", self.yields.is_some()),
             ("yield/100000", self.yields.is_some()),
             ("ping-pong", self.ping_pong.is_some()),
+            ("channel", self.channel.is_some()),
             ("spawn-join", self.spawn_join.is_some()),
             ("memory", self.memory.is_some()),
             ("echo", self.echo.is_some()),
@@ -99,6 +102,9 @@ impl Peer {
             }
             ("ping-pong", _) if self.ping_pong.is_some() => {
                 (settle(budget, 1, self.ping_pong.expect("just seen")), "ns/round-trip")
+            }
+            ("channel", _) if self.channel.is_some() => {
+                (settle(budget, 1, self.channel.expect("just seen")), "ns/round-trip")
             }
             ("spawn-join", _) if self.spawn_join.is_some() => {
                 (settle(budget, BATCH, self.spawn_join.expect("just seen")), "ns/thread")

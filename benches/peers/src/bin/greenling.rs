@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use greenling::net::{TcpListener, TcpStream};
-use greenling::{Greenlet, spawn, thread, yield_now};
+use greenling::{Greenlet, channel, spawn, thread, yield_now};
 use greenling_peers::{BATCH, BUFFER, Gate, Meter, Peer, pass};
 
 fn switch(n: u64) -> Duration {
@@ -77,6 +77,29 @@ fn ping_pong(n: u64) -> Duration {
     ping.join().expect("ping")
 }
 
+fn channel_ping_pong(n: u64) -> Duration {
+    let (to_pong, at_pong) = channel::bounded(1);
+    let (to_ping, at_ping) = channel::bounded(1);
+    let pong = spawn(move || {
+        while let Ok(value) = at_pong.recv() {
+            to_ping.send(value + 1).expect("ping is there");
+        }
+    });
+    let ping = spawn(move || {
+        let start = Instant::now();
+        let mut value = 0_u64;
+        for _ in 0..n {
+            to_pong.send(value).expect("pong is there");
+            value = at_ping.recv().expect("pong is there");
+        }
+        assert_eq!(value, n);
+        start.elapsed()
+    });
+    let took = ping.join().expect("ping");
+    pong.join().expect("pong");
+    took
+}
+
 fn spawn_join(batches: u64) -> Duration {
     let mut handles = Vec::with_capacity(BATCH as usize);
     let start = Instant::now();
@@ -123,6 +146,7 @@ fn main() -> ExitCode {
         switch: Some(switch),
         yields: Some(yields),
         ping_pong: Some(ping_pong),
+        channel: Some(channel_ping_pong),
         spawn_join: Some(spawn_join),
         memory: Some(memory),
         echo: Some(echo),

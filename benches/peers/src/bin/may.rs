@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use greenling_peers::{BATCH, BUFFER, Gate, Meter, Peer, pass};
 use may::coroutine::{self, Builder, Coroutine, JoinHandle, yield_now};
 use may::net::{TcpListener, TcpStream};
+use may::sync::mpsc;
 
 /// What is in the way of more than about 32 000 coroutines.
 const NO_STACK: &str = "no stack for more: each is two memory mappings, of which vm.max_map_count allows 65530";
@@ -82,6 +83,31 @@ fn ping_pong(n: u64) -> Duration {
         });
         pong.join().expect("pong");
         ping.join().expect("ping")
+    })
+}
+
+fn channel(n: u64) -> Duration {
+    run(move || {
+        let (to_pong, at_pong) = mpsc::channel();
+        let (to_ping, at_ping) = mpsc::channel();
+        let pong = spawn(move || {
+            for value in at_pong.iter() {
+                to_ping.send(value + 1).expect("ping is there");
+            }
+        });
+        let ping = spawn(move || {
+            let start = Instant::now();
+            let mut value = 0_u64;
+            for _ in 0..n {
+                to_pong.send(value).expect("pong is there");
+                value = at_ping.recv().expect("pong is there");
+            }
+            assert_eq!(value, n);
+            start.elapsed()
+        });
+        let took = ping.join().expect("ping");
+        pong.join().expect("pong");
+        took
     })
 }
 
@@ -156,6 +182,7 @@ fn main() -> ExitCode {
         yields: Some(yields),
         most_threads: Some((30_000, NO_STACK)),
         ping_pong: Some(ping_pong),
+        channel: Some(channel),
         spawn_join: Some(spawn_join),
         memory: Some(memory),
         echo: Some(echo),

@@ -123,6 +123,7 @@ fn main() -> ExitCode {
     Peer {
         yields: Some(yields),
         ping_pong: Some(ping_pong),
+        channel: Some(ping_pong),
         spawn_join: Some(spawn_join),
         memory: Some(memory),
         echo: Some(echo),

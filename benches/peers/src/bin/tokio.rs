@@ -12,7 +12,7 @@ use greenling_peers::{BATCH, BUFFER, Gate, Meter, Peer, pass};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::{JoinHandle, LocalSet, spawn_local, yield_now};
 
 /// Whether the tasks are a `LocalSet`'s.
@@ -77,6 +77,31 @@ fn ping_pong(n: u64) -> Duration {
         });
         pong.await.expect("pong");
         ping.await.expect("ping")
+    })
+}
+
+fn channel(n: u64) -> Duration {
+    run(async move {
+        let (to_pong, mut at_pong) = mpsc::channel(1);
+        let (to_ping, mut at_ping) = mpsc::channel(1);
+        let pong = spawn(async move {
+            while let Some(value) = at_pong.recv().await {
+                to_ping.send(value + 1).await.expect("ping is there");
+            }
+        });
+        let ping = spawn(async move {
+            let start = Instant::now();
+            let mut value = 0_u64;
+            for _ in 0..n {
+                to_pong.send(value).await.expect("pong is there");
+                value = at_ping.recv().await.expect("pong is there");
+            }
+            assert_eq!(value, n);
+            start.elapsed()
+        });
+        let took = ping.await.expect("ping");
+        pong.await.expect("pong");
+        took
     })
 }
 
@@ -150,6 +175,7 @@ fn main() -> ExitCode {
     Peer {
         yields: Some(yields),
         ping_pong: Some(ping_pong),
+        channel: Some(channel),
         spawn_join: Some(spawn_join),
         memory: Some(memory),
         echo: Some(echo),

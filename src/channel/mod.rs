@@ -1,0 +1,57 @@
+//! Channels between the green threads of one OS thread.
+//!
+//! | made by | holds | a full one |
+//! |---|---|---|
+//! | [`rendezvous`] | nothing: a value goes from hand to hand | `send` waits for a receiver |
+//! | [`bounded`]`(n)` | up to `n` values, the oldest is received first | `send` waits for room |
+//! | [`unbounded`] | any number, the oldest first | |
+//! | [`priority`] | any number, the greatest first | |
+//! | [`lifo`] | any number, the newest first | |
+//! | [`broadcast`]`(n)` | the last `n` values, and *every* receiver gets each | forgets the oldest; who is that late is told |
+//!
+//! ```
+//! use greenling::{channel, spawn};
+//!
+//! let (send, receive) = channel::bounded(2);
+//! let producer = spawn(move || {
+//!     for n in 0..10 {
+//!         send.send(n).unwrap(); // waits while two are in it
+//!     }
+//! });
+//! assert_eq!(receive.iter().sum::<i32>(), 45); // until the sender is gone
+//! producer.join().unwrap();
+//! ```
+//!
+//! # What all of them promise
+//!
+//! * Any number of senders and receivers: clone the ends. They stay on their OS thread, which the compiler checks;
+//!   [`hub::channel`](crate::hub::channel) is the one whose ends travel.
+//! * First come, first served, on both sides. A value is handed to the receiver that waits longest, and nobody who comes
+//!   before that one runs can take it away; a sender that waits gets the first room there is.
+//! * Nothing is lost: if the receiver that was handed a value is killed or times out before it has run, the next one gets
+//!   it, or it stays at the front. A sender that is killed after its value was taken has sent it; before that, the value is
+//!   dropped with the sender's call.
+//! * All senders dropped: receivers get what is left, then `Disconnected`. All receivers dropped: what is left is dropped,
+//!   and senders, those that wait included, get their value back. [`close`](Sender::close) does both from any end while the
+//!   values that are in it can still be received, [`close_and_discard`](Sender::close_and_discard) drops them.
+//! * A call that need not wait does not switch, and works also while the thread unwinds. One that must wait there returns at
+//!   once: as if the time was up if it has a time limit, else as if the channel was disconnected.
+//! * [`select!`](crate::select) waits for several channels, and other things, at once.
+//!
+//! The errors are those of [`std::sync::mpsc`]; [`sync::mpsc`](crate::sync::mpsc) has its names and functions too.
+
+mod broadcast;
+mod core;
+mod ends;
+mod store;
+
+pub use std::sync::mpsc::{RecvError, RecvTimeoutError, SendError, TryRecvError, TrySendError};
+
+#[doc(hidden)]
+pub use broadcast::BroadcastArm;
+pub use broadcast::{BroadcastError, BroadcastReceiver, BroadcastSender, broadcast};
+pub use ends::{
+    IntoIter, Iter, Receiver, SendTimeoutError, Sender, TryIter, bounded, lifo, priority, rendezvous, unbounded,
+};
+#[doc(hidden)]
+pub use ends::{RecvArm, SendArm};
