@@ -62,7 +62,7 @@ pub mod pieces {
 ///
 /// Each arm is followed by `=> body`, and a comma unless the body is a block. `-> pattern` may be left out. There may be 16
 /// arms. `recv` takes receivers of [`channel`](crate::channel), of broadcasts and of [`sync::mpsc`](crate::sync::mpsc).
-/// `readable` takes listeners too. An `accept` counts as IO: now and then it lets others run first.
+/// `readable` and `writable` take every socket and pipe, `readable` listeners too. An `accept` counts as IO: now and then it lets others run first.
 ///
 /// # What is promised
 ///

@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use common::{Log, OnDrop};
 use greenling::channel::{self, BroadcastError, RecvError, SendError, TryRecvError, TrySendError};
-use greenling::net::{TcpListener, TcpStream};
+use greenling::io::pipe;
+use greenling::net::{TcpListener, TcpStream, UdpSocket};
+use greenling::os::unix::net::UnixStream;
 use greenling::sync::{Event, Semaphore, mpsc};
 use greenling::{Greenlet, no_switch, select, sleep, spawn, thread, timeout, yield_now};
 
@@ -730,4 +732,39 @@ fn the_nodes_of_a_thread_that_cannot_be_unwound_stay_in_place() {
         });
         ended.join().unwrap();
     }
+}
+
+#[test]
+fn sockets_and_pipes_of_all_kinds_can_be_arms() {
+    let _guard = common::guard();
+    let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let (stream, mut peer) = UnixStream::pair().unwrap();
+    let (reader, mut writer) = pipe().unwrap();
+    let first = || {
+        select! {
+            readable(udp) -> ready => ready.map(|()| "datagram"),
+            readable(stream) -> ready => ready.map(|()| "stream"),
+            readable(reader) -> ready => ready.map(|()| "pipe"),
+            after(LONG) => Ok("nobody"),
+        }
+        .unwrap()
+    };
+    udp.send_to(b"d", udp.local_addr().unwrap()).unwrap();
+    assert_eq!(first(), "datagram");
+    udp.recv(&mut [0]).unwrap();
+    let late = spawn(move || {
+        peer.write_all(b"s").unwrap();
+        peer
+    });
+    assert_eq!(first(), "stream");
+    drop(late.join().unwrap());
+    (&stream).read_exact(&mut [0]).unwrap();
+    let first = || select! { readable(udp) => "datagram", readable(reader) => "pipe", after(LONG) => "nobody" };
+    let late = spawn(move || {
+        writer.write_all(b"p").unwrap();
+        writer
+    });
+    assert_eq!(first(), "pipe");
+    let writer = late.join().unwrap();
+    assert_eq!(select! { writable(writer) => "room", after(LONG) => "nobody" }, "room");
 }

@@ -15,6 +15,8 @@ use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::process::Stdio;
 
+use crate::runtime::choose::ReadyArm;
+use crate::runtime::reactor::Direction;
 use crate::runtime::source::Source;
 use crate::sys::socket::set_nonblocking;
 
@@ -90,6 +92,12 @@ impl PipeReader {
         self.source.set_shared();
         Ok(PipeReader { source: self.source.sibling(clone) })
     }
+
+    /// For `select!`.
+    #[doc(hidden)]
+    pub fn select_readable(&self) -> ReadyArm<'_> {
+        ReadyArm::new(&self.source, Direction::Read)
+    }
 }
 
 impl PipeWriter {
@@ -103,6 +111,12 @@ impl PipeWriter {
         let clone = self.source.get().try_clone()?;
         self.source.set_shared();
         Ok(PipeWriter { source: self.source.sibling(clone) })
+    }
+
+    /// For `select!`.
+    #[doc(hidden)]
+    pub fn select_writable(&self) -> ReadyArm<'_> {
+        ReadyArm::new(&self.source, Direction::Write)
     }
 }
 

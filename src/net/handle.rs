@@ -1,5 +1,5 @@
-//! What every socket but TCP's has in common, written once as macros: timeouts and mode, clones, close, and the ways
-//! from and to std's type and a bare descriptor.
+//! What every socket but TCP's has in common, written once as macros: timeouts and mode, clones, close, arms of `select!`,
+//! and the ways from and to std's type and a bare descriptor.
 //!
 //! A type that uses them has the fields `source: Source<Std>` and `options: Options`. TCP's types came first, differ in
 //! what `close` and the conversions do, and are written out: read those.
@@ -48,6 +48,18 @@ macro_rules! handle_methods {
             self.open()?;
             self.options.set_nonblocking(nonblocking);
             Ok(())
+        }
+
+        /// For `select!`.
+        #[doc(hidden)]
+        pub fn select_readable(&self) -> crate::runtime::choose::ReadyArm<'_> {
+            crate::runtime::choose::ReadyArm::new(&self.source, Direction::Read)
+        }
+
+        /// For `select!`.
+        #[doc(hidden)]
+        pub fn select_writable(&self) -> crate::runtime::choose::ReadyArm<'_> {
+            crate::runtime::choose::ReadyArm::new(&self.source, Direction::Write)
         }
     };
 }

@@ -7,6 +7,7 @@
 //! | 3 | a kill during the wait ends the wait, and takes the waiter out: nobody is woken in its place in vain |
 //! | 4 | if the wake-up and a kill or timeout come together, the wake-up is not lost |
 //! | 5 | of several waiters, the one that came first is woken first |
+//! | storm | of a thousand waiters, killed, timed out and woken at random, all end; no wake-up is lost, no thread is left |
 //!
 //! A new primitive plugs in with a `Primitive`: how to make a fresh one, how to wait, and how to wake.
 //!
@@ -29,12 +30,26 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use greenling::thread::{JoinHandle, sleep, spawn, yield_now};
-use greenling::{TimeoutError, timeout};
+use greenling::{TimeoutError, hub, timeout};
 
-use super::hog_until;
+use super::{Random, hog_until};
 
 /// Long enough that it never passes in a test.
 const LONG: Duration = Duration::from_secs(3600);
+
+/// Waiters of a storm.
+const CROWD: u64 = 1000;
+
+/// What no storm is made over, and why.
+const CALM: &[(&str, &str)] = &[
+    ("Group::wait_any", "each waiter takes something out of the group, and one wake-up ends one thread"),
+    ("Pool::spawn", "who got a place starts a thread there"),
+    ("PipeWriter::write", "a wake-up that nobody waits for blocks the OS thread"),
+    ("UdpSocket::recv", "the kernel drops datagrams that nobody waits for"),
+    ("UnixDatagram::recv", "a wake-up that nobody waits for blocks the OS thread"),
+    ("UnixStream::read", "a wake-up that nobody waits for blocks the OS thread, after some hundreds"),
+    ("UnixListener::accept", "a wake-up that nobody waits for blocks the OS thread"),
+];
 
 /// Short enough to wait for.
 const SHORT: Duration = Duration::from_millis(5);
@@ -129,13 +144,14 @@ type Check = fn(&Primitive);
 /// # Panics
 /// If one of them does not hold.
 pub fn five_properties(primitive: &Primitive) {
-    let properties: [(&str, Check); 6] = [
+    let properties: [(&str, Check); 7] = [
         ("1: its own timeout works", own_timeout),
         ("2: an outer timeout passes through", outer_timeout),
         ("3: a kill takes the waiter out", kill),
         ("4: a wake-up and a kill together lose nothing", wake_and_kill),
         ("4: a wake-up and a timeout together lose nothing", wake_and_timeout),
         ("5: first come, first served", fifo),
+        ("storm: kills and timeouts at random lose nothing", storm),
     ];
     let me = greenling::thread::current();
     for (property, check) in properties {
@@ -328,4 +344,89 @@ fn fifo(primitive: &Primitive) {
         thread.join().expect("no panic");
     }
     assert!(order.borrow().iter().copied().eq(0..10), "{:?}", order.borrow());
+}
+
+/// A waiter that waits as long as it takes, or with a timeout of its own, or inside of one. Counts itself if it was woken.
+fn stormy_waiter(subject: &Subject, random: &mut Random, woken: &Rc<Cell<u64>>) -> JoinHandle<()> {
+    let (wait, wait_for, woken) = (Rc::clone(&subject.wait), subject.wait_for.clone(), Rc::clone(woken));
+    let (style, limit) = (random.below(3), Duration::from_micros(random.below(3000)));
+    spawn(move || {
+        let got = match (style, wait_for) {
+            (0, Some(wait_for)) => wait_for(limit),
+            (1, _) => timeout(limit, || wait()).is_ok(),
+            _ => {
+                wait();
+                true
+            }
+        };
+        woken.set(woken.get() + u64::from(got));
+    })
+}
+
+/// The storm: many waiters. Whoever is not killed or timed out is woken in the end. The seed is printed; see `Random`.
+fn storm(primitive: &Primitive) {
+    match primitive.wakes {
+        // One waiter is no storm, and a send that counts although it was killed cannot be counted.
+        Wakes::Only | Wakes::OneAtOnce => return,
+        Wakes::One | Wakes::All | Wakes::Nobody => {}
+    }
+    if CALM.iter().any(|&(name, _)| name == primitive.name) {
+        return;
+    }
+    let mut random = Random::new();
+    let subject = (primitive.make)();
+    // Whether wake-ups that nobody waits for add up: then they can be counted to the last one.
+    let adds_up = primitive.wakes == Wakes::One && {
+        (subject.wake)();
+        (subject.wake)();
+        !subject.waits_in_vain() && {
+            let wait = Rc::clone(&subject.wait);
+            timeout(10 * SHORT, || wait()).is_ok()
+        }
+    };
+    let live = hub::live_threads();
+    let (woken, mut wakes) = (Rc::new(Cell::new(0)), 0);
+    let mut threads: Vec<_> = (0..CROWD).map(|_| stormy_waiter(&subject, &mut random, &woken)).collect();
+    for _ in 0..CROWD {
+        match random.below(8) {
+            0..=2 if primitive.wakes != Wakes::All => {
+                (subject.wake)();
+                wakes += 1;
+            }
+            0..=4 => _ = threads[random.below(CROWD) as usize].kill(),
+            5 => sleep(Duration::from_micros(random.below(100))),
+            6 => hog_until(Instant::now() + Duration::from_micros(random.below(50))),
+            _ => yield_now(),
+        }
+    }
+    if primitive.wakes == Wakes::Nobody {
+        threads.iter().for_each(|thread| _ = thread.kill());
+    }
+    // One after the other, since a wake-up may be for one who waits now.
+    let mut left = 3 * CROWD;
+    while threads.iter().any(|thread| !thread.is_finished()) {
+        assert!(left > 0, "{} waiters are left, and no wake-up reaches them", threads.len());
+        (subject.wake)();
+        wakes += 1;
+        left -= 1;
+        settle();
+        threads.retain(|thread| !thread.is_finished());
+    }
+    drop(threads);
+    settle();
+    assert_eq!(hub::live_threads(), live, "no thread is left");
+    if adds_up {
+        let woken = woken.get();
+        assert!(woken <= wakes, "{woken} waits were over, after {wakes} wake-ups");
+        for left in 0..wakes - woken {
+            assert!(!subject.waits_in_vain(), "of {wakes} wake-ups {woken} were used, and only {left} are left");
+        }
+        if let Some(wait_for) = &subject.wait_for {
+            assert!(!wait_for(Duration::ZERO), "more waits than wake-ups");
+        }
+    }
+    if primitive.wakes != Wakes::Nobody {
+        (subject.wake)();
+        assert!(!subject.waits_in_vain(), "it still works");
+    }
 }
