@@ -118,8 +118,8 @@ fn copies(rows: &[Row]) -> Option<(Verdict, String)> {
     };
     let figure = format!(
         "a request of one client costs {:.1} us of CPU beside {} idle connections and {:.1} us beside {} ({}); copying its \
-         array, {bytes} bytes there and back, takes {copy:.1} us, {:.2} % of what was added: what costs is to ask each \
-         descriptor",
+         array, {bytes} bytes there and back, takes {copy:.1} us, {:.2} % of what was added: the rest is to ask each \
+         descriptor, and to walk through the array",
         first.1,
         first.0,
         last.1,
