@@ -1,5 +1,6 @@
-//! What the documents say exists, exists: files, functions, constants and commands named in DESIGN.md, README.md and the
-//! front page in `src/lib.rs`. (That their code runs is the doctests' job.)
+//! What the documents say exists, exists: files, functions, constants, commands and quoted lines named in DESIGN.md,
+//! README.md, their translations and the front page in `src/lib.rs`. (That their code runs is the doctests' job, that a
+//! translation is one that of `tests/translation.rs`.)
 //!
 //! A mention is a span in backquotes of one of these forms, with the path seen from `src/` or from the root:
 //!
@@ -8,6 +9,9 @@
 //! `switch/root.rs: drive`            and defines this function, type, trait, constant or static
 //! `switch/root.rs: BUDGET = 61`      and the constant has this value
 //! ```
+//!
+//! A block that begins with three backquotes and `text switch/root.rs` quotes lines of that file, in their order; how far
+//! they are indented does not matter.
 //!
 //! Each check is a function that returns complaints, and a test shows each of them complaining.
 
@@ -52,7 +56,8 @@ fn documents() -> Vec<(&'static str, String)> {
         .filter_map(|line| line.strip_prefix("//!"))
         .map(|line| format!("{line}\n"))
         .collect();
-    vec![("DESIGN.md", read("DESIGN.md")), ("README.md", read("README.md")), ("src/lib.rs", front_page)]
+    let files = ["DESIGN.md", "README.md", "README.zh-CN.md", "docs/zh-CN/from-blocking-to-green.md"];
+    files.into_iter().map(|file| (file, read(file))).chain([("src/lib.rs", front_page)]).collect()
 }
 
 /// The text without its fenced blocks: those are code, or output.
@@ -118,6 +123,26 @@ fn check_mentions(document: &str, text: &str) -> Vec<String> {
             })
         {
             complaints.push(format!("{document}: `{name}` in `{path}` is not {value}"));
+        }
+    }
+    complaints
+}
+
+/// Looks quoted lines up.
+fn check_quotations(document: &str, text: &str) -> Vec<String> {
+    let mut complaints = Vec::new();
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
+        let Some(path) = line.strip_prefix("```text ") else { continue };
+        let Some(code) = named_file(path) else {
+            complaints.push(format!("{document}: a quotation from `{path}`, which is not there"));
+            continue;
+        };
+        let mut code = code.lines();
+        for quoted in lines.by_ref().take_while(|line| *line != "```") {
+            if !code.any(|line| line.trim() == quoted.trim()) {
+                complaints.push(format!("{document}: `{path}` has no line `{}`, or not there", quoted.trim()));
+            }
         }
     }
     complaints
@@ -207,6 +232,15 @@ fn what_the_documents_name_exists() {
 }
 
 #[test]
+fn what_the_documents_quote_is_there() {
+    let complaints: Vec<String> =
+        documents().iter().flat_map(|(document, text)| check_quotations(document, text)).collect();
+    assert_none(&complaints);
+    let quotations = documents().iter().map(|(_, text)| text.matches("\n```text examples/").count()).sum::<usize>();
+    assert!(quotations >= 20, "{quotations}");
+}
+
+#[test]
 fn every_source_file_is_in_the_reading_order() {
     let sources = sources();
     assert!(sources.len() > 30, "{sources:?}");
@@ -255,6 +289,17 @@ fn complains_about_mentions() {
         "D: `BUDGET` in `switch/root.rs` is not 6",
     ];
     assert_eq!(complaints, expected);
+}
+
+#[test]
+fn complains_about_quotations() {
+    let text = "```text tests/docs.rs\n    use std::fs;\nuse std::collections::BTreeSet;\n```\n\
+                ```text nowhere.rs\nx\n```\n```text\nfree\n```\n```text tests/docs.rs\nuse std::fs;\n```\n";
+    let expected = [
+        "D: `tests/docs.rs` has no line `use std::collections::BTreeSet;`, or not there",
+        "D: a quotation from `nowhere.rs`, which is not there",
+    ];
+    assert_eq!(check_quotations("D", text), expected);
 }
 
 #[test]

@@ -148,4 +148,4 @@ fn parse() -> Result<(&'static Model, String, Service), String> {
 //     127.0.0.1:53006 left after 4 bytes: closed by the client
 //     127.0.0.1:53004 left after 4 bytes: closed by the client
 //
-// Read next: blocking.rs, and from there one rung after the other.
+// Read next: blocking.rs, and from there one rung after the other; DESIGN.md, chapter 17, is the text to it.

@@ -187,6 +187,10 @@ fn wrong_arguments_get_one_clear_line_and_exit_code_2() {
         ("concurrent_fetch", &["--timeout", "never"], "--timeout never: not a duration"),
         ("pool_crawler", &["--limit", "0"], "--limit 0: not a whole number, 1 or more"),
         ("pool_crawler", &["--pages", "-1"], "--pages -1: not a whole number"),
+        ("level_or_edge", &["--help"], "it takes no arguments"),
+        ("cpu_or_io", &["--tasks", "0"], "--tasks 0: not a whole number, 1 or more"),
+        ("cpu_or_io", &["--wait", "long"], "--wait long: not a duration"),
+        ("cpu_or_io", &["--below"], "--below needs a value"),
         ("echo_client", &["--adr", "x"], "--adr"),
         ("port_forwarder", &["--addr", "nonsense"], "cannot listen on nonsense"),
         ("port_forwarder", &["--to"], "--to needs a value"),
@@ -221,6 +225,7 @@ fn help_names_every_option() {
         "greenlet_ping_pong",
         "sleep_interleave",
         "offload_hash",
+        "cpu_or_io",
         "concurrent_fetch",
         "pool_crawler",
         "echo_server",
@@ -345,4 +350,35 @@ fn pool_crawler_finds_every_page_and_keeps_to_its_limit() {
         assert!(limit != 5 || pages == 1 || most > 1, "it was not one after the other");
         assert!(ended.status.success() && ended.stderr.is_empty(), "{ended:?}");
     }
+}
+
+/// The block of a document that shows what a program prints: the first that begins with `line`.
+fn shown(document: &str, line: &str) -> Vec<String> {
+    let path = format!("{}/{document}", env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(path).unwrap();
+    let begin = text.find(&format!("```text\n{line}")).unwrap_or_else(|| panic!("{document}: no block with {line:?}"));
+    text[begin..].lines().skip(1).take_while(|line| *line != "```").map(str::to_owned).collect()
+}
+
+#[test]
+fn level_or_edge_prints_the_transcript_of_the_documents() {
+    let ended = run("level_or_edge", &[], b"");
+    assert!(ended.status.success() && ended.stderr.is_empty(), "{ended:?}");
+    let first = "reading                                  level  edge";
+    for document in ["DESIGN.md", "docs/zh-CN/from-blocking-to-green.md"] {
+        assert_eq!(ended.lines(), shown(document, first), "{document}");
+    }
+}
+
+#[test]
+fn cpu_or_io_waits_all_at_once_on_either_kind_of_thread() {
+    let ended = run("cpu_or_io", &["--tasks", "40", "--wait", "0.05", "--below", "1000"], b"");
+    assert!(ended.status.success() && ended.stderr.is_empty(), "{ended:?}");
+    let lines = ended.lines();
+    assert_eq!([lines[0], lines[4]], ["40 tasks that wait 50ms", "40 tasks that count the 168 primes below 1000"]);
+    assert_eq!(lines.len(), 9, "{lines:#?}");
+    let seconds: Vec<f64> =
+        lines[1..4].iter().map(|line| line[30..].trim_end_matches(" s").trim().parse().unwrap()).collect();
+    // One after the other is two seconds, all at once a twentieth of one.
+    assert!(seconds[0] >= 2.0 && seconds[1] < 1.0 && seconds[2] < 1.0, "{lines:#?}");
 }

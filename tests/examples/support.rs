@@ -40,6 +40,8 @@ fn built_examples() -> PathBuf {
         "compare_models",
         "server_models",
         "run_commands",
+        "level_or_edge",
+        "cpu_or_io",
         "producer_consumer",
         "actor",
         "chat_server",
