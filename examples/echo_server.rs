@@ -2,15 +2,17 @@
 //! with `nc`, or with the example `echo_client`. `--hubs N` makes it N of them, on N OS threads.
 //!
 //! ```text
-//!   main      accepts, and spawns one green thread per connection; waits when the house is full
+//!   main      runs the server, until it is drained
+//!   acceptor  accepts, and spawns one green thread per connection          of `greenling::server`
 //!   guest     waits until its client sends something; sends it back        as many as there are clients
 //!   log       writes what the others tell it                               unless --quiet
-//!   terminal  waits for `quit` or the end of input                         if standard input is one
-//!   stop      waits for word that all hubs are to stop                     on each hub but the first
+//!   terminal  waits for `quit`, `stats` or the end of input                if standard input is one
+//!   stats     waits for SIGUSR1, and shows the counters
 //! ```
 //!
 //! Several hubs are several such servers on one port: the kernel spreads connections over their listeners, and a
-//! connection stays with its hub. They share the number of guests, touched when one comes or leaves, and nothing else.
+//! connection stays with its hub. They share the number of guests and their limit, touched when one comes or leaves, and
+//! the handle that stops them all.
 //!
 //! A guest is written as if it had the machine for itself: it reads, it writes, it waits. What it has on its stack
 //! while it waits fits into the stack's first 4 KiB page, and that page is all the memory an idle client takes: the
@@ -25,22 +27,21 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::NonZero;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use greenling::hub::{self, RemoteReceiver, RemoteSender};
+use greenling::Hubs;
+use greenling::hub;
 use greenling::io::stdin;
 use greenling::net::{TcpListener, TcpStream, ToSocketAddrs};
-use greenling::thread::{self, Builder, Thread};
-use greenling::{Hubs, RunningHubs};
+use greenling::server::{Limit, ServerHandle, TcpServer};
+use greenling::signal::{SIGTERM, SIGUSR1, Signals};
+use greenling::thread::{self, Thread};
 
 #[path = "common/cli.rs"]
 mod cli;
 
 const NAME: &str = "echo_server";
-
-/// How long to wait before accepting is tried again after it failed.
-const BACK_OFF: Duration = Duration::from_millis(100);
 
 /// How often a failure to accept is reported at most.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
@@ -63,8 +64,9 @@ usage: echo_server [--addr HOST:PORT] [--quiet] [--max-connections N] [--idle-ti
                        them gets a client
   --reuse-port         share the address with other processes that do the same: the kernel spreads clients over them
 
-On a terminal, typing `quit` or Ctrl-D stops it: it accepts nobody any more, goes on serving those who are there until
-they leave or the grace is over, and ends. Ctrl-C ends it at once.
+On a terminal, typing `quit` or Ctrl-D stops it: it accepts nobody any more, goes on serving those who are there, or in
+line, until they leave or the grace is over, and ends. SIGTERM does the same, a second one ends the grace; Ctrl-C ends all
+at once. Typing `stats`, or SIGUSR1, shows the counters.
 
 A client takes a descriptor, and all that the hard limit allows are used: ulimit -H -n
 ";
@@ -83,40 +85,26 @@ struct Options {
 
 /// What all hubs share.
 struct House {
-    /// How many guests there are.
+    /// How many guests there are, as far as they have been greeted.
     guests: AtomicUsize,
-    /// A flag and a way to wake it for each hub's main: whether it waits until a guest leaves, any guest.
-    doors: Vec<Door>,
-}
-
-/// See [`House`].
-struct Door {
-    /// Main waits until a guest leaves.
-    waits: AtomicBool,
-    /// Main, which accepts.
-    main: Thread,
+    /// How many there may be.
+    limit: Limit,
+    /// Stops all servers, and knows their counters.
+    handle: ServerHandle,
 }
 
 /// What the green threads of a hub share.
-struct Server {
+struct Service {
     options: Options,
-    listener: TcpListener,
     /// What all hubs share.
     house: Arc<House>,
-    /// Which hub this is.
-    index: usize,
-    /// How many guests this hub has.
-    guests: Cell<usize>,
-    /// `quit` was typed.
-    stopping: Cell<bool>,
     /// What is to be logged.
     log: Log,
 }
 
-/// A connection. Its drop, also by unwinding when the server is out of patience, says goodbye.
-struct Guest {
-    server: Rc<Server>,
-    stream: TcpStream,
+/// A client that is served. Its drop, also by unwinding when the server is out of patience, says goodbye.
+struct Guest<'a> {
+    service: &'a Service,
     peer: SocketAddr,
     /// Bytes sent back so far.
     echoed: Cell<u64>,
@@ -148,39 +136,48 @@ fn main() {
     };
     let listener = listen(&options, options.addr.as_str(), hubs);
     let addr = listener.local_addr().unwrap_or_else(|error| cannot_listen(&options, &error));
-    let greeting = format!("listening on {addr}\ntry: nc {} {}\n", reachable(addr.ip()), addr.port());
-    if hubs == 1 {
-        let doors = vec![Door { waits: AtomicBool::new(false), main: thread::current() }];
-        let house = Arc::new(House { guests: AtomicUsize::new(0), doors });
-        return serve(Server::new(options, listener, house, 0), &greeting, Part::Alone);
-    }
-    serve_on_many(options, listener, addr, hubs, &greeting);
-}
+    let limit = Limit::new(options.max_connections);
+    let house = Arc::new(House { guests: AtomicUsize::new(0), limit, handle: ServerHandle::new() });
+    // Both hold signals, and so must come before other OS threads are started.
+    let asked = Signals::new([SIGUSR1]).unwrap_or_else(|error| cli::fail(1, NAME, error));
+    let first = TcpServer::new(listener).drain_on([SIGTERM]);
 
-/// Several servers: this OS thread's, and one on each of the others'. When this one stops, all do.
-fn serve_on_many(options: Options, listener: TcpListener, addr: SocketAddr, hubs: usize, greeting: &str) {
-    // The mains introduce themselves, and get the house that has a door for each.
-    let (introduce, introduced) = hub::channel(None);
-    let (invite, invited) = hub::channel::<Arc<House>>(None);
-    // Nothing is ever sent: its end is the news.
-    let (stop, stopped) = hub::channel::<()>(None);
-    let theirs = options.clone();
-    let others = Hubs::new(hubs - 1).name("echo").start(move |index| {
-        let listener = listen(&theirs, addr, hubs);
-        let _ = introduce.send((index + 1, thread::current()));
-        let Ok(house) = invited.recv() else { return };
-        serve(Server::new(theirs.clone(), listener, house, index + 1), "", Part::Other(stopped.clone()));
+    // The others say when they listen.
+    let (ready, all_ready) = hub::channel(None);
+    let (theirs, same_house) = (options.clone(), Arc::clone(&house));
+    let others = (hubs > 1).then(|| {
+        let others = Hubs::new(hubs - 1).name("echo").start(move |_| {
+            let server = TcpServer::new(listen(&theirs, addr, hubs));
+            let _ = ready.send(());
+            let service = Service::new(theirs.clone(), Arc::clone(&same_house));
+            serve(&service, server, |_| ());
+            service.finish();
+        });
+        others.unwrap_or_else(|error| cli::fail(1, NAME, format_args!("no OS threads: {error}")))
     });
-    let others = others.unwrap_or_else(|error| cli::fail(1, NAME, format_args!("no OS threads: {error}")));
-    let mut mains = vec![(0, thread::current())];
-    mains.extend(introduced.iter().take(hubs - 1));
-    mains.sort_by_key(|main| main.0);
-    let doors = mains.into_iter().map(|(_, main)| Door { waits: AtomicBool::new(false), main }).collect();
-    let house = Arc::new(House { guests: AtomicUsize::new(0), doors });
-    for _ in 1..hubs {
-        let _ = invite.send(Arc::clone(&house));
+    all_ready.iter().take(hubs - 1).for_each(drop);
+
+    let service = Service::new(options, house);
+    service.print(&format!("listening on {addr}\ntry: nc {} {}\n", reachable(addr.ip()), addr.port()));
+    if stdin().is_terminal() && in_foreground() {
+        service.print("type quit to stop, stats for the counters\n");
+        let service = Rc::clone(&service);
+        drop(thread::spawn(move || watch_terminal(&service)));
     }
-    serve(Server::new(options, listener, house, 0), greeting, Part::First { stop, others });
+    let same_service = Rc::clone(&service);
+    drop(thread::spawn(move || asked.iter().map_while(Result::ok).for_each(|_| same_service.show_counters())));
+    serve(&service, first, |service| {
+        let (grace, guests) = (service.options.grace, service.house.guests.load(Ordering::SeqCst));
+        if guests > 0 {
+            service.print(&format!("stopping: waiting up to {grace:?} for clients to leave ({guests} now)\n"));
+        }
+    });
+    if let Some(others) = others {
+        // Each has the same grace. One that panicked has said so.
+        drop(others.join());
+    }
+    service.finish();
+    service.print("stopped\n");
 }
 
 /// Listens, so that as many hubs can, and other processes if they are to.
@@ -190,101 +187,36 @@ fn listen(options: &Options, addr: impl ToSocketAddrs, hubs: usize) -> TcpListen
     listener.unwrap_or_else(|error| cannot_listen(options, &error))
 }
 
-/// A hub's part.
-enum Part {
-    /// There is no other.
-    Alone,
-    /// It has the terminal. The drop of `stop` tells the others to stop.
-    First { stop: RemoteSender<()>, others: RunningHubs<()> },
-    /// The end of the channel tells it to stop.
-    Other(RemoteReceiver<()>),
-}
-
-/// One hub's server, from its first client to its last.
-fn serve(server: Server, greeting: &str, part: Part) {
-    let server = Rc::new(server);
-    server.print(greeting);
-    if let Part::Other(stopped) = &part {
-        let (server, stopped) = (Rc::clone(&server), stopped.clone());
-        drop(thread::spawn(move || {
-            let _ = stopped.recv();
-            server.stop();
-        }));
-    } else if stdin().is_terminal() && in_foreground() {
-        server.print("type quit to stop\n");
-        let server = Rc::clone(&server);
-        drop(thread::spawn(move || watch_terminal(&server)));
+/// One hub's server, from its first client to its last. `on_drain` is called when it begins to stop.
+fn serve(service: &Rc<Service>, server: TcpServer, on_drain: fn(&Service)) {
+    if !service.options.quiet {
+        let same_service = Rc::clone(service);
+        let writer = thread::spawn(move || write_log(&same_service));
+        service.log.writer.get_or_init(|| writer.thread().clone());
     }
-    if !server.options.quiet {
-        let server_too = Rc::clone(&server);
-        let writer = thread::spawn(move || write_log(&server_too));
-        server.log.writer.get_or_init(|| writer.thread().clone());
+    let house = &service.house;
+    // An echo has no requests and answers: nobody can be told to be idle.
+    let mut server = server.limit(&house.limit).handle(&house.handle).grace(service.options.grace).close_idle(false);
+    if let Some(limit) = service.options.idle_timeout {
+        server = server.idle_timeout(limit);
     }
-    accept(&server);
-    match part {
-        Part::Alone => {
-            drain(&server);
-            server.print("stopped\n");
-        }
-        Part::First { stop, others } => {
-            drop(stop);
-            drain(&server);
-            // Each has the same grace. One that panicked has said so.
-            drop(others.join());
-            server.print("stopped\n");
-        }
-        Part::Other(_) => drain(&server),
+    let (teller, complainer, host) = (Rc::clone(service), Rc::clone(service), Rc::clone(service));
+    let server = server.on_drain(move |_| on_drain(&teller));
+    let server = server.on_accept_error(move |error| complainer.out_of_descriptors(error));
+    let served = server.run(move |stream, peer| serve_guest(&host, stream, peer));
+    if let Err(error) = served {
+        complain(format_args!("cannot serve: {error}"));
     }
 }
 
-/// Accepts until `quit`.
-fn accept(server: &Rc<Server>) {
-    let mut complained: Option<Instant> = None;
-    while !server.stopping.get() {
-        if server.wait_for_room() {
-            continue;
-        }
-        match server.listener.accept() {
-            Ok((stream, peer)) => {
-                // Another hub may have filled the house meanwhile; then this client waits in the door.
-                let guests = loop {
-                    match server.enter() {
-                        Some(guests) => break guests,
-                        None if server.stopping.get() => return,
-                        None => drop(server.wait_for_room()),
-                    }
-                };
-                welcome(server, stream, peer, guests);
-            }
-            // `quit` closes the listener.
-            Err(_) if server.stopping.get() => {}
-            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-            Err(error) => {
-                // Out of descriptors, as a rule. The client stays in line, so `accept` would fail again at once.
-                if complained.is_none_or(|at| at.elapsed() >= COMPLAINT_INTERVAL) {
-                    complained = Some(Instant::now());
-                    let guests = server.house.guests.load(Ordering::SeqCst);
-                    complain(format_args!("{error}; {guests} clients are served, new ones have to wait"));
-                }
-                server.wait_for_a_leave(Some(BACK_OFF));
-            }
-        }
-    }
-}
-
-/// Gives a new client its green thread. `guests`: how many there are now.
-fn welcome(server: &Rc<Server>, stream: TcpStream, peer: SocketAddr, guests: usize) {
-    // Each of these fails only if the client has gone again, and then the guest's first read will say so.
-    let _ = stream.set_nodelay(true);
-    let _ = stream.set_read_timeout(server.options.idle_timeout);
-    let _ = stream.set_write_timeout(server.options.idle_timeout);
-    server.guests.set(server.guests.get() + 1);
-    server.log(Event::Came { peer, guests });
-    let guest = Guest { server: Rc::clone(server), stream, peer, echoed: Cell::new(0), why: Cell::new(Why::Stopped) };
-    let spawned = Builder::new().spawn(move || guest.why.set(echo(&guest.stream, &guest.echoed)));
-    if let Err(error) = spawned {
-        complain(format_args!("no thread for {peer}: {error}"));
-    }
+/// A guest's green thread.
+#[inline]
+fn serve_guest(service: &Service, stream: TcpStream, peer: SocketAddr) -> io::Result<()> {
+    let guest = Guest::greet(service, &stream, peer);
+    let why = echo(&stream, &guest.echoed);
+    let result = why.as_result();
+    guest.why.set(why);
+    result
 }
 
 /// The whole service. While it waits for its client, there is nothing else on this stack.
@@ -317,110 +249,88 @@ fn send(mut stream: &TcpStream, mut bytes: &[u8], echoed: &Cell<u64>) -> Result<
     Ok(())
 }
 
-impl Drop for Guest {
-    #[cold]
-    fn drop(&mut self) {
-        let server = &self.server;
-        server.guests.set(server.guests.get() - 1);
-        // SeqCst, as everywhere here: a main that goes to wait and a guest that leaves must not miss each other.
-        let guests = server.house.guests.fetch_sub(1, Ordering::SeqCst) - 1;
-        let why = self.why.replace(Why::Ended);
-        server.log(Event::Left { peer: self.peer, echoed: self.echoed.get(), why, guests });
-        for door in &server.house.doors {
-            if door.waits.load(Ordering::SeqCst) && door.waits.swap(false, Ordering::SeqCst) {
-                door.main.unpark();
-            }
+impl Why {
+    /// For the server's counters.
+    fn as_result(&self) -> io::Result<()> {
+        match self {
+            Why::Ended | Why::Stopped => Ok(()),
+            Why::Silent | Why::Stuck => Err(io::ErrorKind::WouldBlock.into()),
+            Why::Broken(error) => Err(error.kind().into()),
         }
     }
 }
 
+impl<'a> Guest<'a> {
+    /// Somebody has come.
+    #[cold]
+    fn greet(service: &'a Service, stream: &TcpStream, peer: SocketAddr) -> Guest<'a> {
+        // It fails only if the client has gone again, and then the first read will say so.
+        let _ = stream.set_nodelay(true);
+        // SeqCst, as everywhere here: it costs nothing beside a connection.
+        let guests = service.house.guests.fetch_add(1, Ordering::SeqCst) + 1;
+        service.log(Event::Came { peer, guests });
+        Guest { service, peer, echoed: Cell::new(0), why: Cell::new(Why::Stopped) }
+    }
+}
+
+impl Drop for Guest<'_> {
+    #[cold]
+    fn drop(&mut self) {
+        let guests = self.service.house.guests.fetch_sub(1, Ordering::SeqCst) - 1;
+        let why = self.why.replace(Why::Ended);
+        self.service.log(Event::Left { peer: self.peer, echoed: self.echoed.get(), why, guests });
+    }
+}
+
 /// Stops on `quit` and at the end of input.
-fn watch_terminal(server: &Server) {
+fn watch_terminal(service: &Service) {
     let mut line = String::new();
     loop {
         line.clear();
         match stdin().read_line(&mut line) {
             Ok(0) => break,
             Ok(_) if line.trim() == "quit" => break,
+            Ok(_) if line.trim() == "stats" => service.show_counters(),
             Ok(_) if line.trim().is_empty() => {}
-            Ok(_) => server.print("type quit to stop\n"),
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => server.print("type quit to stop\n"),
+            Ok(_) => service.print("type quit to stop, stats for the counters\n"),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                service.print("type quit to stop, stats for the counters\n")
+            }
             // The terminal is gone, the clients are not.
             Err(_) => return,
         }
     }
-    server.stop();
+    service.house.handle.drain();
 }
 
-/// Serves the guests who are there until they leave or the grace is over.
-fn drain(server: &Server) {
-    let deadline = Instant::now().checked_add(server.options.grace);
-    let guests = server.house.guests.load(Ordering::SeqCst);
-    if guests > 0 && server.index == 0 {
-        let grace = server.options.grace;
-        server.print(&format!("stopping: waiting up to {grace:?} for clients to leave ({guests} now)\n"));
+impl Service {
+    fn new(options: Options, house: Arc<House>) -> Rc<Service> {
+        Rc::new(Service { options, house, log: Log::default() })
     }
-    while server.guests.get() > 0 {
-        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        if left == Some(Duration::ZERO) {
-            break;
+
+    /// After the last guest of this hub: unwinds `log` and the others, and writes what is left to be logged.
+    fn finish(&self) {
+        hub::shutdown();
+        self.write_events();
+    }
+
+    /// Prints the counters of all hubs, in one line.
+    fn show_counters(&self) {
+        let now = self.house.guests.load(Ordering::SeqCst);
+        let counters = self.house.handle.counters();
+        self.print(&format!(
+            "{now} clients now, {} came; left: {} by themselves, {} silent or stuck, {} broken; put off {} times\n",
+            counters.accepted, counters.completed, counters.timed_out, counters.failed, counters.backoffs
+        ));
+    }
+
+    /// Says so, but not every time.
+    fn out_of_descriptors(&self, error: &io::Error) {
+        if self.log.complained.get().is_none_or(|at| at.elapsed() >= COMPLAINT_INTERVAL) {
+            self.log.complained.set(Some(Instant::now()));
+            let guests = self.house.limit.in_use();
+            complain(format_args!("{error}; {guests} clients are served, new ones have to wait"));
         }
-        server.wait_for_a_leave(left);
-    }
-    // Unwinds whoever is left: guests, and `log`.
-    hub::shutdown();
-    server.write_events();
-}
-
-impl Server {
-    fn new(options: Options, listener: TcpListener, house: Arc<House>, index: usize) -> Server {
-        let (guests, stopping, log) = (Cell::new(0), Cell::new(false), Log::default());
-        Server { options, listener, house, index, guests, stopping, log }
-    }
-
-    /// Accepts nobody any more.
-    fn stop(&self) {
-        self.stopping.set(true);
-        self.listener.close();
-        self.door().main.unpark();
-    }
-
-    /// This hub's.
-    fn door(&self) -> &Door {
-        &self.house.doors[self.index]
-    }
-
-    /// Counts a new guest, if there is room; says how many there are then.
-    fn enter(&self) -> Option<usize> {
-        let one_more = |guests| (guests < self.options.max_connections).then_some(guests + 1);
-        let before = self.house.guests.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more);
-        before.ok().map(|guests| guests + 1)
-    }
-
-    /// If the house is full, main waits until a guest leaves, from this hub or another, or the server stops. Says
-    /// whether it was full.
-    fn wait_for_room(&self) -> bool {
-        let full = || self.house.guests.load(Ordering::SeqCst) >= self.options.max_connections;
-        if !full() {
-            return false;
-        }
-        self.door().waits.store(true, Ordering::SeqCst);
-        // Once more: who leaves from now on sees that main waits.
-        if full() && !self.stopping.get() {
-            thread::park();
-        }
-        self.door().waits.store(false, Ordering::SeqCst);
-        true
-    }
-
-    /// Main waits until a guest leaves, the server stops, or `limit` is over.
-    fn wait_for_a_leave(&self, limit: Option<Duration>) {
-        self.door().waits.store(true, Ordering::SeqCst);
-        match limit {
-            Some(limit) => thread::park_timeout(limit),
-            None => thread::park(),
-        }
-        self.door().waits.store(false, Ordering::SeqCst);
     }
 
     /// Leaves a note for `log`.
@@ -487,12 +397,14 @@ struct Log {
     writer: OnceCell<Thread>,
     /// Standard output cannot be written any more.
     broken: Cell<bool>,
+    /// When a failure to accept was reported.
+    complained: Cell<Option<Instant>>,
 }
 
 /// Writes notes as they come, for ever.
-fn write_log(server: &Server) {
+fn write_log(service: &Service) {
     loop {
-        server.write_events();
+        service.write_events();
         thread::park();
     }
 }
@@ -577,10 +489,10 @@ fn parse() -> Result<Options, String> {
 //
 //     listening on 127.0.0.1:7007
 //     try: nc 127.0.0.1 7007
-//     type quit to stop
+//     type quit to stop, stats for the counters
 //     127.0.0.1:53004 connected (1 now)
 //     127.0.0.1:53004 left: echoed 6 bytes, closed by the client (0 now)
 //     quit
 //     stopped
 //
-// Read next: `read_with` in src/net/tcp_stream.rs, then src/runtime/source.rs: try, wait, try again.
+// Read next: src/server/mod.rs, then `read_with` in src/net/tcp_stream.rs, then src/runtime/source.rs: try, wait, try again.

@@ -33,6 +33,7 @@
 //! * [`fs`]: files, shaped like `std::fs`; [`offload`] and [`blocking`]: whatever else blocks or computes, on OS threads.
 //! * [`block_on`]: waits for a future as for anything else. Join handles are futures, too.
 //! * [`io`]: `std::io`, with green standard streams and pipes, a `copy` that the kernel helps, and readiness of any descriptor.
+//! * [`server`]: TCP and UDP servers with limits and an orderly end.
 //! * [`process`]: children, shaped like `std::process`. [`signal`]: signals to wait for.
 //! * `monkey` (a feature): the blocking calls of the program itself, made green: `std::net` and blocking crates unmodified.
 //! * [`sync`]: `std::sync` for green threads, with semaphores, events and wait groups.
@@ -71,7 +72,7 @@
 //! | 11 | `interrupt.rs`, `thread/`, `offload/` | what programs call | |
 //! | 12 | `net/`, `os/`, `fs/`, `sync/`, `channel/`, `time.rs`, `signal.rs`, `bridge.rs`, `hub.rs`, `hub/` | sockets, files and locks with std's methods; channels; intervals; signals; futures; the hub, this one and others | |
 //! | 13 | `io/`, `hubs.rs`, `select.rs`, `group/` | standard streams, pipes, copies, any descriptor; many hubs, many things, many threads at once | |
-//! | 14 | `process/` | children | |
+//! | 14 | `process/`, `server/` | children; servers | |
 //! | 15 | `monkey/` | C's blocking functions, in front of the C library's (feature `monkey`) | |
 //!
 //! `tests/tidy.rs` has the rank of each file, and checks the imports.
@@ -100,6 +101,7 @@ pub mod process;
 mod pure;
 mod runtime;
 mod select;
+pub mod server;
 pub mod signal;
 mod switch;
 pub mod sync;

@@ -20,6 +20,7 @@ use greenling::net::{TcpListener, TcpStream, UdpSocket};
 use greenling::offload::ThreadPool;
 use greenling::os::unix::net::{SocketAddr, UnixDatagram, UnixListener, UnixStream};
 use greenling::process::Command;
+use greenling::server::{ServerHandle, TcpServer};
 use greenling::sync::{self, AsyncResult, Barrier, Condvar, Event, Mutex, Once, OnceLock, RwLock, WaitGroup};
 use greenling::thread::{
     self, JoinHandle, Thread, current, park, park_timeout, scope, sleep, spawn, try_scope, yield_now,
@@ -118,6 +119,39 @@ fn join_has_the_five_properties() {
                 thread.join().expect("it only parks");
             };
             Subject::new(wait, move || b.handle.unpark())
+        },
+    });
+}
+
+#[test]
+fn the_end_of_a_server_has_the_five_properties() {
+    let _guard = common::guard();
+    five_properties(&Primitive {
+        name: "join of a server",
+        wakes: Wakes::Only,
+        make: || {
+            let server = TcpServer::bind("127.0.0.1:0").expect("a free port").start(|_, _| ()).expect("a stack");
+            let handle = server.handle().clone();
+            let server = RefCell::new(Some(server));
+            let wait = move || {
+                let server = server.borrow_mut().take().expect("one waiter");
+                server.join().expect("it was drained");
+            };
+            Subject::new(wait, move || handle.drain())
+        },
+    });
+    five_properties(&Primitive {
+        name: "run of a server",
+        wakes: Wakes::Only,
+        make: || {
+            let handle = ServerHandle::new();
+            let server = TcpServer::bind("127.0.0.1:0").expect("a free port").handle(&handle);
+            let server = RefCell::new(Some(server));
+            let wait = move || {
+                let server = server.borrow_mut().take().expect("one waiter");
+                server.run(|_, _| ()).expect("it was drained");
+            };
+            Subject::new(wait, move || handle.drain())
         },
     });
 }

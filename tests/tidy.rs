@@ -17,6 +17,7 @@ const UNSAFE: &[&str] = &[
     "sys/file.rs",
     "sys/fork.rs",
     "sys/handlers.rs",
+    "sys/inherit.rs",
     "sys/mmap.rs",
     "sys/prefetch.rs",
     "sys/process.rs",
@@ -99,6 +100,7 @@ const RANKS: &[(&str, u32, &str)] = &[
     ("group/", 13, "group"),
     ("process/", 14, "process"),
     ("monkey/", 15, "monkey"),
+    ("server/", 14, "server"),
     ("lib.rs", 99, ""),
 ];
 

@@ -11,7 +11,7 @@
 //! |---|---|
 //! | `options.rs` | the command line, and what bounds a run |
 //! | `client.rs` | one connection, from its first byte to its last |
-//! | `process.rs` | CPU time and memory of the server, from `/proc` |
+//! | `../common/process.rs` | CPU time and memory of the server, from `/proc` |
 //! | `report.rs` | what is printed |
 //!
 //! # What a latency is
@@ -38,10 +38,11 @@ use hdrhistogram::Histogram;
 
 #[path = "../common/cli.rs"]
 mod cli;
+#[path = "../common/process.rs"]
+mod process;
 
 mod client;
 mod options;
-mod process;
 mod report;
 
 use client::{Failure, SPREAD};
@@ -332,7 +333,7 @@ fn drive(run: &Run, before: &Memory) -> Report {
     }
     // The connections are still there, and so is what they take.
     let server = cpu_at_end.and_then(|cpu_at_end| {
-        let Memory { resident_kib, threads } = memory(&options.servers)?;
+        let Memory { resident_kib, threads, .. } = memory(&options.servers)?;
         let grown_kib = resident_kib as f64 - before.resident_kib as f64;
         Ok(Server { cpu: cpu_at_end.saturating_sub(cpu_at_begin), resident_kib, grown_kib, threads })
     });

@@ -83,6 +83,7 @@ pub use std::net::{AddrParseError, IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketA
 
 pub use addr::ToSocketAddrs;
 pub use copy::{Duplex, copy_bidirectional};
+pub(crate) use tcp_listener::BACKLOG;
 pub use tcp_listener::{Incoming, TcpListener};
 pub use tcp_stream::TcpStream;
 pub use udp::UdpSocket;

@@ -25,6 +25,57 @@ struct Shared {
     write: Cell<Option<Duration>>,
     /// Whether the program asked for `WouldBlock` in place of waiting.
     nonblocking: Cell<bool>,
+    /// Between which calls of a conversation the socket is.
+    stage: Cell<Stage>,
+}
+
+/// Where a conversation of requests and answers stands, as far as the calls tell: how many reads were begun since the last
+/// write. It is known of sockets that have options only.
+///
+/// ```text
+///            read                read
+///   Fresh ---------> FirstByte ---------> Busy <---------.
+///                                          |  read       | read
+///                             write        v             |
+///   (any) ----------------------------> Answered ----> NextRequest
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// Nothing was read or written.
+    #[default]
+    Fresh,
+    /// The first read was begun, and nothing was written. A reader that waits now has never got a byte.
+    FirstByte,
+    /// More than one read was begun since the last write, or the beginning: a reader that waits now has a part already.
+    Busy,
+    /// The last call was a write.
+    Answered,
+    /// The first read since the last write was begun. A reader that waits now has nothing of the next request.
+    NextRequest,
+}
+
+impl Stage {
+    /// The stage after a call in this direction was begun.
+    #[inline]
+    fn after(self, direction: Direction) -> Stage {
+        match (direction, self) {
+            (Direction::Write, _) => Stage::Answered,
+            (Direction::Read, Stage::Fresh) => Stage::FirstByte,
+            (Direction::Read, Stage::Answered) => Stage::NextRequest,
+            (Direction::Read, Stage::FirstByte | Stage::NextRequest | Stage::Busy) => Stage::Busy,
+        }
+    }
+}
+
+/// A look at the [`Stage`] of a socket, wherever the socket is.
+#[derive(Debug)]
+pub(crate) struct Watch(Rc<Shared>);
+
+impl Watch {
+    /// The stage.
+    pub(crate) fn stage(&self) -> Stage {
+        self.0.stage.get()
+    }
 }
 
 impl Shared {
@@ -43,13 +94,20 @@ impl Options {
         self.0.get_or_init(Rc::default)
     }
 
-    /// How long a call may wait, as `Source` takes it: `None` for ever, zero not at all.
+    /// From now on the stage of the socket is kept, and can be looked at.
+    pub(super) fn watch(&self) -> Watch {
+        Watch(Rc::clone(self.shared()))
+    }
+
+    /// How long a call that is begun now may wait, as `Source` takes it: `None` for ever, zero not at all.
     #[inline]
     pub(crate) fn patience(&self, direction: Direction) -> Option<Duration> {
         match self.0.get() {
             None => None,
-            Some(shared) if shared.nonblocking.get() => Some(Duration::ZERO),
-            Some(shared) => shared.timeout(direction).get(),
+            Some(shared) => {
+                shared.stage.set(shared.stage.get().after(direction));
+                if shared.nonblocking.get() { Some(Duration::ZERO) } else { shared.timeout(direction).get() }
+            }
         }
     }
 
@@ -64,7 +122,10 @@ impl Options {
     /// `InvalidInput` for zero, in std's words.
     pub(crate) fn set_timeout(&self, direction: Direction, timeout: Option<Duration>) -> io::Result<()> {
         refuse_zero(timeout)?;
-        self.shared().timeout(direction).set(timeout);
+        // Without a timeout there is nothing to remember.
+        if timeout.is_some() || self.were_used() {
+            self.shared().timeout(direction).set(timeout);
+        }
         Ok(())
     }
 

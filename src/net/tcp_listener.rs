@@ -9,6 +9,7 @@ use std::io;
 use std::iter::FusedIterator;
 use std::net::{self, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
+use std::time::Duration;
 
 use super::addr::{ToSocketAddrs, each_addr};
 use super::options::Options;
@@ -17,10 +18,11 @@ use crate::runtime::choose::{AnyArm, Arm, End, Failed, ReadyArm, Who};
 use crate::runtime::reactor::Direction;
 use crate::runtime::source::Source;
 use crate::switch::wait_list::WaitList;
+use crate::sys::epoll::{Interest, Ready};
 use crate::sys::socket;
 
 /// Connections that may wait for `accept`; the kernel cuts it to `net.core.somaxconn`.
-const BACKLOG: i32 = 4096;
+pub(crate) const BACKLOG: i32 = 4096;
 
 /// A TCP listener whose `accept` parks the green thread in place of blocking the OS thread; else as
 /// [`std::net::TcpListener`].
@@ -98,6 +100,25 @@ impl TcpListener {
         let (fd, peer) =
             self.source.run(Direction::Read, patience, &mut |listener| socket::accept4(listener.as_fd()))?;
         Ok((TcpStream::of_new_socket(fd), peer))
+    }
+
+    /// [`accept`](Self::accept) of a connection that waits already; `WouldBlock` if there is none.
+    pub(crate) fn accept_waiting(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        let (fd, peer) = self
+            .source
+            .run(Direction::Read, Some(Duration::ZERO), &mut |listener| socket::accept4(listener.as_fd()))?;
+        Ok((TcpStream::of_new_socket(fd), peer))
+    }
+
+    /// Whether a connection waits for `accept`, for a caller that cannot take it.
+    pub(crate) fn has_waiting(&self) -> bool {
+        let look = |listener: &net::TcpListener| socket::poll_one(listener.as_fd(), Interest::IN, Some(0));
+        self.open().and_then(look).is_ok_and(|ready| ready.any(Ready::IN))
+    }
+
+    /// From now on the kernel takes no new connections while one waits for `accept`; those that wait stay.
+    pub(crate) fn take_no_more(&self) -> io::Result<()> {
+        socket::listen(self.open()?.as_fd(), 0)
     }
 
     /// For `select!`.

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use super::addr::{ToSocketAddrs, each_addr};
 use super::lent::Lent;
-use super::options::{Options, refuse_zero};
+use super::options::{Options, Watch, refuse_zero};
 use crate::runtime::choose::ReadyArm;
 use crate::runtime::reactor::Direction;
 use crate::runtime::source::Source;
@@ -126,6 +126,19 @@ impl TcpStream {
     pub fn connect_timeout(addr: &SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
         refuse_zero(Some(timeout))?;
         connect(addr, Some(timeout))
+    }
+
+    /// Waits until something can be read, or the end of the stream, without reading it.
+    ///
+    /// # Errors
+    /// See [`TcpStream`]; `WouldBlock` when `limit` has passed.
+    pub(crate) fn wait_readable(&self, limit: Option<Duration>) -> io::Result<()> {
+        self.source.ready(Direction::Read, limit)
+    }
+
+    /// A look at where the conversation stands, for a server that may have to end it.
+    pub(crate) fn watch(&self) -> Watch {
+        self.options.watch()
     }
 
     /// The address of the other side.

@@ -26,6 +26,8 @@ use super::handle::{handle_methods, handle_traits, into_std_with_timeouts, timeo
 use super::options::Options;
 use crate::runtime::reactor::Direction;
 use crate::runtime::source::Source;
+use crate::sys::epoll::{Interest, Ready};
+use crate::sys::socket::poll_one;
 
 /// A UDP socket whose calls park the green thread in place of blocking the OS thread; else as
 /// [`std::net::UdpSocket`].
@@ -119,6 +121,17 @@ impl UdpSocket {
     pub fn recv_from(&self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
         let patience = self.options.patience(Direction::Read);
         self.source.run(Direction::Read, patience, &mut |socket| socket.recv_from(buf))
+    }
+
+    /// [`recv_from`](Self::recv_from) of a datagram that waits already; `WouldBlock` if there is none.
+    pub(crate) fn recv_waiting(&self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+        self.source.run(Direction::Read, Some(Duration::ZERO), &mut |socket| socket.recv_from(buf))
+    }
+
+    /// Whether a datagram waits, for a caller that does not take it.
+    pub(crate) fn has_waiting(&self) -> bool {
+        let look = |socket: &net::UdpSocket| poll_one(socket.as_fd(), Interest::IN, Some(0));
+        self.open().and_then(look).is_ok_and(|ready| ready.any(Ready::IN))
     }
 
     /// [`recv_from`](Self::recv_from), but the datagram stays there for the next call.

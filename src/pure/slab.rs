@@ -172,7 +172,6 @@ impl<T> Slab<T> {
     }
 
     /// Whether there is no value.
-    #[cfg(test)]
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.len == 0

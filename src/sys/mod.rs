@@ -12,6 +12,7 @@
 //! | `file` | bytes moved between descriptors without a copy; which file a descriptor is |
 //! | `fork` | a number that differs on the two sides of a fork |
 //! | `handlers` | a signal handler runs marked as `own` |
+//! | `inherit` | a descriptor of whoever started the process is owned once, or refused |
 //! | `mmap` | address space that costs memory only where it was touched; guards; what is resident |
 //! | `own` | which calls are the runtime's own |
 //! | `prefetch` | a hint to the cache, harmless on any address |
@@ -42,6 +43,7 @@ pub(crate) mod file;
 pub(crate) mod fork;
 #[cfg(feature = "monkey")]
 pub(crate) mod handlers;
+pub(crate) mod inherit;
 pub(crate) mod mmap;
 pub(crate) mod own;
 pub(crate) mod prefetch;

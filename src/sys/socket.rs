@@ -80,9 +80,70 @@ pub(crate) fn bind_listener(addr: &SocketAddr, backlog: i32, reuse_port: bool) -
     let raw = RawAddr::from(addr);
     // SAFETY: as for connect in `connect_start` (bind(2)).
     cvt(unsafe { libc::bind(socket.as_raw_fd(), raw.bytes.as_ptr().cast(), raw.len) })?;
-    // SAFETY: the fd is open, and listen takes no pointer (listen(2)).
-    cvt(unsafe { libc::listen(socket.as_raw_fd(), backlog) })?;
+    listen(socket.as_fd(), backlog)?;
     Ok(socket)
+}
+
+/// Makes a bound socket listen, or changes the backlog of one that listens. Connections that wait already stay. With a
+/// backlog of 0 the kernel answers no new ones while one waits; they try again after a second.
+///
+/// # Errors
+///
+/// `EINVAL` after a shutdown; `EADDRINUSE`.
+pub(crate) fn listen(fd: BorrowedFd<'_>, backlog: i32) -> io::Result<()> {
+    // SAFETY: the fd is open, and listen takes no pointer (listen(2)).
+    cvt(unsafe { libc::listen(fd.as_raw_fd(), backlog) })?;
+    Ok(())
+}
+
+/// What an error of [`accept4`] is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AcceptError {
+    /// The process or the system has no descriptors or memory left. The connection stays in line.
+    Exhausted,
+    /// One connection, which is out of the line now: it has come and gone, or a firewall does not want it.
+    OneConnection,
+    /// The listener, which will not yield any more.
+    Listener,
+}
+
+/// Sorts an error of [`accept4`]; one that does not come from the kernel is about the listener.
+pub(crate) fn sort_accept_error(error: &io::Error) -> AcceptError {
+    match error.raw_os_error() {
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => AcceptError::Exhausted,
+        Some(libc::EBADF | libc::EINVAL | libc::ENOTSOCK | libc::EOPNOTSUPP | libc::EFAULT) | None => {
+            AcceptError::Listener
+        }
+        Some(_) => AcceptError::OneConnection,
+    }
+}
+
+/// What kind of socket a descriptor is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SocketKind {
+    /// IPv4 or IPv6, as opposed to Unix or anything else.
+    pub(crate) internet: bool,
+    /// A Unix socket.
+    pub(crate) unix: bool,
+    /// A stream socket.
+    pub(crate) stream: bool,
+    /// A datagram socket.
+    pub(crate) datagram: bool,
+    /// It listens.
+    pub(crate) listens: bool,
+}
+
+/// What kind of socket `fd` is; none if it is no socket.
+pub(crate) fn socket_kind(fd: BorrowedFd<'_>) -> Option<SocketKind> {
+    let domain = option(fd, libc::SO_DOMAIN).ok()?;
+    let kind = option(fd, libc::SO_TYPE).ok()?;
+    Some(SocketKind {
+        internet: domain == libc::AF_INET || domain == libc::AF_INET6,
+        unix: domain == libc::AF_UNIX,
+        stream: kind == libc::SOCK_STREAM,
+        datagram: kind == libc::SOCK_DGRAM,
+        listens: option(fd, libc::SO_ACCEPTCONN).is_ok_and(|listens| listens != 0),
+    })
 }
 
 /// Takes one connection off an internet listener: the socket, non-blocking and closed on exec, and its peer.
@@ -227,6 +288,34 @@ mod tests {
         let fd = bind_listener(&SocketAddr::new(ip.parse().unwrap(), 0), 16, false).unwrap();
         let addr = TcpListener::from(fd.try_clone().unwrap()).local_addr().unwrap();
         (fd, addr)
+    }
+
+    #[test]
+    fn a_shorter_queue_keeps_who_is_in_it_and_lets_nobody_in() {
+        let (server, addr) = listener("127.0.0.1");
+        let first = TcpStream::connect(addr).unwrap();
+        listen(server.as_fd(), 0).unwrap();
+        let late = TcpStream::connect_timeout(&addr, std::time::Duration::from_millis(50));
+        assert_eq!(late.unwrap_err().kind(), ErrorKind::TimedOut);
+        let (_, peer) = accept4(server.as_fd()).unwrap();
+        assert_eq!(peer, first.local_addr().unwrap());
+        assert_eq!(accept4(server.as_fd()).unwrap_err().kind(), ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn kinds_of_sockets_and_of_errors_are_told_apart() {
+        let (server, addr) = listener("127.0.0.1");
+        let kind = |fd: BorrowedFd<'_>| socket_kind(fd).map(|kind| (kind.internet, kind.stream, kind.listens));
+        assert_eq!(kind(server.as_fd()), Some((true, true, true)));
+        assert_eq!(kind(TcpStream::connect(addr).unwrap().as_fd()), Some((true, true, false)));
+        assert_eq!(kind(UdpSocket::bind("127.0.0.1:0").unwrap().as_fd()), Some((true, false, false)));
+        assert_eq!(kind(UnixDatagram::unbound().unwrap().as_fd()), Some((false, false, false)));
+        assert_eq!(kind(File::open("/dev/null").unwrap().as_fd()), None);
+        let sorted = |errno| sort_accept_error(&io::Error::from_raw_os_error(errno));
+        assert_eq!([libc::EMFILE, libc::ENFILE].map(sorted), [AcceptError::Exhausted; 2]);
+        assert_eq!([libc::ECONNABORTED, libc::EPERM].map(sorted), [AcceptError::OneConnection; 2]);
+        assert_eq!([libc::EINVAL, libc::EBADF].map(sorted), [AcceptError::Listener; 2]);
+        assert_eq!(sort_accept_error(&io::Error::other("no hub")), AcceptError::Listener);
     }
 
     /// Waits until a connect is over and returns what went wrong.

@@ -505,6 +505,11 @@ impl<T> JoinHandle<T> {
         self.packet.fiber().is_none() || self.packet.is_finished()
     }
 
+    /// [`join`](Self::join) for a caller that still has the handle if it is interrupted, and uses it no more if not.
+    pub(crate) fn wait(&self) -> Result<T, JoinError> {
+        join(&self.packet)
+    }
+
     /// For `select!`.
     #[doc(hidden)]
     pub fn select_end(&self) -> EndArm<'_> {

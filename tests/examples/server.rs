@@ -451,6 +451,55 @@ fn an_interrupt_ends_it_at_once() {
     assert_eq!(client.read(&mut [0]).unwrap(), 0);
 }
 
+/// Waits until nobody listens any more. Connections that still get into the queue meanwhile are served.
+fn wait_until_refused(addr: std::net::SocketAddr) {
+    let deadline = Instant::now() + PATIENCE;
+    while TcpStream::connect(addr).is_ok() {
+        assert!(Instant::now() < deadline, "the port stays open");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_term_signal_drains_and_a_second_one_ends_the_grace() {
+    for hubs in ["1", "2"] {
+        let mut server = Server::start(&["--grace", "60", "--hubs", hubs]);
+        let (mut one, mut two) = (server.connect(), server.connect());
+        echo(&mut one, b"hello");
+        echo(&mut two, b"hello");
+        server.process.signal(libc::SIGTERM);
+        server.out.wait_for("stopping: waiting up to 60s for clients to leave (2 now)");
+        wait_until_refused(server.addr);
+        echo(&mut one, b"still there");
+        drop(one);
+        server.out.wait_for("echoed 16 bytes, closed by the client");
+        server.process.signal(libc::SIGTERM);
+        assert_eq!(server.process.wait().code(), Some(0));
+        assert_eq!(two.read(&mut [0]).unwrap(), 0);
+        server.out.wait_for("echoed 5 bytes, closed since the server stops");
+        server.out.wait_for("stopped");
+    }
+}
+
+#[test]
+fn the_counters_are_shown_on_a_signal_and_on_the_terminal() {
+    let (server, mut keyboard) = start_on_terminal(&["--quiet", "--hubs", "2"]);
+    let mut clients: Vec<TcpStream> = (0..3).map(|_| server.connect()).collect();
+    clients.iter_mut().for_each(|client| echo(client, b"hello"));
+    keyboard.write_all(b"stats\n").unwrap();
+    server.out.wait_for("3 clients now, 3 came; left: 0 by themselves, 0 silent or stuck, 0 broken; put off 0 times");
+    clients[0].shutdown(Shutdown::Write).unwrap();
+    assert_eq!(clients[0].read(&mut [0]).unwrap(), 0);
+    // Its place is given back a moment after its connection was closed, perhaps on another OS thread: ask until it is so.
+    let deadline = Instant::now() + PATIENCE;
+    while !server.out.all().iter().any(|line| line.starts_with("2 clients now, 3 came; left: 1 by themselves")) {
+        assert!(Instant::now() < deadline, "{:#?}", server.out.all());
+        server.process.signal(libc::SIGUSR1);
+        thread::sleep(Duration::from_millis(10));
+    }
+    echo(&mut clients[1], b"still served");
+}
+
 #[test]
 fn quiet_logs_nothing() {
     let (mut server, mut keyboard) = start_on_terminal(&["--quiet"]);

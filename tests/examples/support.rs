@@ -37,6 +37,7 @@ fn built_examples() -> PathBuf {
         "echo_server",
         "echo_client",
         "echo_load",
+        "compare_models",
         "server_models",
         "run_commands",
         "level_or_edge",

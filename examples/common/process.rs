@@ -1,5 +1,6 @@
 //! What the kernel says about other processes: CPU time, memory, OS threads.
 #![forbid(unsafe_code)]
+#![allow(dead_code, reason = "no example needs all of it")]
 
 use std::fs;
 use std::time::Duration;
@@ -10,8 +11,10 @@ const TICK: Duration = Duration::from_millis(10);
 /// What processes take, the sum over all.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Memory {
-    /// Resident memory.
+    /// Resident memory, shared pages counted for each process that has them.
     pub(crate) resident_kib: u64,
+    /// The same, but a page that `n` processes have counts for each of them as the `n`th part of a page.
+    pub(crate) proportional_kib: u64,
     /// OS threads.
     pub(crate) threads: u64,
 }
@@ -28,6 +31,7 @@ pub(crate) fn memory(processes: &[u32]) -> Result<Memory, u32> {
     for &process in processes {
         let one = memory_of(process).ok_or(process)?;
         sum.resident_kib += one.resident_kib;
+        sum.proportional_kib += one.proportional_kib;
         sum.threads += one.threads;
     }
     Ok(sum)
@@ -43,8 +47,9 @@ fn memory_of(process: u32) -> Option<Memory> {
     let threads = field(&status, "Threads:")?;
     // VmRSS is late by some pages for each processor; the sum over all mappings is exact.
     let exact = fs::read_to_string(format!("/proc/{process}/smaps_rollup")).ok();
-    let exact = exact.and_then(|text| field(&text, "Rss:"));
-    Some(Memory { resident_kib: exact.or_else(|| field(&status, "VmRSS:"))?, threads })
+    let exact = |key| exact.as_ref().and_then(|text| field(text, key));
+    let resident_kib = exact("Rss:").or_else(|| field(&status, "VmRSS:"))?;
+    Some(Memory { resident_kib, proportional_kib: exact("Pss:").unwrap_or(resident_kib), threads })
 }
 
 fn cpu_of(process: u32) -> Option<Duration> {

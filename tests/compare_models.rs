@@ -1,0 +1,247 @@
+//! The example `compare_models`: a short run of it, what it says of models that cannot do a point, what it leaves behind.
+// Child processes with limits and terminals of their own have no safe counterpart in std.
+#![allow(unsafe_code)]
+
+#[allow(dead_code, reason = "made for the tests of the examples, which need all of it")]
+#[path = "examples/support.rs"]
+mod support;
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use support::{Ended, Lines, PATIENCE, Running, example, run, terminal};
+
+/// A folder that goes with the test.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Folder {
+        let folder = std::env::temp_dir().join(format!("compare_models-{}-{name}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        Folder(folder)
+    }
+
+    fn file(&self, name: &str) -> String {
+        self.0.join(name).to_str().unwrap().to_owned()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // What is left is in the folder for such things.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The values of a line of the CSV file, by name.
+type Line = HashMap<String, String>;
+
+fn lines_of(path: &str) -> Vec<Line> {
+    let mut file = csv::Reader::from_path(path).unwrap();
+    let names = file.headers().unwrap().clone();
+    let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+    file.records().map(|record| names.iter().zip(&record.unwrap()).map(owned).collect()).collect()
+}
+
+#[track_caller]
+fn number(line: &Line, name: &str) -> f64 {
+    line[name].parse().unwrap_or_else(|_| panic!("{name} in {line:?}"))
+}
+
+/// The line below a claim, after the verdict was checked.
+#[track_caller]
+fn figure(ended: &Ended, claim: &str, verdict: &str) -> String {
+    let lines = ended.lines();
+    let at = lines.iter().position(|line| line.trim_start().starts_with(claim)).unwrap_or_else(|| panic!("{lines:#?}"));
+    assert!(lines[at].ends_with(&format!(": {verdict}")), "{}\n{}", lines[at], lines[at + 1]);
+    lines[at + 1].trim().to_owned()
+}
+
+#[test]
+fn a_short_run_measures_what_it_is_asked_for() {
+    let folder = Folder::new("short");
+    let (csv, svg) = (folder.file("figures.csv"), folder.file("chart.svg"));
+    let models = "blocking,process,thread,nonblocking,epoll-lt,green,green-hubs";
+    let args = ["--models", models, "--idle", "20,0", "--active", "5", "--duration", "50ms", "--rounds", "1"];
+    let ended = run("compare_models", &[&args[..], &["--csv", &csv, "--svg", &svg]].concat(), b"");
+    assert!(ended.status.success() && ended.stderr.is_empty(), "{}", ended.stderr);
+    let lines = lines_of(&csv);
+    let points: Vec<(&str, &str)> = lines.iter().map(|line| (&line["model"][..], &line["idle"][..])).collect();
+    let expected: Vec<(&str, &str)> = models.split(',').flat_map(|model| [(model, "0"), (model, "20")]).collect();
+    assert_eq!(points, expected);
+    for line in &lines {
+        if line["model"] == "blocking" && line["idle"] == "20" {
+            assert!(line["why_not"].starts_with("one client at a time: "), "{line:?}");
+            assert!(line["why_not"].contains("idle connections 1 got an echo"), "{line:?}");
+            continue;
+        }
+        assert_eq!(line["why_not"], "", "{line:?}");
+        for figure in ["answers_per_s", "p50_us", "p99_us", "cpu_us_per_answer", "rss_kib", "pss_kib"] {
+            assert!(number(line, figure) > 0.0, "{figure}: {line:?}");
+        }
+        let active = if line["model"] == "blocking" { 1.0 } else { 5.0 };
+        assert_eq!(number(line, "active"), active);
+        let (idle, processes, threads) = (number(line, "idle"), number(line, "processes"), number(line, "threads"));
+        let expected = match line["model"].as_str() {
+            "process" => (1.0 + active + idle, 1.0 + active + idle),
+            "thread" => (1.0, 1.0 + active + idle),
+            "green-hubs" => (1.0, 2.0),
+            _ => (1.0, 1.0),
+        };
+        assert_eq!((processes, threads), expected, "{line:?}");
+        if line["model"] == "process" {
+            assert!(number(line, "rss_kib") > number(line, "pss_kib"), "no page is shared: {line:?}");
+        }
+        let asked_alone = ["epoll-lt", "green"].contains(&&line["model"][..]);
+        assert_eq!(!line["cpu_us_per_answer_one_client"].is_empty(), asked_alone, "{line:?}");
+    }
+    // How busy it is, is up to what else the machine does.
+    let mut polling = lines.iter().filter(|line| line["model"] == "nonblocking");
+    assert!(polling.any(|line| number(line, "asleep_cores") > 0.0), "busy polling sleeps: {lines:?}");
+    check_chart(&fs::read_to_string(svg).unwrap(), models);
+    assert!(figure(&ended, "coroutines switch", "holds").contains(" million between two green threads"));
+    figure(&ended, "select scans", "not measured");
+}
+
+/// What a reader must find in the chart; how it looks, eyes have seen.
+fn check_chart(svg: &str, models: &str) {
+    assert!(svg.starts_with("<svg ") && svg.trim_end().ends_with("</svg>"));
+    let texts: Vec<&str> = svg.lines().collect();
+    for text in models.split(',').chain(["CPU time of the server for each answer", "Throughput", "MiB (logarithmic)"]) {
+        assert!(texts.contains(&text), "no {text:?} in the chart");
+    }
+    assert!(!texts.contains(&"poll"), "a model that was not measured is in the legend");
+    assert!(!svg.contains("NaN") && !svg.contains("inf"));
+}
+
+#[test]
+fn select_ends_where_its_set_ends_and_the_claims_say_so() {
+    let folder = Folder::new("select");
+    let csv = folder.file("figures.csv");
+    let args =
+        ["--models", "select,poll,epoll-lt", "--idle", "0,1100", "--duration", "100ms", "--rounds", "1", "--csv", &csv];
+    let ended = run("compare_models", &args, b"");
+    assert!(ended.status.success() && ended.stderr.is_empty(), "{}", ended.stderr);
+    let lines = lines_of(&csv);
+    let select: Vec<(&str, bool)> = lines
+        .iter()
+        .filter(|line| line["model"] == "select")
+        .map(|line| (&line["idle"][..], line["why_not"].starts_with("FD_SETSIZE is 1024: ")))
+        .collect();
+    assert_eq!(select, [("0", false), ("900", false), ("1100", true)]);
+    let ends = figure(&ended, "select ends at 1024 descriptors", "holds");
+    assert!(ends.contains("; poll served 1150 and epoll 1150"), "{ends}");
+    let scans = figure(&ended, "select scans linearly", "holds");
+    assert!(scans.contains("beside 0 idle connections") && scans.contains("beside 900"), "{scans}");
+    figure(&ended, "poll copies", "holds in part");
+    let table = ended.lines().into_iter().find(|line| line.starts_with("| select ") && line.contains(">= 1100"));
+    assert!(table.is_some_and(|line| line.contains("FD_SETSIZE is 1024")), "{:#?}", ended.lines());
+}
+
+#[test]
+fn a_wrong_command_line_is_one_clear_line() {
+    for (args, complaint) in [
+        (&["--models", "poll,telepathy"][..], "--models telepathy: there is none; `server_models --list` prints all"),
+        (&["--idle", "1,many"], "--idle many: not a whole number up to 20000"),
+        (&["--idle", "20001"], "--idle 20001: not a whole number up to 20000"),
+        (&["--active", "0"], "--active 0: not a whole number, 1 or more"),
+        (&["--rounds", "0"], "--rounds 0: not a whole number, 1 or more"),
+        (&["--rounds", "21"], "--rounds must be 20 at most"),
+        (&["--duration", "1ms"], "--duration must be from 20ms to 60s"),
+    ] {
+        let ended = run("compare_models", args, b"");
+        assert_eq!(ended.status.code(), Some(2), "{args:?}");
+        assert_eq!(ended.stderr, format!("compare_models: {complaint} (try --help)\n"));
+    }
+}
+
+/// `cargo run --example compare_models` builds this one alone.
+#[test]
+fn a_program_that_is_not_built_is_named() {
+    let folder = Folder::new("alone");
+    let alone = folder.file("compare_models");
+    fs::copy(example("compare_models"), &alone).unwrap();
+    let ended = Command::new(&alone).args(["--models", "poll"]).output().unwrap();
+    assert_eq!(ended.status.code(), Some(1));
+    let complaint = String::from_utf8(ended.stderr).unwrap();
+    assert!(complaint.contains("/server_models: ") && complaint.ends_with("cargo build --release --examples\n"));
+    assert_eq!(complaint.lines().count(), 1, "{complaint}");
+}
+
+/// The processes that a process has started and that have not ended.
+fn children(parent: u32) -> Vec<u32> {
+    let ids = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    ids.filter(|&id| state_and_parent(id).is_some_and(|(state, of)| state != "Z" && of == parent)).collect()
+}
+
+fn state_and_parent(process: u32) -> Option<(String, u32)> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    // proc_pid_stat(5): after the name in parentheses, the state and the parent.
+    let mut fields = stat.rsplit_once(") ")?.1.split(' ');
+    Some((fields.next()?.to_owned(), fields.next()?.parse().ok()?))
+}
+
+#[track_caller]
+fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "never: {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn its_programs_end_with_it_even_when_it_is_killed() {
+    let mut command = Command::new(example("compare_models"));
+    command.args(["--models", "process", "--duration", "60s"]).stdin(Stdio::null()).stdout(Stdio::null());
+    let mut process = Running(command.spawn().unwrap());
+    let mut programs = Vec::new();
+    eventually("a server and a load", || {
+        programs = children(process.0.id());
+        programs.len() == 2
+    });
+    let server = programs[0].min(programs[1]);
+    let mut guests = Vec::new();
+    eventually("the server's own children", || {
+        guests = children(server);
+        guests.len() == 50
+    });
+    process.signal(libc::SIGKILL);
+    process.wait();
+    programs.extend(guests);
+    let has_ended = |&id: &u32| state_and_parent(id).is_none_or(|(state, _)| state == "Z");
+    eventually("all have ended", || programs.iter().all(has_ended));
+}
+
+#[test]
+fn a_bar_is_drawn_on_a_terminal() {
+    let (ours, theirs) = terminal();
+    let mut command = Command::new(example("compare_models"));
+    command.args(["--models", "poll", "--idle", "0,1", "--duration", "50ms"]);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(theirs);
+    let mut process = Running(command.spawn().unwrap());
+    drop(command);
+    let bar = Lines::of(ours);
+    assert!(process.wait().success());
+    // A carriage return is no end of a line.
+    assert!(bar.wait_for("/2 ").contains("poll, "), "{:?}", bar.all());
+}
+
+#[test]
+fn the_models_are_those_of_the_servers() {
+    let list = run("server_models", &["--list"], b"");
+    let served: Vec<&str> = list.lines().iter().map(|line| line.split(' ').next().unwrap()).collect();
+    let table = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/compare_models/model.rs");
+    let text = fs::read_to_string(table).unwrap();
+    let rows = text.split("const MODELS").nth(1).unwrap();
+    let compared: Vec<&str> = rows
+        .match_indices("model(\"")
+        .filter_map(|(at, found)| rows[at + found.len()..].split('"').next())
+        .filter(|name| !name.is_empty())
+        .collect();
+    assert_eq!(compared, served);
+}
