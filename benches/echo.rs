@@ -36,7 +36,7 @@ use std::{env, fs, thread};
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
-/// The bar: CPU per request over that of the C loop.
+/// The bar: CPU per request over that of the C loop.
 const CPU_BAR: f64 = 1.03;
 /// Resident KiB per connection that echoed once and then said nothing.
 const IDLE_BAR_KIB: f64 = 4.6;
