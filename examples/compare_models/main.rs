@@ -129,7 +129,7 @@ fn main() {
     }
     progress.finish_and_clear();
     let caption = format!(
-        "{} active connections, 64 bytes, closed loop; server and load on {}; the best of {} x {:?}",
+        "{} active connections, 64 bytes, closed loop; server and load on {}; the best of {} x {:.0?}",
         options.active,
         if options.processors.0 == options.processors.1 { "the same processor" } else { "a processor each" },
         options.rounds,
