@@ -38,10 +38,10 @@ use std::sync::mpsc::{RecvTimeoutError, TryRecvError, TrySendError};
 use super::ends::SendTimeoutError;
 use super::store::Store;
 use crate::runtime::choose::Who;
-use crate::runtime::hub::{Hub, hub_of};
+use crate::runtime::hub::hub;
 use crate::runtime::park::{Wake, park};
 use crate::switch::fiber::{Fiber, Reason};
-use crate::switch::root::{Root, existing_root, try_root};
+use crate::switch::root::{existing_root, try_root};
 use crate::switch::wait_list::{WaitList, Waiting};
 
 /// See the file.
@@ -66,13 +66,6 @@ pub(super) struct Core<T> {
     open: Cell<bool>,
     /// Whether no value will come any more: no sender exists, or somebody closed it.
     ended: Cell<bool>,
-}
-
-/// The root and hub to wait with; none at the end of the OS thread.
-#[inline(always)]
-fn waiting_room() -> Option<(&'static Root, &'static Hub)> {
-    let root = try_root()?;
-    Some((root, hub_of(root).ok()?))
 }
 
 /// Lets everybody in `list` look again, without taking them out.
@@ -230,7 +223,7 @@ impl<T> Core<T> {
             Err(TryRecvError::Disconnected) => return Err(RecvTimeoutError::Disconnected),
             Err(TryRecvError::Empty) => {}
         }
-        let Some((root, hub)) = waiting_room() else { return Err(RecvTimeoutError::Timeout) };
+        let Ok((root, hub)) = hub() else { return Err(RecvTimeoutError::Timeout) };
         let (me, deadline) = (root.current(), deadline());
         let place = Taking { core: self, me, waiting: self.takers.join(me) };
         loop {
@@ -256,7 +249,7 @@ impl<T> Core<T> {
             Err(TrySendError::Disconnected(value)) => return Err(SendTimeoutError::Disconnected(value)),
             Err(TrySendError::Full(value)) => value,
         };
-        let Some((root, hub)) = waiting_room() else { return Err(SendTimeoutError::Timeout(value)) };
+        let Ok((root, hub)) = hub() else { return Err(SendTimeoutError::Timeout(value)) };
         let (me, deadline) = (root.current(), deadline());
         let who = (me.id.get(), 0);
         self.deposit(who, value);

@@ -76,7 +76,7 @@ pub(crate) struct Hub {
 ///
 /// # Errors
 /// When the thread is ending, in the child of a fork, or when the kernel refused an epoll instance or an eventfd.
-#[inline]
+#[inline(always)]
 pub(crate) fn hub() -> io::Result<(&'static Root, &'static Hub)> {
     let root = try_root().ok_or_else(ending)?;
     Ok((root, hub_of(root)?))

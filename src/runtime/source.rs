@@ -401,7 +401,7 @@ pub(crate) fn spent_credit() -> bool {
 #[inline(never)]
 pub(crate) fn give_way(root: &Root, me: Fiber) {
     me.io_credit.set(IO_CREDIT);
-    if cancel::obstacle().is_some() || me.attention.get() & attention::NO_SWITCH != 0 {
+    if must_not_wait() {
         // The call may well succeed without waiting, which is allowed here.
         return;
     }
