@@ -43,6 +43,7 @@ const UNSAFE: &[&str] = &[
     "monkey/names.rs",
     "monkey/patch.rs",
     "monkey/poll.rs",
+    "monkey/setting.rs",
     "monkey/stream.rs",
     "monkey/time.rs",
 ];

@@ -1,9 +1,9 @@
 //! System calls by number, past whatever function of that name the program is linked with.
 //!
 //! With the feature `monkey` the program's `recv` is ours (see `monkey`), and so is the one that the `libc` crate
-//! declares. What ours is made of are the calls below: `syscall(2)` is a function that nobody replaces. They are the
-//! kernel's calls, not the C library's: no cancellation points, `dup2` is spelled `dup3`, `poll` is `ppoll`, since
-//! aarch64 has no others.
+//! declares. What ours is made of are the calls below: the instruction itself, so that a call that is only passed on costs
+//! little more than the C library's. They are the kernel's calls, not the C library's: no cancellation points, errno is
+//! left alone, `dup2` is spelled `dup3`, `poll` is `ppoll`, since aarch64 has no others.
 //!
 //! Here are also the C library's types and numbers that the layers above need, so that they need not name it, and the
 //! two functions for which there is no system call: they are reached through `dlsym(RTLD_NEXT)`, that is, as the next
@@ -13,16 +13,18 @@
 //! callers do. A null pointer is one that the manual allows.
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
+use std::arch::asm;
+use std::ffi::{CStr, c_char, c_int, c_long, c_uint, c_void};
 use std::mem::{MaybeUninit, size_of};
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 pub(crate) use libc::{
-    CLOCK_MONOTONIC, CLOCK_REALTIME, EAI_SYSTEM, F_GETFD, FD_SETSIZE, MSG_DONTWAIT, MSG_ERRQUEUE, MSG_NOSIGNAL,
-    MSG_OOB, MSG_PEEK, MSG_WAITALL, P_PID, POLLIN, POLLOUT, POLLPRI, SO_RCVTIMEO, SO_SNDTIMEO, SOCK_STREAM,
-    TIMER_ABSTIME, WEXITED, WNOHANG, WNOWAIT, addrinfo, epoll_event, fd_set, id_t, idtype_t, iovec, msghdr, nfds_t,
-    pid_t, pollfd, rusage, siginfo_t, sigset_t, sockaddr, socklen_t, timespec, timeval, useconds_t,
+    CLOCK_MONOTONIC, CLOCK_REALTIME, EAI_SYSTEM, F_DUPFD, F_DUPFD_CLOEXEC, F_GETFD, F_GETOWN, F_SETFL, FD_SETSIZE,
+    FIONBIO, Ioctl, MSG_DONTWAIT, MSG_ERRQUEUE, MSG_NOSIGNAL, MSG_OOB, MSG_PEEK, MSG_WAITALL, P_PID, POLLIN, POLLOUT,
+    POLLPRI, SO_RCVTIMEO, SO_RCVTIMEO_NEW, SO_SNDTIMEO, SO_SNDTIMEO_NEW, SOCK_STREAM, SOL_SOCKET, TIMER_ABSTIME,
+    WEXITED, WNOHANG, WNOWAIT, addrinfo, epoll_event, fd_set, id_t, idtype_t, iovec, msghdr, nfds_t, pid_t, pollfd,
+    rusage, siginfo_t, sigset_t, sockaddr, socklen_t, timespec, timeval, useconds_t,
 };
 pub(crate) use libc::{
     EAGAIN, EBADF, ECANCELED, EDEADLK, EINPROGRESS, EINTR, EINVAL, ENOSYS, ENOTSOCK, EOPNOTSUPP, EPERM, ETIMEDOUT,
@@ -49,10 +51,46 @@ pub(crate) fn set_errno(errno: i32) {
     unsafe { *at = errno };
 }
 
-/// What `syscall` returned, as an answer.
-#[inline]
-fn answer(result: libc::c_long) -> Answer {
-    usize::try_from(result).map_err(|_| errno())
+/// The system call itself, past the C library. Leaves errno alone.
+///
+/// # Safety
+/// Invariant W1; what a number does not use of the arguments may be anything.
+#[inline(always)]
+pub(crate) unsafe fn kernel(number: c_long, arguments: [usize; 6]) -> Answer {
+    let [a, b, c, d, e, f] = arguments;
+    let result: isize;
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: the number and the arguments go together (Invariant W1). The kernel keeps all registers but the two named
+    // and the result's, and does not touch the stack.
+    unsafe {
+        asm!(
+            "syscall", inlateout("rax") number as isize => result,
+            in("rdi") a, in("rsi") b, in("rdx") c, in("r10") d, in("r8") e, in("r9") f,
+            lateout("rcx") _, lateout("r11") _, options(nostack)
+        );
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: as above; here the kernel keeps all registers but the result's.
+    unsafe {
+        asm!(
+            "svc 0", in("x8") number, inlateout("x0") a as isize => result,
+            in("x1") b, in("x2") c, in("x3") d, in("x4") e, in("x5") f, options(nostack)
+        );
+    }
+    // The kernel's convention: what lies in the last page of numbers is an errno.
+    if (-4095..0).contains(&result) { Err(-result as i32) } else { Ok(result as usize) }
+}
+
+/// Room for an argument each.
+macro_rules! arguments {
+    ($a:expr) => { arguments!($a, 0) };
+    ($a:expr, $b:expr) => { arguments!($a, $b, 0) };
+    ($a:expr, $b:expr, $c:expr) => { arguments!($a, $b, $c, 0) };
+    ($a:expr, $b:expr, $c:expr, $d:expr) => { arguments!($a, $b, $c, $d, 0) };
+    ($a:expr, $b:expr, $c:expr, $d:expr, $e:expr) => { arguments!($a, $b, $c, $d, $e, 0) };
+    ($a:expr, $b:expr, $c:expr, $d:expr, $e:expr, $f:expr) => {
+        [$a as usize, $b as usize, $c as usize, $d as usize, $e as usize, $f as usize]
+    };
 }
 
 /// Defines one function for each system call, with its manual page.
@@ -65,7 +103,7 @@ macro_rules! calls {
         #[inline]
         pub(crate) unsafe fn $name($($arg: $kind),*) -> Answer {
             // SAFETY: the number and the arguments go together, and the pointers are the caller's (Invariant W1).
-            answer(unsafe { libc::syscall(libc::$number, $($arg,)* $($more),*) })
+            unsafe { kernel(libc::$number, arguments!($($arg),* $(, $more)*)) }
         }
     )*};
 }
@@ -98,6 +136,10 @@ calls! {
     "getsockopt(2)" getsockopt(fd: c_int, level: c_int, name: c_int, value: *mut c_void, len: *mut socklen_t)
         = SYS_getsockopt;
     "ioctl(2)" ioctl(fd: c_int, request: libc::Ioctl, argument: *mut c_void) = SYS_ioctl;
+    "socketpair(2)" socketpair(domain: c_int, kind: c_int, protocol: c_int, pair: *mut [c_int; 2]) = SYS_socketpair;
+    "fcntl(2)" fcntl_any(fd: c_int, command: c_int, argument: usize) = SYS_fcntl;
+    "setsockopt(2)" setsockopt(fd: c_int, level: c_int, name: c_int, value: *const c_void, len: socklen_t)
+        = SYS_setsockopt;
     "fstat(2)" fstat(fd: c_int, status: *mut libc::stat) = SYS_fstat;
 }
 
@@ -112,7 +154,7 @@ pub(crate) const KERNEL_SIGSET: usize = 8;
 pub(crate) unsafe fn readv_now(fd: c_int, iov: *const iovec, count: c_int) -> Answer {
     let here = -1_isize;
     // SAFETY: as for all calls above; offset -1 is the file's own position (preadv2(2)).
-    answer(unsafe { libc::syscall(libc::SYS_preadv2, fd, iov, count, here, 0_usize, libc::RWF_NOWAIT) })
+    unsafe { kernel(libc::SYS_preadv2, arguments!(fd, iov, count, here, 0_usize, libc::RWF_NOWAIT)) }
 }
 
 /// [`writev`] that says EAGAIN instead of waiting, on the kinds of file that can (EOPNOTSUPP on others).
@@ -123,28 +165,55 @@ pub(crate) unsafe fn readv_now(fd: c_int, iov: *const iovec, count: c_int) -> An
 pub(crate) unsafe fn writev_now(fd: c_int, iov: *const iovec, count: c_int) -> Answer {
     let here = -1_isize;
     // SAFETY: as in `readv_now`.
-    answer(unsafe { libc::syscall(libc::SYS_pwritev2, fd, iov, count, here, 0_usize, libc::RWF_NOWAIT) })
+    unsafe { kernel(libc::SYS_pwritev2, arguments!(fd, iov, count, here, 0_usize, libc::RWF_NOWAIT)) }
 }
 
 /// See close(2). Any number may be asked: what follows from closing one that is in use is the caller's concern.
 #[inline]
 pub(crate) fn close(fd: c_int) -> Answer {
     // SAFETY: the call takes an integer and touches no memory.
-    answer(unsafe { libc::syscall(libc::SYS_close, fd) })
+    unsafe { kernel(libc::SYS_close, arguments!(fd)) }
+}
+
+/// See socket(2).
+#[inline]
+pub(crate) fn socket(domain: c_int, kind: c_int, protocol: c_int) -> Answer {
+    // SAFETY: as in `close`.
+    unsafe { kernel(libc::SYS_socket, arguments!(domain, kind, protocol)) }
+}
+
+/// See dup(2).
+#[inline]
+pub(crate) fn dup(old: c_int) -> Answer {
+    // SAFETY: as in `close`.
+    unsafe { kernel(libc::SYS_dup, arguments!(old)) }
 }
 
 /// See dup(2).
 #[inline]
 pub(crate) fn dup3(old: c_int, new: c_int, flags: c_int) -> Answer {
     // SAFETY: as in `close`.
-    answer(unsafe { libc::syscall(libc::SYS_dup3, old, new, flags) })
+    unsafe { kernel(libc::SYS_dup3, arguments!(old, new, flags)) }
 }
 
 /// fcntl(2) with an integer argument, or none.
 #[inline]
 pub(crate) fn fcntl(fd: c_int, command: c_int, argument: c_int) -> Answer {
     // SAFETY: the commands used take an integer or nothing; none that takes a pointer is passed.
-    answer(unsafe { libc::syscall(libc::SYS_fcntl, fd, command, argument) })
+    unsafe { fcntl_any(fd, command, argument as usize) }
+}
+
+/// The owner of a file's signals as F_GETOWN of the C library tells it: a process group is negative. The kernel's own
+/// F_GETOWN cannot be told from an error.
+pub(crate) fn owner(fd: c_int) -> Result<pid_t, i32> {
+    /// The command, and what it says of a process group (`asm-generic/fcntl.h`).
+    const F_GETOWN_EX: c_int = 16;
+    const F_OWNER_PGRP: c_int = 2;
+    let mut owner = [0 as c_int; 2];
+    // SAFETY: the kernel fills a kind and a number, both of this type (F_GETOWN_EX(2const)).
+    unsafe { fcntl_any(fd, F_GETOWN_EX, (&raw mut owner).addr()) }?;
+    let [kind, number] = owner;
+    Ok(if kind == F_OWNER_PGRP { -number } else { number })
 }
 
 /// Whether the open file has O_NONBLOCK, asked of the kernel each time: it is the only one who always knows, since the
@@ -177,6 +246,12 @@ pub(crate) fn take_error(fd: c_int) -> Result<c_int, i32> {
 /// Whether it is a stream socket.
 pub(crate) fn is_stream(fd: c_int) -> bool {
     option(fd, libc::SO_TYPE, 0) == Ok(SOCK_STREAM)
+}
+
+/// Whether it is TCP: a read that returns less than it has room for has left nothing. (A Unix socket stops at descriptors
+/// that came along, whatever follows.)
+pub(crate) fn is_tcp(fd: c_int) -> bool {
+    option(fd, libc::SO_PROTOCOL, 0) == Ok(libc::IPPROTO_TCP)
 }
 
 /// Whether it listens for connections.
