@@ -85,6 +85,8 @@ fn words(reason: Reason, names: &HashMap<u64, String>) -> String {
         Reason::Held(Held::Write, 0) => String::from("waits to write a RwLock that others read"),
         Reason::Held(Held::Write, id) => format!("waits to write a RwLock that {} writes", name(id)),
         Reason::Held(Held::Once, id) => format!("waits for a Once that {} runs", name(id)),
+        Reason::Receive => String::from("waits for a value from a channel"),
+        Reason::Send => String::from("waits for room in a channel"),
         Reason::Event(what) => format!("waits for {what}"),
         Reason::Job(what) => format!("waits for {what} on another OS thread"),
         Reason::Remote(what) => format!("waits for {what}"),
