@@ -351,7 +351,7 @@ fn a_known_number_that_becomes_a_native_socket_is_waited_for() {
     let _guard = patched();
     let (near, far) = connection();
     acquaint(near.as_raw_fd(), &far);
-    let mut native = greenling::net::TcpStream::try_from(near).unwrap();
+    let mut native = greenling::net::TcpStream::from(near);
     for _ in 0..3 {
         let far = Rc::clone(&far);
         let writer = spawn(move || (&*far).write_all(b"native").unwrap());
