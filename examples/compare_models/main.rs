@@ -59,7 +59,8 @@ usage: compare_models [--models A,B,..] [--idle N,N,..] [--active N] [--duration
   --csv FILE        write the figures
   --svg FILE        draw CPU time, throughput and memory
 
-It needs the examples echo_load and server_models beside it, built with the same features: cargo build --release --examples
+It needs the examples echo_load and server_models beside it, built with the same features as it was:
+cargo build --release --examples
 ";
 
 /// No more idle connections than that are tried: from one address to one port there are about 28000.

@@ -88,5 +88,9 @@ pub(crate) const MODELS: &[Model] = &[
     Model { look: dashed(model("", (0, 90, 20), Cross).look), ..model("green-hubs", (0, 0, 0), Circle) },
     // `server_models` has it only when it is built with the feature, as both are by one command.
     #[cfg(feature = "monkey")]
-    Model { waits: true, ..model("green-patched", (150, 190, 0), Triangle) },
+    Model {
+        waits: true,
+        look: dashed(model("", (150, 190, 0), Triangle).look),
+        ..model("green-patched", (0, 0, 0), Circle)
+    },
 ];
