@@ -70,7 +70,8 @@ fn a_short_run_measures_what_it_is_asked_for() {
     } else {
         "blocking,process,thread,nonblocking,epoll-lt,green,green-hubs"
     };
-    let args = ["--models", models, "--idle", "20,0", "--active", "5", "--duration", "50ms", "--rounds", "1"];
+    // Of four rounds one is enough that did not fall into a moment in which others had the processors.
+    let args = ["--models", models, "--idle", "20,0", "--active", "5", "--duration", "400ms", "--rounds", "4"];
     let ended = run("compare_models", &[&args[..], &["--csv", &csv, "--svg", &svg]].concat(), b"");
     assert!(ended.status.success() && ended.stderr.is_empty(), "{}", ended.stderr);
     let lines = lines_of(&csv);
@@ -103,9 +104,14 @@ fn a_short_run_measures_what_it_is_asked_for() {
         let asked_alone = ["epoll-lt", "green", "green-patched"].contains(&&line["model"][..]);
         assert_eq!(!line["cpu_us_per_answer_one_client"].is_empty(), asked_alone, "{line:?}");
     }
-    // How busy it is, is up to what else the machine does.
-    let mut polling = lines.iter().filter(|line| line["model"] == "nonblocking");
-    assert!(polling.any(|line| number(line, "asleep_cores") > 0.0), "busy polling sleeps: {lines:?}");
+    // How busy it is, is up to what else the machine does, which may let it have no turn at all while it is watched.
+    let is_busy = |line: &Line| line["model"] == "nonblocking" && number(line, "asleep_cores") > 0.0;
+    if !lines.iter().any(is_busy) {
+        eventually("busy polling is busy", || {
+            let args = ["--models", "nonblocking", "--idle", "0", "--duration", "20ms", "--csv", &csv];
+            run("compare_models", &args, b"").status.success() && lines_of(&csv).iter().any(is_busy)
+        });
+    }
     check_chart(&fs::read_to_string(svg).unwrap(), models);
     assert!(figure(&ended, "coroutines switch", "holds").contains(" million between two green threads"));
     figure(&ended, "select scans", "not measured");
