@@ -71,7 +71,7 @@ fn a_short_run_measures_what_it_is_asked_for() {
         "blocking,process,thread,nonblocking,epoll-lt,green,green-hubs"
     };
     // Of four rounds one is enough that did not fall into a moment in which others had the processors.
-    let args = ["--models", models, "--idle", "20,0", "--active", "5", "--duration", "400ms", "--rounds", "4"];
+    let args = ["--models", models, "--idle", "20,0", "--active", "5", "--duration", "200ms", "--rounds", "4"];
     let ended = run("compare_models", &[&args[..], &["--csv", &csv, "--svg", &svg]].concat(), b"");
     assert!(ended.status.success() && ended.stderr.is_empty(), "{}", ended.stderr);
     let lines = lines_of(&csv);
