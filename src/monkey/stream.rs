@@ -618,7 +618,9 @@ static ACCEPT: Mutex<()> = Mutex::new(());
 pub(super) unsafe extern "C" fn accept4(fd: c_int, addr: *mut sockaddr, room: *mut socklen_t, flags: c_int) -> c_int {
     // SAFETY: M1.
     let plain = || unsafe { raw::accept4(fd, addr, room, flags) };
-    let Some(green) = green(part::NET) else { return pass(plain()) as c_int };
+    // Flags that there are not are refused before anything is waited for.
+    let known = flags & !(raw::SOCK_CLOEXEC | raw::SOCK_NONBLOCK) == 0;
+    let Some(green) = green(part::NET).filter(|_| known) else { return pass(plain()) as c_int };
     let before = entry();
     if !raw::is_listener(fd) {
         return pass(plain()) as c_int;

@@ -19,10 +19,11 @@ use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 pub(crate) use libc::{
-    CLOCK_MONOTONIC, CLOCK_REALTIME, EAI_SYSTEM, F_GETFD, FD_SETSIZE, MSG_DONTWAIT, MSG_ERRQUEUE, MSG_NOSIGNAL,
-    MSG_OOB, MSG_PEEK, MSG_WAITALL, P_PID, POLLIN, POLLOUT, POLLPRI, SO_RCVTIMEO, SO_SNDTIMEO, SOCK_STREAM,
-    TIMER_ABSTIME, WEXITED, WNOHANG, WNOWAIT, addrinfo, epoll_event, fd_set, id_t, idtype_t, iovec, msghdr, nfds_t,
-    pid_t, pollfd, rusage, siginfo_t, sigset_t, sockaddr, socklen_t, timespec, timeval, useconds_t,
+    CLOCK_MONOTONIC, CLOCK_REALTIME, CLOCK_THREAD_CPUTIME_ID, EAI_SYSTEM, F_GETFD, FD_SETSIZE, MSG_DONTWAIT,
+    MSG_ERRQUEUE, MSG_NOSIGNAL, MSG_OOB, MSG_PEEK, MSG_WAITALL, P_PID, POLLIN, POLLOUT, POLLPRI, SO_RCVTIMEO,
+    SO_SNDTIMEO, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_STREAM, TIMER_ABSTIME, WEXITED, WNOHANG, WNOWAIT, addrinfo,
+    epoll_event, fd_set, id_t, idtype_t, iovec, msghdr, nfds_t, pid_t, pollfd, rusage, siginfo_t, sigset_t, sockaddr,
+    socklen_t, timespec, timeval, useconds_t,
 };
 pub(crate) use libc::{
     EAGAIN, EBADF, ECANCELED, EDEADLK, EINPROGRESS, EINTR, EINVAL, ENOSYS, ENOTSOCK, EOPNOTSUPP, EPERM, ETIMEDOUT,
