@@ -403,7 +403,7 @@ fn few(count: c_int) -> Option<usize> {
 }
 
 /// Whether a read with these flags returns what is there and waits for nothing else.
-fn is_plain(flags: c_int) -> bool {
+pub(super) fn is_plain(flags: c_int) -> bool {
     flags & (MSG_WAITALL | MSG_ERRQUEUE | MSG_OOB) == 0
 }
 
@@ -754,34 +754,36 @@ pub(super) unsafe extern "C" fn sendmsg(fd: c_int, message: *const msghdr, flags
     };
     let before = entry();
     // SAFETY: M1.
-    let first = until_ready(green, fd, Way::Out, |now| unsafe { raw::sendmsg(fd, message, flags | now) });
-    let answer = match first {
-        Ok(sent) => {
-            // SAFETY: M1; the kernel has read it, too.
-            let message = unsafe { &*message };
-            let (iov, count) = (message.msg_iov, message.msg_iovlen);
-            // SAFETY: M1; the kernel has read the list, too.
-            let most = unsafe { total(iov, count) };
-            if sent == most || !raw::is_stream(fd) {
-                Ok(sent)
-            } else {
-                // The control data has gone with the first part.
-                let mut begun = Some(sent);
-                until_done(green, fd, Way::Out, most, |done| {
-                    if let Some(sent) = begun.take() {
-                        return Ok(sent);
-                    }
-                    // SAFETY: M1.
-                    let mut list = unsafe { rest(iov, count, done) };
-                    let message = header(&mut list);
-                    // SAFETY: the buffers are the caller's (M1), the header and the list are ours.
-                    unsafe { raw::sendmsg(fd, &raw const message, flags | MSG_NOSIGNAL | MSG_DONTWAIT) }
-                })
-            }
+    finish(before, unsafe { send_message(green, fd, message, flags) })
+}
+
+/// Sends a message; on a stream all of it.
+///
+/// # Safety
+/// M1.
+pub(super) unsafe fn send_message(green: Green, fd: c_int, message: *const msghdr, flags: c_int) -> Answer {
+    // SAFETY: M1.
+    let sent = until_ready(green, fd, Way::Out, |now| unsafe { raw::sendmsg(fd, message, flags | now) })?;
+    // SAFETY: M1; the kernel has read it, too.
+    let message = unsafe { &*message };
+    let (iov, count) = (message.msg_iov, message.msg_iovlen);
+    // SAFETY: M1; the kernel has read the list, too.
+    let most = unsafe { total(iov, count) };
+    if sent == most || !raw::is_stream(fd) {
+        return Ok(sent);
+    }
+    // The control data has gone with the first part.
+    let mut begun = Some(sent);
+    until_done(green, fd, Way::Out, most, |done| {
+        if let Some(sent) = begun.take() {
+            return Ok(sent);
         }
-        Err(error) => Err(error),
-    };
-    finish(before, answer)
+        // SAFETY: M1.
+        let mut list = unsafe { rest(iov, count, done) };
+        let message = header(&mut list);
+        // SAFETY: the buffers are the caller's (M1), the header and the list are ours.
+        unsafe { raw::sendmsg(fd, &raw const message, flags | MSG_NOSIGNAL | MSG_DONTWAIT) }
+    })
 }
 
 /// accept(2).
@@ -810,7 +812,9 @@ pub(super) unsafe extern "C" fn accept4(fd: c_int, addr: *mut sockaddr, room: *m
         note_new(new);
         Ok(new)
     };
-    let Some(green) = green(part::NET) else { return pass(plain()) as c_int };
+    // Flags that there are not are refused before anything is waited for.
+    let known = flags & !(raw::SOCK_CLOEXEC | raw::SOCK_NONBLOCK) == 0;
+    let Some(green) = green(part::NET).filter(|_| known) else { return pass(plain()) as c_int };
     let before = entry();
     if !raw::is_listener(fd) {
         return pass(plain()) as c_int;
