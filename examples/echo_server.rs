@@ -37,6 +37,7 @@ use greenling::net::{TcpListener, TcpStream, ToSocketAddrs};
 use greenling::server::{Limit, ServerHandle, TcpServer};
 use greenling::signal::{SIGTERM, SIGUSR1, Signals};
 use greenling::thread::{self, Thread};
+use socket2::SockRef;
 
 #[path = "common/cli.rs"]
 mod cli;
@@ -134,8 +135,18 @@ fn main() {
         0 => std::thread::available_parallelism().map_or(1, NonZero::get),
         hubs => hubs,
     };
-    let listener = listen(&options, options.addr.as_str(), hubs);
-    let addr = listener.local_addr().unwrap_or_else(|error| cannot_listen(&options, &error));
+    let listener = if options.reuse_port {
+        listen(&options, options.addr.as_str())
+    } else {
+        TcpListener::bind(options.addr.as_str()).unwrap_or_else(|error| cli::cannot_listen(NAME, &options.addr, &error))
+    };
+    // Only now, when the address is ours, it is shared, with the other hubs. Asked for as a shared one, it would be given
+    // to a second server, too, whose user has forgotten the first.
+    if hubs > 1 {
+        let shared = SockRef::from(&listener).set_reuse_port(true);
+        shared.unwrap_or_else(|error| cli::cannot_listen(NAME, &options.addr, &error));
+    }
+    let addr = listener.local_addr().unwrap_or_else(|error| cli::cannot_listen(NAME, &options.addr, &error));
     let limit = Limit::new(options.max_connections);
     let house = Arc::new(House { guests: AtomicUsize::new(0), limit, handle: ServerHandle::new() });
     // Both hold signals, and so must come before other OS threads are started.
@@ -147,7 +158,7 @@ fn main() {
     let (theirs, same_house) = (options.clone(), Arc::clone(&house));
     let others = (hubs > 1).then(|| {
         let others = Hubs::new(hubs - 1).name("echo").start(move |_| {
-            let server = TcpServer::new(listen(&theirs, addr, hubs));
+            let server = TcpServer::new(listen(&theirs, addr));
             let _ = ready.send(());
             let service = Service::new(theirs.clone(), Arc::clone(&same_house));
             serve(&service, server, |_| ());
@@ -180,11 +191,9 @@ fn main() {
     service.print("stopped\n");
 }
 
-/// Listens, so that as many hubs can, and other processes if they are to.
-fn listen(options: &Options, addr: impl ToSocketAddrs, hubs: usize) -> TcpListener {
-    let shared = hubs > 1 || options.reuse_port;
-    let listener = if shared { TcpListener::bind_reuse_port(addr) } else { TcpListener::bind(addr) };
-    listener.unwrap_or_else(|error| cannot_listen(options, &error))
+/// Listens on an address that is shared: with other hubs, and with other processes if they are to.
+fn listen(options: &Options, addr: impl ToSocketAddrs) -> TcpListener {
+    TcpListener::bind_reuse_port(addr).unwrap_or_else(|error| cli::cannot_listen(NAME, &options.addr, &error))
 }
 
 /// One hub's server, from its first client to its last. `on_drain` is called when it begins to stop.
@@ -413,17 +422,6 @@ fn write_log(service: &Service) {
 fn complain(what: impl std::fmt::Display) {
     // Nobody may be there to read it.
     let _ = writeln!(io::stderr(), "{NAME}: {what}");
-}
-
-/// Ends the process: there is nowhere to listen.
-fn cannot_listen(options: &Options, error: &io::Error) -> ! {
-    let addr = &options.addr;
-    match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            cli::fail(2, NAME, format_args!("{addr} is in use; take another port with --addr HOST:PORT"))
-        }
-        _ => cli::fail(2, NAME, format_args!("cannot listen on {addr}: {error}")),
-    }
 }
 
 /// An address at which a client on this machine reaches a server that listens on `ip`.

@@ -21,6 +21,19 @@ pub(crate) fn misused(program: &str, what: impl Display) -> ! {
     fail(2, program, format_args!("{what} (try --help)"))
 }
 
+/// [`fail`] for an address, as the command line has it, on which it cannot listen; says what to do about it.
+pub(crate) fn cannot_listen(program: &str, addr: &str, error: &io::Error) -> ! {
+    let cure = match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            fail(2, program, format_args!("{addr} is in use; take another port with --addr HOST:PORT"))
+        }
+        io::ErrorKind::InvalidInput => "; it must be HOST:PORT",
+        io::ErrorKind::PermissionDenied => "; take a port from 1024 up",
+        _ => "",
+    };
+    fail(2, program, format_args!("cannot listen on {addr}: {error}{cure}"))
+}
+
 /// Prints the help and ends the process.
 pub(crate) fn help(text: &str) -> ! {
     // `--help | head -1` is no error.

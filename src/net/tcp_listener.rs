@@ -70,6 +70,8 @@ impl TcpListener {
     /// gets a free one, which the others must then name. A connection that waits for `accept` belongs to one listener, and
     /// is reset if that one closes.
     ///
+    /// A second process of the same user that does so is not refused, but gets a part of the connections: mean it.
+    ///
     /// # Errors
     /// As [`bind`](Self::bind); `AddrInUse` also if a listener is there that does not share.
     ///

@@ -218,6 +218,31 @@ fn a_port_in_use_is_one_clear_line_and_exit_code_2() {
     assert!(ended.stdout.is_empty());
 }
 
+/// The hubs of a server share its port with each other, by an option that would also let in a second server.
+#[test]
+fn a_port_that_other_hubs_use_is_in_use() {
+    let server = Server::start(&["--hubs", "2"]);
+    let addr = server.addr.to_string();
+    for hubs in ["1", "2"] {
+        let refused = run("echo_server", &["--addr", &addr, "--hubs", hubs], b"");
+        assert_eq!(refused.status.code(), Some(2));
+        assert_eq!(refused.stderr, format!("echo_server: {addr} is in use; take another port with --addr HOST:PORT\n"));
+    }
+    // Both hubs still get clients, spread by the ports they come from: each has fallen asleep since.
+    let asleep = || -> Vec<u32> {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", server.process.0.id())).unwrap();
+        let status = tasks.map(|task| std::fs::read_to_string(task.unwrap().path().join("status")).unwrap());
+        let field =
+            |status: String| Some(status.split_once("\nvoluntary_ctxt_switches:")?.1.lines().next()?.trim().parse());
+        status.map(|status| field(status).unwrap().unwrap()).collect()
+    };
+    let before = asleep();
+    let mut clients: Vec<TcpStream> = (0..64).map(|_| server.connect()).collect();
+    clients.iter_mut().for_each(|client| echo(client, b"hello"));
+    assert_eq!(before.len(), 2);
+    assert!(before.iter().zip(asleep()).all(|(before, after)| *before < after), "{before:?}, {:?}", asleep());
+}
+
 #[test]
 fn names_and_ipv6_addresses_work() {
     let server = Server::start(&["--addr", "localhost:0"]);
