@@ -34,7 +34,7 @@ use greenling::Hubs;
 use greenling::hub;
 use greenling::io::stdin;
 use greenling::net::{TcpListener, TcpStream, ToSocketAddrs};
-use greenling::server::{Limit, ServerHandle, TcpServer};
+use greenling::server::{Limit, ListenFd, ServerHandle, TcpServer, listen_fds};
 use greenling::signal::{SIGTERM, SIGUSR1, Signals};
 use greenling::thread::{self, Thread};
 use socket2::SockRef;
@@ -68,6 +68,8 @@ usage: echo_server [--addr HOST:PORT] [--quiet] [--max-connections N] [--idle-ti
 On a terminal, typing `quit` or Ctrl-D stops it: it accepts nobody any more, goes on serving those who are there, or in
 line, until they leave or the grace is over, and ends. SIGTERM does the same, a second one ends the grace; Ctrl-C ends all
 at once. Typing `stats`, or SIGUSR1, shows the counters.
+
+Started by socket activation (LISTEN_FDS), it serves the listener that it was passed, and not --addr.
 
 A client takes a descriptor, and all that the hard limit allows are used: ulimit -H -n
 ";
@@ -135,10 +137,11 @@ fn main() {
         0 => std::thread::available_parallelism().map_or(1, NonZero::get),
         hubs => hubs,
     };
-    let listener = if options.reuse_port {
-        listen(&options, options.addr.as_str())
-    } else {
-        TcpListener::bind(options.addr.as_str()).unwrap_or_else(|error| cli::cannot_listen(NAME, &options.addr, &error))
+    let listener = match passed() {
+        Some(listener) => listener,
+        None if options.reuse_port => listen(&options, options.addr.as_str()),
+        None => TcpListener::bind(options.addr.as_str())
+            .unwrap_or_else(|error| cli::cannot_listen(NAME, &options.addr, &error)),
     };
     // Only now, when the address is ours, it is shared, with the other hubs. Asked for as a shared one, it would be given
     // to a second server, too, whose user has forgotten the first.
@@ -189,6 +192,12 @@ fn main() {
     }
     service.finish();
     service.print("stopped\n");
+}
+
+/// The listener that whoever started this process has opened for it, if there is one.
+fn passed() -> Option<TcpListener> {
+    let first = listen_fds().and_then(|passed| passed.into_iter().next().map(ListenFd::into_tcp_listener).transpose());
+    first.unwrap_or_else(|error| cli::fail(2, NAME, format_args!("cannot listen on what it was passed: {error}")))
 }
 
 /// Listens on an address that is shared: with other hubs, and with other processes if they are to.

@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 use std::thread;
@@ -216,6 +217,32 @@ fn a_port_in_use_is_one_clear_line_and_exit_code_2() {
     assert_eq!(ended.status.code(), Some(2));
     assert_eq!(ended.stderr, format!("echo_server: {addr} is in use; take another port with --addr HOST:PORT\n"));
     assert!(ended.stdout.is_empty());
+}
+
+/// Socket activation: the socket is there before the server and after it, so that nobody is refused meanwhile.
+#[test]
+fn a_listener_that_is_passed_outlives_the_server() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let start = || {
+        let passed = OwnedFd::from(listener.try_clone().unwrap());
+        Server::start_with(&["--addr", "127.0.0.1:1"], |command| {
+            let args: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
+            *command = Command::new("sh");
+            command
+                .args(["-c", "LISTEN_PID=$$ exec \"$@\" 3<&0 0</dev/null", "sh"])
+                .arg(example("echo_server"))
+                .args(args);
+            command.env("LISTEN_FDS", "1").stdin(passed).stdout(Stdio::piped()).stderr(Stdio::piped());
+        })
+    };
+    let mut server = start();
+    assert_eq!(server.addr, listener.local_addr().unwrap());
+    echo(&mut server.connect(), b"hello");
+    server.process.signal(libc::SIGTERM);
+    assert_eq!(server.process.wait().code(), Some(0));
+    let mut waits = server.connect();
+    let _next = start();
+    echo(&mut waits, b"hello");
 }
 
 /// The hubs of a server share its port with each other, by an option that would also let in a second server.
