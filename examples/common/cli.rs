@@ -36,9 +36,14 @@ pub(crate) fn cannot_listen(program: &str, addr: &str, error: &io::Error) -> ! {
 
 /// Prints the help and ends the process.
 pub(crate) fn help(text: &str) -> ! {
-    // `--help | head -1` is no error.
-    let _ = io::stdout().write_all(text.as_bytes());
-    std::process::exit(0);
+    match io::stdout().write_all(text.as_bytes()) {
+        // `--help | head -1` is no error.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            let _ = writeln!(io::stderr(), "cannot print the help: {error}");
+            std::process::exit(1);
+        }
+        _ => std::process::exit(0),
+    }
 }
 
 /// Prints a line. When nobody reads any more, as after `| head`, that is the end of the program, not a panic.
