@@ -284,7 +284,7 @@ fn the_commands_in_the_documents_exist() {
 #[test]
 fn what_was_mended_is_said_where_it_is_mended() {
     let design = read("DESIGN.md");
-    assert_none(&check_mended(&design, |file| read(file)));
+    assert_none(&check_mended(&design, read));
     let asked = std::cell::Cell::new(0);
     check_mended(&design, |_| {
         asked.set(asked.get() + 1);
