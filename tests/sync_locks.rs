@@ -4,6 +4,7 @@
 mod common;
 
 use std::cell::Cell;
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -294,6 +295,36 @@ fn a_mutex_has_stds_traits() {
     drop(held);
     let unsized_value: &Mutex<[i32]> = &Mutex::from([1, 2]);
     assert_eq!(unsized_value.lock().unwrap().len(), 2);
+}
+
+/// Lets others run while it is shown.
+struct SlowToShow;
+
+impl fmt::Debug for SlowToShow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        yield_now();
+        f.write_str("shown")
+    }
+}
+
+#[test]
+fn a_lock_that_is_shown_is_held_until_its_value_was_written() {
+    let _guard = common::guard();
+    let locks = Rc::new((Mutex::new(SlowToShow), RwLock::new(SlowToShow)));
+    let theirs = Rc::clone(&locks);
+    let shows = spawn(move || format!("{:?} {:?}", theirs.0, theirs.1));
+    let theirs = Rc::clone(&locks);
+    let locker = spawn(move || {
+        drop(theirs.0.lock().unwrap());
+        drop(theirs.1.write().unwrap());
+    });
+    let text = shows.join().unwrap();
+    assert_eq!(text, "Mutex { data: shown, poisoned: false, .. } RwLock { data: shown, poisoned: false, .. }");
+    locker.join().unwrap();
+    let (one, two) = (locks.0.lock().unwrap(), locks.1.write().unwrap());
+    let text = format!("{:?} {:?}", locks.0, locks.1);
+    assert_eq!(text.matches("<locked>").count(), 2, "{text}");
+    drop((one, two));
 }
 
 // ---- RwLock ---------------------------------------------------------------------------------------------------------
