@@ -698,6 +698,23 @@ fn a_value_that_is_there_beats_the_time_that_is_over() {
 }
 
 #[test]
+fn a_limited_wait_of_a_caller_that_unwinds_times_out_at_once() {
+    let _guard = common::guard();
+    let (send, receive) = channel::<u8>(Some(1));
+    let said = Rc::new(Cell::new(None));
+    let theirs = Rc::clone(&said);
+    let victim = spawn(move || {
+        let _late = OnDrop::new(move || theirs.set(Some(receive.recv_timeout(HOUR))));
+        park();
+    });
+    yield_now();
+    victim.kill();
+    assert!(victim.join().unwrap_err().is_killed());
+    assert_eq!(said.take(), Some(Err(RecvTimeoutError::Timeout)), "the sender is still there");
+    drop(send);
+}
+
+#[test]
 #[should_panic(expected = "room for a value")]
 fn a_channel_without_room_is_refused() {
     drop(channel::<u8>(Some(0)));

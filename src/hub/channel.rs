@@ -331,10 +331,11 @@ impl<T: Send> RemoteReceiver<T> {
         self.recv_until(NEVER).map_err(|_| RecvError)
     }
 
-    /// [`recv`](Self::recv) that waits for at most `limit`. A value that is there when the time is over wins.
+    /// [`recv`](Self::recv) that waits for at most `limit`. A value that is there when the time is over wins. A caller that
+    /// cannot wait gets `Timeout` at once.
     ///
     /// # Errors
-    /// `Timeout`; `Disconnected` as for [`recv`](Self::recv).
+    /// [`RecvTimeoutError`].
     ///
     /// # Panics
     /// As [`recv`](Self::recv).
@@ -373,8 +374,7 @@ impl<T: Send> RemoteReceiver<T> {
             }
             match ended {
                 None => ended = place.wait(deadline).err(),
-                Some(Refusal::TimedOut) => return Err(RecvTimeoutError::Timeout),
-                Some(Refusal::Impossible) => return Err(RecvTimeoutError::Disconnected),
+                Some(Refusal::TimedOut | Refusal::Impossible) => return Err(RecvTimeoutError::Timeout),
             }
         }
     }
