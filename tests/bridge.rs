@@ -6,11 +6,11 @@ mod common;
 use std::cell::{Cell, RefCell};
 use std::future::{pending, poll_fn, ready};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use common::{OnDrop, Random};
@@ -458,6 +458,43 @@ fn a_waker_that_panics_harms_nobody() {
     assert!(Pin::new(&mut future).poll(&mut Context::from_waker(&waker)).is_pending());
     yield_now();
     assert_eq!(block_on(future).unwrap(), 5);
+}
+
+/// Lets others run in its `wake`.
+struct Slow(AtomicBool);
+
+impl Wake for Slow {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::SeqCst);
+        (0..3).for_each(|_| yield_now());
+    }
+}
+
+#[test]
+fn a_task_that_polls_while_its_waker_waits_is_told_again() {
+    let _guard = common::guard();
+    let thread = spawn(|| {
+        yield_now();
+        7
+    });
+    let slow = Arc::new(Slow(AtomicBool::new(false)));
+    let waker = Waker::from(Arc::clone(&slow));
+    let mut context = Context::from_waker(&waker);
+    let mut end = pin!(thread.into_future());
+    let mut polls = 0;
+    let answer = loop {
+        polls += 1;
+        if let Poll::Ready(answer) = end.as_mut().poll(&mut context) {
+            break answer;
+        }
+        // Who is not told does not poll.
+        let told = (0..1000).any(|_| {
+            yield_now();
+            slow.0.swap(false, Ordering::SeqCst)
+        });
+        assert!(told, "after poll {polls}");
+    };
+    assert_eq!((answer.unwrap(), polls), (7, 3));
 }
 
 #[test]

@@ -305,12 +305,12 @@ where
             outcome
         }
     };
-    // From here on nothing may switch: who joins now would not be woken any more.
+    // From here on nothing of ours switches: who joins now would not be woken any more.
     while let Some(joiner) = fiber.joiners.pop() {
         root.wake(joiner);
     }
     if fiber.awaited.get() {
-        tell_awaiter(fiber);
+        tell_awaiter(root, fiber);
     }
     outcome
 }
@@ -347,7 +347,12 @@ fn settle<T>(root: &'static Root, fiber: Fiber, mut outcome: Outcome<T>) -> Outc
 }
 
 /// Runs a callback in a thread of its own, where it may block and panic without hurting anybody.
-fn call_back(root: &'static Root, f: Box<dyn FnOnce(Ending)>, ending: Ending, asked_at: &'static Location<'static>) {
+pub(super) fn call_back(
+    root: &'static Root,
+    f: Box<dyn FnOnce(Ending)>,
+    ending: Ending,
+    asked_at: &'static Location<'static>,
+) {
     // Shared, since a launch that fails drops its closure.
     let ours = Rc::new(Cell::new(Some(f)));
     let theirs = Rc::clone(&ours);
