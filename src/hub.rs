@@ -8,7 +8,11 @@ mod remote;
 
 use std::io;
 
-pub use channel::{RemoteIter, RemoteReceiver, RemoteSender, channel};
+pub use channel::{RemoteIntoIter, RemoteIter, RemoteReceiver, RemoteSender, RemoteTryIter, channel};
+#[doc(hidden)]
+pub use channel::{RemoteRecvArm, RemoteSendArm};
+#[doc(hidden)]
+pub use remote::RemoteEndArm;
 pub(crate) use remote::Shared;
 pub use remote::{HubHandle, RemoteJoinFuture, RemoteJoinHandle, handle};
 

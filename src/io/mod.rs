@@ -31,5 +31,7 @@ pub use std::io::*;
 pub use copy::copy;
 pub use pipe::{PipeReader, PipeWriter, pipe};
 pub use registered::{Registered, wait_readable, wait_writable};
+#[doc(hidden)]
+pub use stdin::InputArm;
 pub use stdin::{Stdin, StdinLock, stdin};
 pub use stdout::{Stderr, StderrLock, Stdout, StdoutLock, stderr, stdout};

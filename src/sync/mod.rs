@@ -60,6 +60,8 @@ mod wait_group;
 pub use std::sync::{LockResult, PoisonError, TryLockError, TryLockResult};
 
 pub use async_result::AsyncResult;
+#[doc(hidden)]
+pub use async_result::ResultArm;
 pub use barrier::{Barrier, BarrierWaitResult};
 pub use condvar::{Condvar, WaitTimeoutResult};
 pub use event::Event;
@@ -70,5 +72,9 @@ pub use mutex::{Mutex, MutexGuard};
 pub use once::{Once, OnceState};
 pub use once_lock::OnceLock;
 pub use rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+#[doc(hidden)]
+pub use semaphore::PermitArm;
 pub use semaphore::{ReleaseError, Semaphore, SemaphorePermit};
+#[doc(hidden)]
+pub use wait_group::GroupArm;
 pub use wait_group::{WaitGroup, WaitGroupDone};

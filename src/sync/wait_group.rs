@@ -5,9 +5,11 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use super::line::{Line, Waited};
+use crate::runtime::choose::{AnyArm, Arm, End, Failed, Who};
 use crate::runtime::park::NEVER;
 use crate::runtime::source::after;
 use crate::switch::fiber::Reason;
+use crate::switch::wait_list::WaitList;
 
 /// Counts what is still to be done, and lets green threads of one OS thread wait for the end of it, as Go's `WaitGroup`.
 ///
@@ -108,6 +110,12 @@ impl WaitGroup {
         self.left.get() == 0 || self.wait_until(after(limit)).is_chosen()
     }
 
+    /// For `select!`.
+    #[doc(hidden)]
+    pub fn select_wait(&self) -> GroupArm<'_> {
+        GroupArm { group: self }
+    }
+
     /// Waits in line.
     fn wait_until(&self, deadline: u64) -> Waited {
         self.line.wait(Reason::Event("a WaitGroup"), deadline, |_| {})
@@ -129,4 +137,36 @@ impl Drop for WaitGroupDone<'_> {
             self.group.done();
         }
     }
+}
+
+/// The arm of a `select!` that waits for a [`WaitGroup`].
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct GroupArm<'a> {
+    /// Which one.
+    group: &'a WaitGroup,
+}
+
+impl GroupArm<'_> {
+    /// For `select!`.
+    pub fn erase(&self) -> AnyArm<'_> {
+        AnyArm::new(self)
+    }
+
+    /// For `select!`.
+    pub fn finish(self) {}
+}
+
+impl Arm for GroupArm<'_> {
+    fn look(&self) -> bool {
+        self.group.left.get() == 0
+    }
+
+    fn enter(&self, _: Who) -> Result<Option<&WaitList>, Failed> {
+        Ok(Some(self.group.line.waiters()))
+    }
+
+    fn complete(&self) {}
+
+    fn left(&self, _: End) {}
 }
