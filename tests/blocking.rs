@@ -850,7 +850,7 @@ fn more_arms_of_select_have_the_five_properties() {
         make: || {
             let (result, never) = leaked((AsyncResult::<()>::new(), Event::new()));
             let wait = || select! { wait(never) => panic!("never set"), wait(result) => () };
-            Subject::new(wait, || drop(result.set(())))
+            Subject::new(wait, || _ = result.set(()))
                 .or_for(|limit| select! { wait(result) => true, after(limit) => false })
         },
     });

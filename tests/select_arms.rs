@@ -345,7 +345,7 @@ fn no_value_is_lost_or_doubled_by_selects_between_hubs() {
     let _guard = common::guard();
     const HUBS: usize = 3;
     const EACH: usize = 400;
-    let seed = Random::new().below(1 << 30) as u64;
+    let seed = Random::new().below(1 << 30);
     let (send, receive) = hub::channel::<usize>(Some(4));
     let (sent, got) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(BTreeSet::new())));
     let over = Arc::new(AtomicBool::new(false));

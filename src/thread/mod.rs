@@ -16,6 +16,7 @@
 //! | `spawn`, `Builder::spawn` | same | no `Send` needed; the closure runs on this OS thread |
 //! | `JoinHandle::join` | same | [`JoinError`] says killed or panicked, in place of a bare payload |
 //! | `JoinHandle::thread`, `is_finished` | same | |
+//! | – | [`JoinHandle::join_timeout`] | gives the handle back |
 //! | – | [`JoinHandle::kill`] | unwinds the thread at its blocking call |
 //! | – | `handle.await`: [`JoinFuture`] | in a [`block_on`](crate::block_on) on the same OS thread |
 //! | `scope`, `Scope::spawn` | same | a body that panics or is killed kills the threads of its scope |
