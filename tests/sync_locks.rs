@@ -405,6 +405,38 @@ fn who_is_killed_after_it_was_let_in_leaves_again() {
 }
 
 #[test]
+fn a_writer_that_becomes_a_reader_lets_no_writer_in_between() {
+    let _guard = common::guard();
+    for (line, meanwhile, after) in [
+        (["read", "write", "late"], "read 0", "read 0 write late 1"),
+        (["write", "read", "late"], "", "write read 1 late 1"),
+    ] {
+        let (lock, log) = (Rc::new(RwLock::new(0)), Log::default());
+        let writer = lock.write().unwrap();
+        let threads: Vec<_> = line
+            .into_iter()
+            .map(|what| {
+                let (lock, log) = (Rc::clone(&lock), log.clone());
+                spawn(move || match what {
+                    "write" => {
+                        *lock.write().unwrap() += 1;
+                        log.say(what);
+                    }
+                    _ => log.say(format!("{what} {}", *lock.read().unwrap())),
+                })
+            })
+            .collect();
+        settle();
+        let reader = RwLockWriteGuard::downgrade(writer);
+        settle();
+        assert_eq!((log.text().as_str(), *reader), (meanwhile, 0));
+        drop(reader);
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        assert_eq!(log.text(), after);
+    }
+}
+
+#[test]
 fn a_writers_panic_poisons_a_rwlock_and_a_readers_does_not() {
     let _guard = common::guard();
     let lock = Rc::new(RwLock::new(0));

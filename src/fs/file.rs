@@ -10,6 +10,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
+use std::process::Stdio;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -203,6 +204,22 @@ impl From<std::fs::File> for File {
 impl From<OwnedFd> for File {
     fn from(fd: OwnedFd) -> File {
         File::from(std::fs::File::from(fd))
+    }
+}
+
+/// For a child's standard streams. The child gets the open file, as from std's.
+///
+/// # Panics
+/// If a call that was given up still uses the file, and there is no descriptor for a second one.
+impl From<File> for Stdio {
+    fn from(file: File) -> Stdio {
+        match file.try_into_std() {
+            Ok(file) => file.into(),
+            Err(file) => match file.inner.try_clone() {
+                Ok(file) => file.into(),
+                Err(error) => panic!("greenling: a file for a child's standard stream cannot be duplicated: {error}"),
+            },
+        }
     }
 }
 

@@ -24,6 +24,7 @@ use std::fmt;
 use std::io::{self, BufRead, IsTerminal, Lines, Read};
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::rc::Rc;
 
 use crate::runtime::choose::{AnyArm, Arm, End, Failed, ReadyArm, Who};
@@ -255,6 +256,10 @@ impl Stdin {
         self.std.is_terminal()
     }
 }
+
+// As std's: the buffer is in order after a panic (I2).
+impl UnwindSafe for StdinLock<'_> {}
+impl RefUnwindSafe for StdinLock<'_> {}
 
 impl StdinLock<'_> {
     /// Waits for more input and appends it to the buffer; 0 at the end of input.

@@ -18,6 +18,7 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::process::{self, ExitStatus, Output};
 use std::rc::Rc;
 use std::time::Duration;
@@ -168,6 +169,10 @@ pub struct Child {
     /// The process itself.
     owner: Owner,
 }
+
+// As std's: a panic leaves the child alone.
+impl UnwindSafe for Child {}
+impl RefUnwindSafe for Child {}
 
 impl Child {
     /// One that std has started; `kill`: when it is dropped.
@@ -345,6 +350,10 @@ pub struct ChildHandle {
     /// The process.
     process: Rc<Process>,
 }
+
+// As of the child.
+impl UnwindSafe for ChildHandle {}
+impl RefUnwindSafe for ChildHandle {}
 
 impl ChildHandle {
     /// The child's process id.

@@ -348,6 +348,29 @@ pub struct RwLockWriteGuard<'a, T: ?Sized> {
     entry: Entry,
 }
 
+impl<'a, T: ?Sized> RwLockWriteGuard<'a, T> {
+    /// Goes on as a reader, with no writer in between; readers that wait next in line go in too.
+    ///
+    /// ```
+    /// use greenling::sync::{RwLock, RwLockWriteGuard};
+    ///
+    /// let config = RwLock::new(1);
+    /// let mut guard = config.write().unwrap();
+    /// *guard += 1;
+    /// let guard = RwLockWriteGuard::downgrade(guard);
+    /// assert_eq!(*guard + *config.read().unwrap(), 4);
+    /// ```
+    ///
+    /// May switch: no.
+    pub fn downgrade(this: Self) -> RwLockReadGuard<'a, T> {
+        let lock = this.lock;
+        // A reader before the writer leaves, so that no other writer is let in.
+        lock.raw.readers.set(lock.raw.readers.get() + 1);
+        drop(this);
+        lock.read_guard()
+    }
+}
+
 impl<T: ?Sized> Deref for RwLockReadGuard<'_, T> {
     type Target = T;
 
