@@ -19,6 +19,12 @@ use super::{FileTimes, Metadata, Permissions, off, with};
 /// Bytes that one call of `read` or `write` moves at most: it has a copy of them.
 pub const MOST: usize = 2 * 1024 * 1024;
 
+/// Bytes that a job reads at once for a copy.
+const PIECE: usize = 256 * 1024;
+
+/// Bytes that a job copies at once from file to file: so much may still be copied after a kill.
+const LARGE_PIECE: u64 = 8 * 1024 * 1024;
+
 /// An open file, as [`std::fs::File`]; see [the module](super).
 ///
 /// Unlike a socket it belongs to no hub: it may be sent and shared.
@@ -81,6 +87,36 @@ impl File {
     ) -> io::Result<T> {
         let file = Arc::clone(&self.inner);
         off(move || call(&file))
+    }
+
+    /// Some of what comes next, for a copy; nothing at the end.
+    pub(crate) fn read_piece(&self) -> io::Result<Vec<u8>> {
+        self.run(|mut file| {
+            let mut bytes = vec![0; PIECE];
+            loop {
+                match file.read(&mut bytes) {
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    read => {
+                        bytes.truncate(read?);
+                        return Ok(bytes);
+                    }
+                }
+            }
+        })
+    }
+
+    /// Copies all that comes next to where `to` stands, and returns how many bytes that were. If the caller is interrupted,
+    /// the piece that is under way is copied all the same.
+    pub(crate) fn copy_to(&self, to: &File) -> io::Result<u64> {
+        let mut total = 0;
+        loop {
+            let to = Arc::clone(&to.inner);
+            // std lets the kernel copy between such a reader and such a writer.
+            match self.run(move |from| io::copy(&mut from.take(LARGE_PIECE), &mut &*to))? {
+                0 => return Ok(total),
+                copied => total += copied,
+            }
+        }
     }
 
     /// Waits until contents and metadata are on the disk.
