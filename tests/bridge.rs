@@ -249,6 +249,72 @@ fn a_future_that_nobody_can_wake_is_a_deadlock() {
 }
 
 #[test]
+fn a_future_whose_last_waker_is_dropped_is_a_deadlock() {
+    let _guard = common::guard();
+    let report = |drops: fn(Waker)| {
+        let polls = Cell::new(0);
+        let caught = catch_unwind(AssertUnwindSafe(|| {
+            block_on(poll_fn(|cx| {
+                polls.set(polls.get() + 1);
+                if polls.get() == 1 {
+                    drops(cx.waker().clone());
+                }
+                Poll::<()>::Pending
+            }))
+        }));
+        (*caught.unwrap_err().downcast::<String>().unwrap(), polls.get())
+    };
+    let by_a_green_thread = |waker: Waker| {
+        drop(spawn(move || {
+            sleep(Duration::from_millis(1));
+            drop(waker);
+        }));
+    };
+    let by_an_os_thread = |waker: Waker| {
+        drop(std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(20));
+            drop(waker);
+        }));
+    };
+    for drops in [by_a_green_thread, by_an_os_thread] {
+        let (text, polls) = report(drops);
+        assert!(text.starts_with("deadlock") && text.contains("main waits for a future"), "{text}");
+        assert_eq!(polls, 2, "once more, for a wake-up just before");
+    }
+}
+
+#[test]
+fn a_waker_that_is_consumed_or_outlives_its_call_leaves_nothing_behind() {
+    let _guard = common::guard();
+    let kept = Rc::new(RefCell::new(Vec::new()));
+    for round in 0..4 {
+        let theirs = Rc::clone(&kept);
+        let mut rounds = 0;
+        let waiter = spawn(move || {
+            block_on(poll_fn(move |cx| {
+                rounds += 1;
+                theirs.borrow_mut().push(cx.waker().clone());
+                if rounds > 3 { Poll::Ready(()) } else { Poll::Pending }
+            }));
+        });
+        for _ in 0..3 {
+            yield_now();
+            // The last clone, consumed; in odd rounds another one stays.
+            let waker = kept.borrow_mut().pop().unwrap();
+            if round % 2 == 1 {
+                kept.borrow_mut().push(waker.clone());
+            }
+            waker.wake();
+        }
+        waiter.join().unwrap();
+        kept.take().into_iter().for_each(Waker::wake); // too late
+    }
+    let endless = spawn(|| block_on(pending::<()>()));
+    yield_now();
+    assert!(endless.kill() && endless.join().unwrap_err().is_killed());
+}
+
+#[test]
 fn a_future_is_waited_for_in_no_switch_not_at_all() {
     let _guard = common::guard();
     let caught = catch_unwind(AssertUnwindSafe(|| no_switch(|| block_on(pending::<()>()))));
