@@ -243,13 +243,13 @@ fn interleaved_panics_keep_apart() {
 fn what_std_calls_unwind_safe_is_so_here() {
     fn safe<T: std::panic::UnwindSafe + std::panic::RefUnwindSafe>() {}
     use greenling::{channel, fs, io, net, os, process, sync};
-    (safe::<sync::Mutex<Cell<u8>>>(), safe::<sync::MutexGuard<'_, Cell<u8>>>(), safe::<sync::RwLock<Cell<u8>>>());
-    (safe::<sync::Condvar>(), safe::<sync::Barrier>(), safe::<sync::Once>(), safe::<sync::OnceLock<u8>>());
-    (safe::<sync::LazyLock<u8>>(), safe::<sync::Event>(), safe::<sync::Semaphore>(), safe::<sync::WaitGroup>());
-    (safe::<channel::Sender<Cell<u8>>>(), safe::<channel::Receiver<u8>>(), safe::<sync::mpsc::Receiver<u8>>());
-    (safe::<net::TcpStream>(), safe::<net::TcpListener>(), safe::<net::UdpSocket>(), safe::<fs::File>());
-    (safe::<os::unix::net::UnixStream>(), safe::<io::PipeReader>(), safe::<io::StdoutLock<'_>>());
-    (safe::<process::Child>(), safe::<process::ChildStdout>(), safe::<io::StdinLock<'_>>(), safe::<fs::ReadDir>());
+    safe::<(sync::Mutex<Cell<u8>>, sync::MutexGuard<'_, Cell<u8>>, sync::RwLock<Cell<u8>>)>();
+    safe::<(sync::Condvar, sync::Barrier, sync::Once, sync::OnceLock<u8>, sync::LazyLock<u8>)>();
+    safe::<(sync::Event, sync::Semaphore, sync::WaitGroup, sync::AsyncResult<u8>)>();
+    safe::<(channel::Sender<Cell<u8>>, channel::Receiver<u8>, sync::mpsc::Receiver<u8>)>();
+    safe::<(net::TcpStream, net::TcpListener, net::UdpSocket, os::unix::net::UnixStream)>();
+    safe::<(fs::File, fs::ReadDir, io::PipeReader, io::StdoutLock<'_>, io::StdinLock<'_>)>();
+    safe::<(process::Child, process::ChildStdout)>();
     let stream = net::TcpListener::bind("127.0.0.1:0").unwrap();
     assert!(catch_unwind(|| stream.local_addr().unwrap().ip().is_loopback()).unwrap());
 }
