@@ -47,6 +47,8 @@ fn built_examples() -> PathBuf {
         "chat_server",
         "port_forwarder",
         "udp_echo",
+        "resolve_names",
+        "connection_pool",
     ];
     let fresh = |name| {
         let built = folder.join(name).metadata().and_then(|program| program.modified());
