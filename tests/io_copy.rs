@@ -13,8 +13,9 @@ use greenling::io::{copy, pipe};
 use greenling::net::{Shutdown, TcpStream, copy_bidirectional};
 use greenling::offload::default_pool;
 use greenling::os::unix::net::UnixStream;
+use greenling::process::{Command, Stdio};
 use greenling::thread::Builder;
-use greenling::{TimeoutError, hub, sleep, spawn, timeout};
+use greenling::{TimeoutError, hub, select, sleep, spawn, timeout};
 use net_support::{bounded, pair, pattern, reset, settle, with_std_peer};
 
 const LONG: Duration = Duration::from_secs(30);
@@ -143,6 +144,46 @@ fn pipes_carry_as_sockets_do() {
         carries(source, from, to, sink, len, true);
         let ((from, source), (sink, to)) = (pipe().unwrap(), pipe().unwrap());
         carries(source, from, to, sink, len, true);
+    });
+}
+
+#[test]
+fn the_input_of_a_child_is_spliced_and_can_be_an_arm() {
+    alone(|| {
+        let content = pattern(0, 4 << 20);
+        let mut child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let mut input = child.stdin.take().unwrap();
+        assert!(select! { writable(input) -> ready => ready.is_ok(), after(LONG) => false });
+        let (mut source, from) = pair();
+        let before = pipes();
+        let sender = spawn(move || source.write_all(&content).unwrap());
+        settle();
+        assert_eq!(copy(&mut &from, &mut input).unwrap(), 4 << 20);
+        sender.join().unwrap();
+        drop(input);
+        assert!(child.wait().unwrap().success());
+        assert!(pipes() > before, "one end is closed, and the pool keeps the pipe that was used");
+    });
+}
+
+#[test]
+fn the_output_of_a_child_is_spliced_and_can_be_an_arm() {
+    alone(|| {
+        let mut command = Command::new("sh");
+        command.args(["-c", "read go; head -c 4194304 /dev/zero"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let (input, mut output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        assert!(!select! { readable(output) -> _ => true, after(SHORT) => false }, "it waits for a word");
+        let (to, mut sink) = pair();
+        let before = pipes();
+        drop(input);
+        let sender = spawn(move || copy(&mut output, &mut &to).unwrap());
+        let mut got = Vec::new();
+        sink.read_to_end(&mut got).unwrap();
+        assert!(got.len() == 4 << 20 && got.iter().all(|byte| *byte == 0));
+        assert_eq!(sender.join().unwrap(), 4 << 20);
+        assert!(child.wait().unwrap().success());
+        assert_eq!(pipes(), before, "two ends are closed, and the pool keeps the pipe that was used");
     });
 }
 

@@ -98,6 +98,8 @@ const RANKS: &[(&str, u32, &str)] = &[
     ("signal.rs", 12, ""),
     ("time.rs", 12, ""),
     ("group/", 13, "group"),
+    // Pipes like those of `io`, whose copies know them.
+    ("process/stdio.rs", 13, "io"),
     ("process/", 14, "process"),
     ("monkey/", 15, "monkey"),
     ("server/", 14, "server"),

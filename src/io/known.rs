@@ -6,9 +6,9 @@
 //! through a trait object whose lifetime is extended for the time of one call that looks at no data.
 //!
 //! * Invariant T1: types with the same id are the same but for their lifetimes. The compiler upholds it.
-//! * Invariant T2: the types looked for here (`TcpStream`, `UnixStream`, `PipeReader`, `PipeWriter`, and both `File`s) have no
-//!   lifetime parameter, so there is no lifetime that a cast to them could make longer; and what comes out is borrowed no
-//!   longer than what goes in.
+//! * Invariant T2: the types looked for here (`TcpStream`, `UnixStream`, `PipeReader`, `PipeWriter`, the ends of a child's pipes,
+//!   and both `File`s) have no lifetime parameter, so there is no lifetime that a cast to them could make longer; and what
+//!   comes out is borrowed no longer than what goes in.
 #![allow(unsafe_code)]
 
 use std::any::TypeId;
@@ -21,6 +21,7 @@ use crate::fs;
 use crate::net::TcpStream;
 use crate::net::copy::{Origin, Socket};
 use crate::os::unix::net::UnixStream;
+use crate::process::{ChildStderr, ChildStdin, ChildStdout};
 
 /// Says its id, if it lives for ever.
 trait Named {
@@ -72,7 +73,9 @@ fn socket<T: ?Sized>(value: &T) -> Option<Socket<'_>> {
 
 /// What bytes can be moved to by the kernel: a socket or a pipe.
 pub(super) fn target<T: ?Sized>(value: &T) -> Option<Socket<'_>> {
-    socket(value).or_else(|| known::<T, PipeWriter>(value).map(|end| Socket::Pipe(end)))
+    let own = || known::<T, PipeWriter>(value);
+    let childs = || known::<T, ChildStdin>(value).map(ChildStdin::pipe);
+    socket(value).or_else(|| own().or_else(childs).map(|end| Socket::Pipe(end)))
 }
 
 /// The green file that `value` is, or refers to.
@@ -82,8 +85,10 @@ pub(super) fn green_file<T: ?Sized>(value: &T) -> Option<&fs::File> {
 
 /// What bytes can be moved from by the kernel: a socket, a pipe or a regular file.
 pub(super) fn origin<T: ?Sized>(value: &T) -> Option<Origin<'_>> {
-    let pipe = || known::<T, PipeReader>(value).map(|end| Socket::Pipe(end));
-    if let Some(socket) = socket(value).or_else(pipe) {
+    let own = || known::<T, PipeReader>(value);
+    let out = || known::<T, ChildStdout>(value).map(ChildStdout::pipe);
+    let err = || known::<T, ChildStderr>(value).map(ChildStderr::pipe);
+    if let Some(socket) = socket(value).or_else(|| own().or_else(out).or_else(err).map(|end| Socket::Pipe(end))) {
         return Some(Origin::Socket(socket));
     }
     // A `File` may be a pipe or a terminal, of which a read may wait.
