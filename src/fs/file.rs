@@ -398,42 +398,56 @@ pub struct OpenOptions {
 
 impl OpenOptions {
     /// None is set.
+    ///
+    /// May switch: no.
     #[allow(clippy::new_without_default, reason = "std's has none")]
     pub fn new() -> OpenOptions {
         OpenOptions { inner: std::fs::OpenOptions::new() }
     }
 
     /// To read it.
+    ///
+    /// May switch: no.
     pub fn read(&mut self, read: bool) -> &mut Self {
         self.inner.read(read);
         self
     }
 
     /// To write it.
+    ///
+    /// May switch: no.
     pub fn write(&mut self, write: bool) -> &mut Self {
         self.inner.write(write);
         self
     }
 
     /// To write at its end.
+    ///
+    /// May switch: no.
     pub fn append(&mut self, append: bool) -> &mut Self {
         self.inner.append(append);
         self
     }
 
     /// To empty it first.
+    ///
+    /// May switch: no.
     pub fn truncate(&mut self, truncate: bool) -> &mut Self {
         self.inner.truncate(truncate);
         self
     }
 
     /// To make it if it is not there.
+    ///
+    /// May switch: no.
     pub fn create(&mut self, create: bool) -> &mut Self {
         self.inner.create(create);
         self
     }
 
     /// To make it, and fail if it is there.
+    ///
+    /// May switch: no.
     pub fn create_new(&mut self, create_new: bool) -> &mut Self {
         self.inner.create_new(create_new);
         self

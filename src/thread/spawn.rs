@@ -121,16 +121,22 @@ impl JoinError {
     }
 
     /// Whether the thread was killed: by [`JoinHandle::kill`], its scope, or the end of its hub.
+    ///
+    /// May switch: no.
     pub fn is_killed(&self) -> bool {
         matches!(self.kind, Kind::Killed | Kind::HubEnded(_))
     }
 
     /// Whether the thread, one of another hub, was killed or never started because that hub ended or was shut down.
+    ///
+    /// May switch: no.
     pub fn is_hub_ended(&self) -> bool {
         matches!(self.kind, Kind::HubEnded(_))
     }
 
     /// Whether the thread panicked.
+    ///
+    /// May switch: no.
     pub fn is_panic(&self) -> bool {
         matches!(self.kind, Kind::Panicked(_))
     }
@@ -139,6 +145,8 @@ impl JoinError {
     ///
     /// # Errors
     /// If the thread did not panic.
+    ///
+    /// May switch: no.
     pub fn try_into_panic(self) -> Result<Box<dyn Any + Send>, JoinError> {
         match self.kind {
             Kind::Panicked(panic) => Ok(panic.into_payload()),
@@ -150,6 +158,8 @@ impl JoinError {
     ///
     /// # Panics
     /// If the thread did not panic.
+    ///
+    /// May switch: no.
     pub fn into_panic(self) -> Box<dyn Any + Send> {
         match self.try_into_panic() {
             Ok(payload) => payload,
@@ -158,6 +168,8 @@ impl JoinError {
     }
 
     /// The panic message, if it is a string, as that of `panic!` is.
+    ///
+    /// May switch: no.
     pub fn panic_message(&self) -> Option<&str> {
         let Kind::Panicked(panic) = &self.kind else { return None };
         panic.message.as_deref()
@@ -240,18 +252,24 @@ pub struct Builder {
 
 impl Builder {
     /// No name, default stack size.
+    ///
+    /// May switch: no.
     #[inline]
     pub fn new() -> Builder {
         Builder::default()
     }
 
     /// Names the thread in panics, reports and [`Thread::name`].
+    ///
+    /// May switch: no.
     pub fn name(mut self, name: String) -> Builder {
         self.name = Some(name);
         self
     }
 
     /// Asks for at least `size` bytes of stack. It is address space: only touched pages cost memory.
+    ///
+    /// May switch: no.
     pub fn stack_size(mut self, size: usize) -> Builder {
         self.stack_size = Some(size);
         self
