@@ -221,6 +221,25 @@ fn input_is_waited_for_beside_other_things() {
     assert!(child.wait().unwrap().success());
 }
 
+#[test]
+fn threads_of_both_kinds_of_scopes_can_be_joined_in_a_select() {
+    let _guard = common::guard();
+    let sum = greenling::thread::scope(|s| {
+        let one = s.spawn(|| 1);
+        select! { join(one) -> result => result.unwrap(), after(LONG) => 0 }
+    });
+    let failed = greenling::thread::try_scope(|s| {
+        let two = s.spawn(|| Ok(2));
+        let sum = sum + select! { join(two) -> result => result.unwrap(), after(LONG) => 0 };
+        let never = s.spawn(move || {
+            sleep(SHORT);
+            Err::<(), _>(sum)
+        });
+        select! { end(never) => unreachable!("the failure interrupts the body"), after(LONG) => Ok(()) }
+    });
+    assert_eq!(failed, Err(3));
+}
+
 // ---- between hubs ---------------------------------------------------------------------------------------------------
 
 #[test]
