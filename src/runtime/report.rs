@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::collections::HashMap;
-use std::fmt::Write;
+use std::fmt::{self, Write};
 use std::panic;
 use std::sync::Once;
 
@@ -25,20 +25,31 @@ fn label(fiber: Fiber) -> String {
     }
 }
 
-/// `label` of the fiber of this OS thread with this id, for panic messages.
-#[cold]
-pub(crate) fn label_of(id: u64) -> String {
-    let mut found = format!("#{id}, which has ended,");
-    if let Some(root) = existing_root() {
-        let mut look = |fiber: Fiber| {
-            if fiber.id.get() == id {
-                found = label(fiber);
-            }
-        };
-        look(root.main());
-        root.for_each_fiber(look);
+/// `label` of the fiber of this OS thread with this id, for panic messages. It looks through all fibers, and so not before
+/// somebody wants to read it.
+#[inline]
+pub(crate) fn label_of(id: u64) -> impl fmt::Display {
+    LabelOf(id)
+}
+
+/// See [`label_of`].
+struct LabelOf(u64);
+
+impl fmt::Display for LabelOf {
+    #[cold]
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut found = format!("#{}, which has ended,", self.0);
+        if let Some(root) = existing_root() {
+            let mut look = |fiber: Fiber| {
+                if fiber.id.get() == self.0 {
+                    found = label(fiber);
+                }
+            };
+            look(root.main());
+            root.for_each_fiber(look);
+        }
+        f.write_str(&found)
     }
-    found
 }
 
 /// What `fiber` waits for. Of those in a list only the first knows who has it.
@@ -74,6 +85,8 @@ fn words(reason: Reason, names: &HashMap<u64, String>) -> String {
         Reason::Held(Held::Write, 0) => String::from("waits to write a RwLock that others read"),
         Reason::Held(Held::Write, id) => format!("waits to write a RwLock that {} writes", name(id)),
         Reason::Held(Held::Once, id) => format!("waits for a Once that {} runs", name(id)),
+        Reason::Receive => String::from("waits for a value from a channel"),
+        Reason::Send => String::from("waits for room in a channel"),
         Reason::Event(what) => format!("waits for {what}"),
         Reason::Job(what) => format!("waits for {what} on another OS thread"),
         Reason::Remote(what) => format!("waits for {what}"),

@@ -5,9 +5,8 @@ use std::cell::OnceCell;
 use std::convert::Infallible;
 use std::time::Duration;
 
-use super::line::{Line, Waited};
+use super::line::Line;
 use crate::runtime::choose::{AnyArm, Arm, End, Failed, Who};
-use crate::runtime::park::NEVER;
 use crate::runtime::source::after;
 use crate::switch::fiber::Reason;
 use crate::switch::wait_list::WaitList;
@@ -107,7 +106,7 @@ impl<T, E> AsyncResult<T, E> {
             if let Some(result) = self.try_wait() {
                 return result;
             }
-            self.wait_until(NEVER).or_panic(format_args!("an AsyncResult"));
+            self.line.wait_or_panic(Reason::Event("an AsyncResult"), || "an AsyncResult", |_| {});
         }
     }
 
@@ -120,7 +119,7 @@ impl<T, E> AsyncResult<T, E> {
     /// May switch: yes, if the result is not there.
     pub fn wait_timeout(&self, limit: Duration) -> Option<Result<&T, &E>> {
         if !self.is_set() {
-            self.wait_until(after(limit));
+            self.line.wait(Reason::Event("an AsyncResult"), after(limit), |_| {});
         }
         self.try_wait()
     }
@@ -153,11 +152,6 @@ impl<T, E> AsyncResult<T, E> {
     #[doc(hidden)]
     pub fn select_wait(&self) -> ResultArm<'_, T, E> {
         ResultArm { result: self }
-    }
-
-    /// Waits in line.
-    fn wait_until(&self, deadline: u64) -> Waited {
-        self.line.wait(Reason::Event("an AsyncResult"), deadline, |_| {})
     }
 }
 

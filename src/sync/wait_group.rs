@@ -4,9 +4,8 @@
 use std::cell::Cell;
 use std::time::Duration;
 
-use super::line::{Line, Waited};
+use super::line::Line;
 use crate::runtime::choose::{AnyArm, Arm, End, Failed, Who};
-use crate::runtime::park::NEVER;
 use crate::runtime::source::after;
 use crate::switch::fiber::Reason;
 use crate::switch::wait_list::WaitList;
@@ -95,7 +94,7 @@ impl WaitGroup {
     /// May switch: yes, unless all are done.
     pub fn wait(&self) {
         if self.left.get() > 0 {
-            self.wait_until(NEVER).or_panic(format_args!("a WaitGroup"));
+            self.line.wait_or_panic(Reason::Event("a WaitGroup"), || "a WaitGroup", |_| {});
         }
     }
 
@@ -107,18 +106,13 @@ impl WaitGroup {
     ///
     /// May switch: yes, unless all are done.
     pub fn wait_timeout(&self, limit: Duration) -> bool {
-        self.left.get() == 0 || self.wait_until(after(limit)).is_chosen()
+        self.left.get() == 0 || self.line.wait(Reason::Event("a WaitGroup"), after(limit), |_| {}).is_chosen()
     }
 
     /// For `select!`.
     #[doc(hidden)]
     pub fn select_wait(&self) -> GroupArm<'_> {
         GroupArm { group: self }
-    }
-
-    /// Waits in line.
-    fn wait_until(&self, deadline: u64) -> Waited {
-        self.line.wait(Reason::Event("a WaitGroup"), deadline, |_| {})
     }
 }
 
