@@ -680,6 +680,24 @@ impl ControlBlock {
         self.frames_end.get() - SWITCH_FRAMES
     }
 
+    /// The addresses among which the frames of a suspended fiber lie; none if it has not run, or is main. Exact after a
+    /// park or a yield. Of one in an explicit switch nobody knows where they end, so it is its whole stack.
+    #[cfg(feature = "monkey")]
+    pub(crate) fn frames(&self) -> std::ops::Range<usize> {
+        let top = self.stack_base();
+        match self.state.get() {
+            State::Parked | State::Ready | State::Running if self.has_frames() => self.frames_end.get()..top,
+            State::Switched => self.slot().stack_low()..top,
+            _ => top..top,
+        }
+    }
+
+    /// Where the frames of main end while it is parked. Where they begin is not known.
+    #[cfg(feature = "monkey")]
+    pub(crate) fn frames_of_main(&self) -> Option<usize> {
+        (self.state.get() == State::Parked && self.has_frames()).then(|| self.frames_end.get())
+    }
+
     /// Where the frames of a fiber begin, as an address: everything below is its stack.
     pub(crate) fn stack_base(&self) -> usize {
         self.payload.get() as usize

@@ -350,6 +350,7 @@ impl Root {
     pub(crate) fn requeue_current(&self, me: Fiber) {
         let budget = self.budget.get();
         if budget == 0 {
+            me.note_frames();
             self.enqueue(me);
         } else {
             self.budget.set(budget - 1);
@@ -607,6 +608,17 @@ impl Root {
                 f(fiber);
             }
         }
+    }
+
+    /// Every live fiber, in no particular order, for a caller that may be anywhere in the program: none if the runtime is
+    /// just making a stack or freeing one.
+    #[cfg(feature = "monkey")]
+    pub(crate) fn try_fibers(&self) -> Vec<Fiber> {
+        let mut fibers = Vec::new();
+        if self.pool.try_borrow_mut().is_ok() {
+            self.for_each_fiber(|fiber| fibers.push(fiber));
+        }
+        fibers
     }
 
     /// Unwinds every fiber: kills all, lets them run, and repeats for those that swallowed it. Says how many are
