@@ -10,6 +10,11 @@
 //!     woken? poll again; else park again
 //! ```
 //!
+//! While it sleeps the thread has no waker of its own, only a weak reference to the knock. So the knock's destructor tells that
+//! the last clone is gone, and nobody is left to wake the thread: then it polls once more, for a wake-up that may have come just
+//! before, and if the future has made no clone then, the hub knows that this waits for ever. A waker that is consumed by its
+//! wake-up goes back to the thread, which needs one for the next poll.
+//!
 //! * Invariant K1: between the moment at which `woken` becomes true and the next poll the thread is not parked for good.
 //!   Who makes it true wakes the thread *after* that, and the thread looks at it before each park: a wake-up on its own OS
 //!   thread cannot come in between, and a letter from another one waits in the inbox until the thread is parked.
@@ -17,14 +22,16 @@
 //! The other direction, a green thread that `async` code waits for: `thread/future.rs` and `hub/remote.rs`.
 #![forbid(unsafe_code)]
 
+use std::mem::replace;
+use std::ops::Deref;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 
 use crate::runtime::hub::hub_of;
 use crate::runtime::park::NEVER;
-use crate::runtime::remote::{Waiter, wait};
+use crate::runtime::remote::{Waiter, lock, wait};
 use crate::runtime::report::label_of;
 use crate::switch::cancel;
 use crate::switch::root::{Root, try_root};
@@ -64,7 +71,7 @@ use crate::thread::yield_now;
 /// * A future that wakes itself while it is polled is polled again after the others had their turn.
 /// * One allocation for the waker, none for a poll. A thread that finds the future ready does not switch.
 /// * While a clone of the waker exists somebody may wake it, and so it is no deadlock that the hub can see. If nobody has a
-///   clone, nobody ever can, and main is told.
+///   clone any more, nobody ever can: the future is polled once more, and if it makes no clone then, main is told.
 ///
 /// # Panics
 /// If the future is not ready at once while the caller unwinds from a panic or kill; in the child of a fork; with the panics
@@ -75,19 +82,29 @@ use crate::thread::yield_now;
 pub fn block_on<F: IntoFuture>(future: F) -> F::Output {
     let mut future = pin!(future.into_future());
     let root = try_root();
-    let knock = Arc::new(Knock { woken: AtomicBool::new(false), sleeper: Sleeper::current(root) });
-    let waker = Waker::from(Arc::clone(&knock));
-    let mut context = Context::from_waker(&waker);
+    let mut home = Home { knock: Weak::new() };
+    let mut knock = Knock::new(root);
+    home.knock = Arc::downgrade(&knock);
     loop {
         // Acquire: what was written before a wake-up is seen by the poll that follows it.
         knock.woken.swap(false, Ordering::Acquire);
-        if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
+        let waker = Waker::from(Arc::clone(&knock));
+        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
             return output;
         }
-        match root {
-            Some(root) => knock.sleep(root),
-            None => knock.sleep_outside(),
-        }
+        drop(waker);
+        let Some(root) = root else {
+            knock.sleep_outside();
+            continue;
+        };
+        knock = match home.sleep(root, knock) {
+            Some(knock) => knock,
+            None => {
+                let knock = Knock::new(Some(root));
+                home.knock = Arc::downgrade(&knock);
+                knock
+            }
+        };
     }
 }
 
@@ -95,8 +112,18 @@ pub fn block_on<F: IntoFuture>(future: F) -> F::Output {
 struct Knock {
     /// Somebody called `wake` since the last poll began.
     woken: AtomicBool,
+    /// The waker that a wake-up consumed.
+    returned: Mutex<Returned>,
     /// Whom to wake.
     sleeper: Sleeper,
+}
+
+/// Where a consumed waker goes.
+enum Returned {
+    /// Back to the thread, which keeps its memory for the next poll.
+    Open(Option<Arc<Knock>>),
+    /// Away: the call is over.
+    Closed,
 }
 
 /// Who waits.
@@ -119,58 +146,126 @@ impl Sleeper {
             None => Sleeper::Outside(std::thread::current()),
         }
     }
+
+    /// Lets it look.
+    fn wake(&self) {
+        match self {
+            Sleeper::Green(waiter) => waiter.wake(),
+            Sleeper::Outside(thread) => thread.unpark(),
+        }
+    }
 }
 
 impl Wake for Knock {
     fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
+        if self.mark() {
+            let me = Arc::clone(&self);
+            if let Returned::Open(place) = &mut *lock(&me.returned) {
+                *place = Some(self);
+            }
+            me.sleeper.wake();
+        }
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        // Release pairs with the Acquire of `block_on` and `is_woken`. Who finds it true already leaves it to the one who
-        // made it true, who wakes (K1).
-        if !self.woken.swap(true, Ordering::Release) {
-            match &self.sleeper {
-                Sleeper::Green(waiter) => waiter.wake(),
-                Sleeper::Outside(thread) => thread.unpark(),
-            }
+        if self.mark() {
+            self.sleeper.wake();
+        }
+    }
+}
+
+impl Drop for Knock {
+    fn drop(&mut self) {
+        if let Returned::Open(_) = lock(&self.returned).deref() {
+            self.sleeper.wake();
         }
     }
 }
 
 impl Knock {
+    /// Of the caller.
+    fn new(root: Option<&'static Root>) -> Arc<Knock> {
+        let returned = Mutex::new(Returned::Open(None));
+        Arc::new(Knock { woken: AtomicBool::new(false), returned, sleeper: Sleeper::current(root) })
+    }
+
+    /// Somebody wakes it. Says whether he is the one who must wake the thread.
+    fn mark(&self) -> bool {
+        // Release pairs with the Acquire of `block_on` and `is_woken`. Who finds it true already leaves it to the one who
+        // made it true, who wakes (K1).
+        !self.woken.swap(true, Ordering::Release)
+    }
+
     /// Whether to poll again.
     fn is_woken(&self) -> bool {
-        // Acquire: see `wake_by_ref`.
+        // Acquire: see `mark`.
         self.woken.load(Ordering::Acquire)
     }
 
-    /// Parks until it is time to poll again.
-    fn sleep(self: &Arc<Knock>, root: &'static Root) {
-        let me = root.current();
-        if let Some(obstacle) = cancel::obstacle() {
-            panic!("greenling: {} cannot wait for a future: {obstacle}", label_of(me.id.get()));
-        }
-        if self.is_woken() {
-            return yield_now();
-        }
-        while !self.is_woken() {
-            let hub = match hub_of(root) {
-                Ok(hub) => hub,
-                Err(error) => panic!("{error}"),
-            };
-            // One is `block_on`'s, one its waker's; any other may be anywhere.
-            let others = Arc::strong_count(self) > 2;
-            if wait(root, hub, me, "a future", others, NEVER).is_err() {
-                unreachable!("it did not unwind before, and a thread that waits does not begin to");
-            }
-        }
+    /// Takes back a waker that was consumed.
+    fn take_back(&self) {
+        let back = match &mut *lock(&self.returned) {
+            Returned::Open(place) => place.take(),
+            Returned::Closed => None,
+        };
+        // Not under the lock, which is inside of it; and not the last, since the caller has one.
+        drop(back);
     }
 
     /// Blocks the OS thread until it is time to poll again.
     fn sleep_outside(&self) {
         while !self.is_woken() {
             std::thread::park();
+        }
+        self.take_back();
+    }
+}
+
+/// The thread's own part: the knock, as long as somebody has a waker.
+struct Home {
+    /// See above.
+    knock: Weak<Knock>,
+}
+
+impl Home {
+    /// Parks until it is time to poll again. None if nobody has a waker any more.
+    fn sleep(&self, root: &'static Root, knock: Arc<Knock>) -> Option<Arc<Knock>> {
+        let me = root.current();
+        if let Some(obstacle) = cancel::obstacle() {
+            panic!("greenling: {} cannot wait for a future: {obstacle}", label_of(me.id.get()));
+        }
+        if knock.is_woken() {
+            knock.take_back();
+            yield_now();
+            return Some(knock);
+        }
+        let mut awake = Some(knock);
+        loop {
+            if let Some(knock) = awake {
+                knock.take_back();
+                if knock.is_woken() {
+                    return Some(knock);
+                }
+                // If that is the last, its destructor wakes who is awake, which does nothing.
+            }
+            let hub = match hub_of(root) {
+                Ok(hub) => hub,
+                Err(error) => panic!("{error}"),
+            };
+            let others = self.knock.strong_count() > 0;
+            if wait(root, hub, me, "a future", others, NEVER).is_err() {
+                unreachable!("it did not unwind before, and a thread that waits does not begin to");
+            }
+            awake = Some(self.knock.upgrade()?);
+        }
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        if let Some(knock) = self.knock.upgrade() {
+            let back = replace(&mut *lock(&knock.returned), Returned::Closed);
+            drop(back);
         }
     }
 }

@@ -8,15 +8,19 @@ mod remote;
 
 use std::io;
 
-pub use channel::{RemoteIter, RemoteReceiver, RemoteSender, channel};
+pub use channel::{RemoteIntoIter, RemoteIter, RemoteReceiver, RemoteSender, RemoteTryIter, channel};
+#[doc(hidden)]
+pub use channel::{RemoteRecvArm, RemoteSendArm};
+#[doc(hidden)]
+pub use remote::RemoteEndArm;
 pub(crate) use remote::Shared;
 pub use remote::{HubHandle, RemoteJoinFuture, RemoteJoinHandle, handle};
 
 pub use crate::switch::stack_pool::StackStats;
 
-use crate::runtime::hub::hub;
+use crate::runtime::hub::{ending, hub};
 use crate::runtime::report::everybody;
-use crate::switch::root::{root, try_root};
+use crate::switch::root::{Root, try_root};
 use crate::switch::stack::Slot;
 
 /// Unwinds every green thread and suspended greenlet of this OS thread, as a kill does, and returns how many could not
@@ -52,29 +56,30 @@ pub fn set_default_stack_size(bytes: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// Bytes of stack that a thread gets that asks for no size.
+/// Bytes of stack that a thread gets that asks for no size. When the OS thread is ending there are no threads any more, and
+/// it is 0.
 ///
 /// May switch: no.
 pub fn default_stack_size() -> usize {
-    Slot::stack_size(root().default_shift.get())
+    try_root().map_or(0, |root| Slot::stack_size(root.default_shift.get()))
 }
 
-/// Counters of this OS thread's stacks.
+/// Counters of this OS thread's stacks; all of them 0 when it is ending and they are gone.
 ///
 /// May switch: no.
 pub fn stack_stats() -> StackStats {
-    root().stack_stats()
+    try_root().map_or_else(StackStats::default, Root::stack_stats)
 }
 
 /// How deep the running green thread's stack has been used, in bytes, in whole pages: its own high-water mark and that
 /// of threads that used the same stack before, since its pages last went back. They go back when it waits for long.
 ///
 /// # Errors
-/// For main, whose stack is the OS thread's; or what mincore(2) says.
+/// For main, whose stack is the OS thread's; what mincore(2) says; when the OS thread is ending.
 ///
 /// May switch: no.
 pub fn stack_high_water() -> io::Result<usize> {
-    let root = root();
+    let root = try_root().ok_or_else(ending)?;
     let me = root.current();
     if me.is_main() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "main runs on the OS thread's own stack"));
@@ -94,19 +99,21 @@ pub fn stack_high_water() -> io::Result<usize> {
 ///
 /// May switch: no.
 pub fn trim_stacks() {
-    root().trim_stacks();
+    if let Some(root) = try_root() {
+        root.trim_stacks();
+    }
 }
 
 /// Green threads and started greenlets of this OS thread that have not ended; main is not counted.
 ///
 /// May switch: no.
 pub fn live_threads() -> usize {
-    root().live()
+    try_root().map_or(0, Root::live)
 }
 
 /// Who does what: a line for main, for every green thread and every started greenlet of this OS thread, with its name, what
 /// it waits for and for how long, where it was spawned, and the cycle, if some wait for each other. For logs and debuggers;
-/// its words are not stable. (`print_run_info` of gevent.)
+/// its words are not stable. Empty when the OS thread is ending. (`print_run_info` of gevent.)
 ///
 /// ```
 /// let reader = greenling::thread::Builder::new().name("reader".into()).spawn(greenling::thread::park)?;
@@ -119,5 +126,5 @@ pub fn live_threads() -> usize {
 ///
 /// May switch: no.
 pub fn report() -> String {
-    everybody(root())
+    try_root().map_or_else(String::new, everybody)
 }

@@ -61,18 +61,24 @@ pub struct Hubs {
 
 impl Hubs {
     /// `count` hubs, not pinned; 0 means one for each processor that this process may use.
+    ///
+    /// May switch: no.
     pub fn new(count: usize) -> Hubs {
         Hubs { count, pin: false, name: String::from("hub") }
     }
 
     /// Whether each hub stays on one processor: the first hub on the first that the caller may use, and so on, and from the
     /// beginning if there are more hubs.
+    ///
+    /// May switch: no.
     pub fn pin(mut self, pin: bool) -> Hubs {
         self.pin = pin;
         self
     }
 
     /// The names of the OS threads will be `name-0`, `name-1`, ...; `hub` is the default.
+    ///
+    /// May switch: no.
     pub fn name(mut self, name: impl Into<String>) -> Hubs {
         self.name = name.into();
         self

@@ -70,9 +70,9 @@
 //! | 1 to 6 | `switch/` | stacks, fibers, the root loop, greenlets | `corosensei` |
 //! | 7 to 10 | `runtime/` | reactor, mail, reports; hub; park; source, remote | `crossbeam-queue` |
 //! | 11 | `interrupt.rs`, `thread/`, `offload/` | what programs call | |
-//! | 12 | `net/`, `os/`, `fs/`, `sync/`, `channel/`, `time.rs`, `signal.rs`, `bridge.rs`, `hub.rs`, `hub/` | sockets, files and locks with std's methods; channels; intervals; signals; futures; the hub, this one and others | |
-//! | 13 | `io/`, `hubs.rs`, `select.rs`, `group/` | standard streams, pipes, copies, any descriptor; many hubs, many things, many threads at once | |
-//! | 14 | `process/`, `server/` | children; servers | |
+//! | 12 | `net/`, `os/`, `fs/`, `sync/`, `channel/`, `time.rs`, `signal.rs`, `bridge.rs` | sockets, files and locks with std's methods; channels; intervals; signals; futures | |
+//! | 13 | `io/`, `process/stdio.rs`, `hub.rs`, `hub/`, `select.rs`, `group/` | standard streams, pipes, copies, any descriptor; the hub, this one and others; many things, many threads at once | |
+//! | 14 | `hubs.rs`, `process/`, `server/` | many hubs; children; servers | |
 //! | 15 | `monkey/` | C's blocking functions, in front of the C library's (feature `monkey`) | |
 //!
 //! `tests/tidy.rs` has the rank of each file, and checks the imports.

@@ -54,15 +54,23 @@ pub mod pieces {
 /// | `join(handle) -> result` | the thread has ended; `handle` is a variable, and is consumed if this arm wins | what `join` returns |
 /// | `end(handle)` | the thread has ended | |
 /// | `wait(event)` | the [`Event`](crate::sync::Event) is set | |
+/// | `wait(result) -> value` | the [`AsyncResult`](crate::sync::AsyncResult) is there | what its `wait` returns |
+/// | `wait(group)` | the [`WaitGroup`](crate::sync::WaitGroup) is done | |
+/// | `wait(semaphore) -> permit` | a permit of the [`Semaphore`](crate::sync::Semaphore) was to be had | the permit |
+/// | `wait(child) -> status` | the [`Child`](crate::process::Child) has ended; its standard input stays open | `io::Result<ExitStatus>` |
 /// | `after(duration)`, `at(instant)` | the time is over | |
+/// | `tick(interval) -> due` | the next tick of the [`Interval`](crate::time::Interval) is due; `interval` is a variable | what `tick` returns |
 /// | `readable(stream) -> result` | a read would not wait | `io::Result<()>` |
 /// | `writable(stream) -> result` | a write would not wait | `io::Result<()>` |
 /// | `accept(listener) -> result` | a connection came | what `accept` returns |
 /// | `default` | none of the others can go on at once | |
 ///
 /// Each arm is followed by `=> body`, and a comma unless the body is a block. `-> pattern` may be left out. There may be 16
-/// arms. `recv` takes receivers of [`channel`](crate::channel), of broadcasts and of [`sync::mpsc`](crate::sync::mpsc).
-/// `readable` and `writable` take every socket and pipe, `readable` listeners too. An `accept` counts as IO: now and then it lets others run first.
+/// arms. `recv` takes receivers of [`channel`](crate::channel), of broadcasts, of [`sync::mpsc`](crate::sync::mpsc) and of
+/// [`hub::channel`](crate::hub::channel), and [`Signals`](crate::signal::Signals); `send` and `send_from` take senders of the
+/// same channels. `join` and `end` take handles of all kinds. `readable` and `writable` take every socket and pipe and
+/// [`io::Registered`](crate::io::Registered); `readable` listeners and a locked [`Stdin`](crate::io::Stdin), too. An `accept` and a
+/// `recv` of signals count as IO: now and then they let others run first.
 ///
 /// # What is promised
 ///
@@ -118,19 +126,29 @@ macro_rules! select {
     (@arm wait($event:expr)) => { $event.select_wait() };
     (@arm after($limit:expr)) => { $crate::__select::after($limit) };
     (@arm at($instant:expr)) => { $crate::__select::at($instant) };
+    (@arm tick($interval:ident)) => { $crate::__select::at($interval.next_tick()) };
     (@arm readable($source:expr)) => { $source.select_readable() };
     (@arm writable($source:expr)) => { $source.select_writable() };
     (@arm accept($listener:expr)) => { $listener.select_accept() };
     (@arm $kind:ident($($args:tt)*)) => {
         compile_error!(concat!(
             "select! has no arm `", stringify!($kind($($args)*)),
-            "`; there are recv, send, send_from, join, end, wait, after, at, readable, writable, accept and default",
+            "`; there are recv, send, send_from, join, end, wait, after, at, tick, readable, writable, accept and default",
         ))
     };
 
     // ---- what it yields ---------------------------------------------------------------------------------------------
     (@value join($handle:ident) $result:expr) => { { let () = $result; $handle.join() } };
+    (@value tick($interval:ident) $result:expr) => { { let () = $result; $interval.tick() } };
     (@value $kind:ident($($args:tt)*) $result:expr) => { $result };
+
+    // ---- what reports say ---------------------------------------------------------------------------------------------
+    (@names $kind:ident($($args:tt)*) $($more:ident($($more_args:tt)*))*) => {
+        ::core::concat!(
+            "the first of ", ::core::stringify!($kind), "(", ::core::stringify!($($args)*), ")"
+            $(, ", ", ::core::stringify!($more), "(", ::core::stringify!($($more_args)*), ")")*
+        )
+    };
 
     // ---- all arms were read -----------------------------------------------------------------------------------------
     (@read $order:ident [$($rest:ident)*] [] [$($default:expr)?]) => {
@@ -165,6 +183,7 @@ macro_rules! select {
                 [$($name.erase()),+],
                 $crate::__select::Order::$order,
                 $wait,
+                $crate::select!(@names $($kind($($args)*))+),
             );
             'won: {
                 #[allow(unused_mut, unused_assignments)]

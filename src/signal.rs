@@ -27,8 +27,10 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::runtime::choose::{AnyArm, Arm, End, Failed, ReadyArm, Who};
 use crate::runtime::reactor::Direction;
 use crate::runtime::source::Source;
+use crate::switch::wait_list::WaitList;
 use crate::sys::signalfd::{LAST, SignalFd, SignalSet, Taken, can_wait, number};
 
 /// The time of `alarm(2)` is up.
@@ -215,6 +217,14 @@ impl Signals {
         Iter { signals: self }
     }
 
+    /// For `select!`.
+    #[doc(hidden)]
+    pub fn select_recv(&self) -> SignalArm<'_> {
+        // Now, while it has nothing in its hands and stands in no line.
+        self.source.spend_credit();
+        SignalArm { signals: self, ready: ReadyArm::new(&self.source, Direction::Read), result: Cell::new(None) }
+    }
+
     /// `recv`, with a limit or none.
     fn receive(&self, limit: Option<Duration>) -> io::Result<Signal> {
         let taken = self.source.run(Direction::Read, limit, &mut SignalFd::take)?;
@@ -278,6 +288,79 @@ impl<'a> IntoIterator for &'a Signals {
 
     fn into_iter(self) -> Iter<'a> {
         self.iter()
+    }
+}
+
+/// The arm of a `select!` that receives a signal.
+#[doc(hidden)]
+pub struct SignalArm<'a> {
+    /// Who receives.
+    signals: &'a Signals,
+    /// Waits until there is something to receive.
+    ready: ReadyArm<'a>,
+    /// What was received.
+    result: Cell<Option<io::Result<Signal>>>,
+}
+
+impl SignalArm<'_> {
+    /// For `select!`.
+    pub fn erase(&self) -> AnyArm<'_> {
+        AnyArm::new(self)
+    }
+
+    /// For `select!`.
+    ///
+    /// # Errors
+    /// If the signals cannot be waited for.
+    pub fn finish(self) -> io::Result<Signal> {
+        match self.result.take() {
+            Some(result) => result,
+            // The wait failed before there was anything to receive.
+            None => match self.ready.finish() {
+                Err(error) => Err(error),
+                Ok(()) => self.signals.recv(),
+            },
+        }
+    }
+}
+
+impl Arm for SignalArm<'_> {
+    fn look(&self) -> bool {
+        if !self.ready.look() {
+            return false;
+        }
+        match self.signals.source.get().take() {
+            // Another `Signals` was faster.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.ready.not_ready();
+                return false;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return self.look(),
+            taken => self.result.set(Some(taken.map(|taken| Signal { taken }))),
+        }
+        true
+    }
+
+    fn enter(&self, who: Who) -> Result<Option<&WaitList>, Failed> {
+        self.ready.enter(who)
+    }
+
+    fn complete(&self) {
+        self.ready.complete();
+    }
+
+    fn left(&self, end: End) {
+        self.ready.left(end);
+    }
+
+    fn is_descriptor(&self) -> bool {
+        true
+    }
+}
+
+impl fmt::Debug for SignalArm<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SignalArm").finish_non_exhaustive()
     }
 }
 

@@ -109,12 +109,13 @@ impl Interval {
     /// Waits for the next tick and returns when it was due. Never early. A tick is not lost if a kill or a
     /// [`timeout`](crate::timeout) ends the wait: the next call waits for the same one.
     ///
-    /// While the caller unwinds it returns at once, and the tick is still to come.
+    /// A tick that is due already lets the others that can run have their turn first, so a loop whose ticks are always late
+    /// starves nobody, and can be killed. While the caller unwinds it returns at once, and the tick is still to come.
     ///
     /// # Panics
-    /// As [`sleep`].
+    /// As [`sleep_until`].
     ///
-    /// May switch: yes, if it is not due yet.
+    /// May switch: yes.
     pub fn tick(&mut self) -> Instant {
         let due = self.next_tick();
         sleep_until(due);

@@ -756,6 +756,106 @@ fn a_broadcast_has_the_five_properties() {
     });
 }
 
+#[test]
+fn both_ends_of_a_channel_between_hubs_have_the_five_properties() {
+    let _guard = common::guard();
+    five_properties(&Primitive {
+        name: "RemoteReceiver::recv",
+        wakes: Wakes::One,
+        make: || {
+            let (send, receive) = leaked(hub::channel(None));
+            Subject::new(|| receive.recv().expect("open"), || send.send(()).expect("open"))
+                .or_for(|limit| receive.recv_timeout(limit).is_ok())
+        },
+    });
+    five_properties(&Primitive {
+        name: "select! recv, from another hub",
+        wakes: Wakes::One,
+        make: || {
+            let (send, receive) = leaked(hub::channel(None));
+            let never = leaked(Event::new());
+            let wait = || {
+                select! {
+                    wait(never) => panic!("never set"),
+                    recv(receive) -> value => assert_eq!(value, Ok(())),
+                }
+            };
+            Subject::new(wait, || send.send(()).expect("open")).or_for(|limit| {
+                select! {
+                    recv(receive) -> value => value.is_ok(),
+                    after(limit) => false,
+                }
+            })
+        },
+    });
+    five_properties(&Primitive {
+        name: "RemoteSender::send",
+        wakes: Wakes::One,
+        make: || {
+            // Room for as many wake-ups in a row as there are.
+            let (send, receive) = leaked(hub::channel(Some(2000)));
+            (0..2000).for_each(|_| send.send(()).expect("room"));
+            Subject::new(|| send.send(()).expect("open"), || receive.try_recv().expect("it is full"))
+                .or_for(|limit| send.send_timeout((), limit).is_ok())
+        },
+    });
+    five_properties(&Primitive {
+        name: "RemoteJoinHandle::join",
+        wakes: Wakes::Only,
+        make: || {
+            let event = leaked(Event::new());
+            let (send, receive) = leaked(hub::channel::<()>(None));
+            let thread = hub::handle().spawn(|| receive.recv().is_ok());
+            let thread = RefCell::new(Some(thread));
+            let wait = move || {
+                let thread = thread.borrow_mut().take().expect("one waiter");
+                select! {
+                    wait(event) => panic!("never set"),
+                    join(thread) -> ended => assert!(ended.expect("it only receives")),
+                }
+            };
+            Subject::new(wait, || send.send(()).expect("open"))
+        },
+    });
+}
+
+#[test]
+fn more_arms_of_select_have_the_five_properties() {
+    let _guard = common::guard();
+    five_properties(&Primitive {
+        name: "select! wait, a semaphore",
+        wakes: Wakes::One,
+        make: || {
+            let (semaphore, never) = leaked((sync::Semaphore::new(0), Event::new()));
+            let wait = || {
+                select! {
+                    wait(never) => panic!("never set"),
+                    wait(semaphore) -> permit => permit.forget(),
+                }
+            };
+            Subject::new(wait, || semaphore.release().expect("no bound")).or_for(|limit| {
+                select! {
+                    wait(semaphore) -> permit => {
+                        permit.forget();
+                        true
+                    }
+                    after(limit) => false,
+                }
+            })
+        },
+    });
+    five_properties(&Primitive {
+        name: "select! wait, a result",
+        wakes: Wakes::All,
+        make: || {
+            let (result, never) = leaked((AsyncResult::<()>::new(), Event::new()));
+            let wait = || select! { wait(never) => panic!("never set"), wait(result) => () };
+            Subject::new(wait, || _ = result.set(()))
+                .or_for(|limit| select! { wait(result) => true, after(limit) => false })
+        },
+    });
+}
+
 /// Each kind of arm, between two that never go on.
 #[test]
 fn every_arm_of_select_has_the_five_properties() {

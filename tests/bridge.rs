@@ -6,11 +6,11 @@ mod common;
 use std::cell::{Cell, RefCell};
 use std::future::{pending, poll_fn, ready};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use common::{OnDrop, Random};
@@ -249,6 +249,72 @@ fn a_future_that_nobody_can_wake_is_a_deadlock() {
 }
 
 #[test]
+fn a_future_whose_last_waker_is_dropped_is_a_deadlock() {
+    let _guard = common::guard();
+    let report = |drops: fn(Waker)| {
+        let polls = Cell::new(0);
+        let caught = catch_unwind(AssertUnwindSafe(|| {
+            block_on(poll_fn(|cx| {
+                polls.set(polls.get() + 1);
+                if polls.get() == 1 {
+                    drops(cx.waker().clone());
+                }
+                Poll::<()>::Pending
+            }))
+        }));
+        (*caught.unwrap_err().downcast::<String>().unwrap(), polls.get())
+    };
+    let by_a_green_thread = |waker: Waker| {
+        drop(spawn(move || {
+            sleep(Duration::from_millis(1));
+            drop(waker);
+        }));
+    };
+    let by_an_os_thread = |waker: Waker| {
+        drop(std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(20));
+            drop(waker);
+        }));
+    };
+    for drops in [by_a_green_thread, by_an_os_thread] {
+        let (text, polls) = report(drops);
+        assert!(text.starts_with("deadlock") && text.contains("main waits for a future"), "{text}");
+        assert_eq!(polls, 2, "once more, for a wake-up just before");
+    }
+}
+
+#[test]
+fn a_waker_that_is_consumed_or_outlives_its_call_leaves_nothing_behind() {
+    let _guard = common::guard();
+    let kept = Rc::new(RefCell::new(Vec::new()));
+    for round in 0..4 {
+        let theirs = Rc::clone(&kept);
+        let mut rounds = 0;
+        let waiter = spawn(move || {
+            block_on(poll_fn(move |cx| {
+                rounds += 1;
+                theirs.borrow_mut().push(cx.waker().clone());
+                if rounds > 3 { Poll::Ready(()) } else { Poll::Pending }
+            }));
+        });
+        for _ in 0..3 {
+            yield_now();
+            // The last clone, consumed; in odd rounds another one stays.
+            let waker = kept.borrow_mut().pop().unwrap();
+            if round % 2 == 1 {
+                kept.borrow_mut().push(waker.clone());
+            }
+            waker.wake();
+        }
+        waiter.join().unwrap();
+        kept.take().into_iter().for_each(Waker::wake); // too late
+    }
+    let endless = spawn(|| block_on(pending::<()>()));
+    yield_now();
+    assert!(endless.kill() && endless.join().unwrap_err().is_killed());
+}
+
+#[test]
 fn a_future_is_waited_for_in_no_switch_not_at_all() {
     let _guard = common::guard();
     let caught = catch_unwind(AssertUnwindSafe(|| no_switch(|| block_on(pending::<()>()))));
@@ -458,6 +524,43 @@ fn a_waker_that_panics_harms_nobody() {
     assert!(Pin::new(&mut future).poll(&mut Context::from_waker(&waker)).is_pending());
     yield_now();
     assert_eq!(block_on(future).unwrap(), 5);
+}
+
+/// Lets others run in its `wake`.
+struct Slow(AtomicBool);
+
+impl Wake for Slow {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::SeqCst);
+        (0..3).for_each(|_| yield_now());
+    }
+}
+
+#[test]
+fn a_task_that_polls_while_its_waker_waits_is_told_again() {
+    let _guard = common::guard();
+    let thread = spawn(|| {
+        yield_now();
+        7
+    });
+    let slow = Arc::new(Slow(AtomicBool::new(false)));
+    let waker = Waker::from(Arc::clone(&slow));
+    let mut context = Context::from_waker(&waker);
+    let mut end = pin!(thread.into_future());
+    let mut polls = 0;
+    let answer = loop {
+        polls += 1;
+        if let Poll::Ready(answer) = end.as_mut().poll(&mut context) {
+            break answer;
+        }
+        // Who is not told does not poll.
+        let told = (0..1000).any(|_| {
+            yield_now();
+            slow.0.swap(false, Ordering::SeqCst)
+        });
+        assert!(told, "after poll {polls}");
+    };
+    assert_eq!((answer.unwrap(), polls), (7, 3));
 }
 
 #[test]

@@ -13,6 +13,7 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use common::{OnDrop, Random};
+use greenling::channel::SendTimeoutError;
 use greenling::hub::{self, HubHandle, RemoteJoinHandle, RemoteReceiver, RemoteSender, channel};
 use greenling::net::{TcpListener, TcpStream};
 use greenling::thread::{current, park, spawn, yield_now};
@@ -695,6 +696,55 @@ fn a_value_that_is_there_beats_the_time_that_is_over() {
     common::hog_until(until);
     send.send(1).unwrap();
     assert_eq!(receiver.join().unwrap(), Ok(1));
+}
+
+#[test]
+fn a_closed_channel_gives_what_is_in_it_and_takes_nothing() {
+    let _guard = common::guard();
+    let (send, receive) = channel(Some(2));
+    assert_eq!((send.len(), send.capacity(), receive.is_empty(), send.is_open()), (0, Some(2), true, true));
+    send.send(1).unwrap();
+    send.send(2).unwrap();
+    assert_eq!(send.send_timeout(3, Duration::from_millis(1)), Err(SendTimeoutError::Timeout(3)));
+    let (waiting, closer) = (send.clone(), receive.clone());
+    let full = spawn(move || waiting.send(4));
+    yield_now();
+    let os = std::thread::spawn(move || closer.close());
+    assert_eq!(full.join().unwrap().unwrap_err().0, 4, "who waits is told");
+    os.join().unwrap();
+    assert_eq!(send.try_send(5), Err(TrySendError::Disconnected(5)));
+    assert_eq!(send.send_timeout(6, HOUR), Err(SendTimeoutError::Disconnected(6)));
+    assert!(!receive.is_open() && receive.try_iter().eq([1, 2]) && receive.into_iter().next().is_none());
+    assert!(send.send(7).is_err());
+    // And with a receiver that waits, and a destructor that uses the channel.
+    let (send, receive) = channel::<Arc<()>>(None);
+    assert_eq!(send.capacity(), None);
+    let value = Arc::new(());
+    send.send(Arc::clone(&value)).unwrap();
+    send.close_and_discard();
+    assert_eq!((Arc::strong_count(&value), receive.recv().is_err()), (1, true));
+    let (send, receive) = channel::<u8>(None);
+    let waits = spawn(move || receive.recv());
+    yield_now();
+    send.close();
+    assert!(waits.join().unwrap().is_err());
+}
+
+#[test]
+fn a_limited_wait_of_a_caller_that_unwinds_times_out_at_once() {
+    let _guard = common::guard();
+    let (send, receive) = channel::<u8>(Some(1));
+    let said = Rc::new(Cell::new(None));
+    let theirs = Rc::clone(&said);
+    let victim = spawn(move || {
+        let _late = OnDrop::new(move || theirs.set(Some(receive.recv_timeout(HOUR))));
+        park();
+    });
+    yield_now();
+    victim.kill();
+    assert!(victim.join().unwrap_err().is_killed());
+    assert_eq!(said.take(), Some(Err(RecvTimeoutError::Timeout)), "the sender is still there");
+    drop(send);
 }
 
 #[test]

@@ -9,11 +9,13 @@ use std::rc::Rc;
 use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
-use greenling::io::copy;
+use greenling::io::{copy, pipe};
 use greenling::net::{Shutdown, TcpStream, copy_bidirectional};
+use greenling::offload::default_pool;
 use greenling::os::unix::net::UnixStream;
+use greenling::process::{Command, Stdio};
 use greenling::thread::Builder;
-use greenling::{TimeoutError, hub, sleep, spawn, timeout};
+use greenling::{TimeoutError, hub, select, sleep, spawn, timeout};
 use net_support::{bounded, pair, pattern, reset, settle, with_std_peer};
 
 const LONG: Duration = Duration::from_secs(30);
@@ -129,6 +131,78 @@ fn all_pairs_of_stream_sockets_carry_alike() {
     });
 }
 
+/// Pipes on either side, or both.
+#[test]
+fn pipes_carry_as_sockets_do() {
+    alone(|| {
+        let len = LARGE / 8 + 1;
+        let before = pipes();
+        let ((from, source), (to, sink)) = (pipe().unwrap(), pair());
+        carries(source, from, to, sink, len, false);
+        assert!(pipes() >= before + 2, "the pool keeps the pipe, so one was used");
+        let ((source, from), (sink, to)) = (pair(), pipe().unwrap());
+        carries(source, from, to, sink, len, true);
+        let ((from, source), (sink, to)) = (pipe().unwrap(), pipe().unwrap());
+        carries(source, from, to, sink, len, true);
+    });
+}
+
+#[test]
+fn the_input_of_a_child_is_spliced_and_can_be_an_arm() {
+    alone(|| {
+        let content = pattern(0, 4 << 20);
+        let mut child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let mut input = child.stdin.take().unwrap();
+        assert!(select! { writable(input) -> ready => ready.is_ok(), after(LONG) => false });
+        let (mut source, from) = pair();
+        let before = pipes();
+        let sender = spawn(move || source.write_all(&content).unwrap());
+        settle();
+        assert_eq!(copy(&mut &from, &mut input).unwrap(), 4 << 20);
+        sender.join().unwrap();
+        drop(input);
+        assert!(child.wait().unwrap().success());
+        assert!(pipes() > before, "one end is closed, and the pool keeps the pipe that was used");
+    });
+}
+
+#[test]
+fn the_output_of_a_child_is_spliced_and_can_be_an_arm() {
+    alone(|| {
+        let mut command = Command::new("sh");
+        command.args(["-c", "read go; head -c 4194304 /dev/zero"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let (input, mut output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        assert!(!select! { readable(output) -> _ => true, after(SHORT) => false }, "it waits for a word");
+        let (to, mut sink) = pair();
+        let before = pipes();
+        drop(input);
+        let sender = spawn(move || copy(&mut output, &mut &to).unwrap());
+        let mut got = Vec::new();
+        sink.read_to_end(&mut got).unwrap();
+        assert!(got.len() == 4 << 20 && got.iter().all(|byte| *byte == 0));
+        assert_eq!(sender.join().unwrap(), 4 << 20);
+        assert!(child.wait().unwrap().success());
+        assert_eq!(pipes(), before, "two ends are closed, and the pool keeps the pipe that was used");
+    });
+}
+
+#[test]
+fn the_end_and_the_errors_of_a_pipe_are_those_of_std() {
+    beside(|| {
+        let ((mut from, source), (sink, mut to)) = (pipe().unwrap(), pipe().unwrap());
+        drop(source);
+        assert_eq!(copy(&mut from, &mut to).unwrap(), 0);
+        drop(sink);
+        let (mut from, mut source) = pipe().unwrap();
+        source.write_all(b"nobody reads it").unwrap();
+        assert_eq!(copy(&mut from, &mut to).unwrap_err().kind(), ErrorKind::BrokenPipe);
+        let stuck = timeout(SHORT, || copy(&mut from, &mut to));
+        assert_eq!(stuck.map(drop), Err(TimeoutError::Elapsed), "a writer is there");
+        drop(source);
+    });
+}
+
 #[test]
 fn readers_with_a_buffer_of_their_own_lose_nothing() {
     beside(|| {
@@ -214,6 +288,58 @@ fn a_file_is_sent_from_where_it_stands_to_its_end() {
             assert!(got == rest, "from {start}");
             assert_eq!(sender.join().unwrap(), (rest.len() as u64, start.max(content.len()) as u64));
         }
+    });
+}
+
+#[test]
+fn a_file_goes_into_a_pipe() {
+    beside(|| {
+        let content = pattern(0, 1 << 20);
+        let (mut from, (mut sink, to)) = (file(&content), pipe().unwrap());
+        let sender = spawn(move || copy(&mut from, &mut &to).unwrap());
+        let mut got = Vec::new();
+        sink.read_to_end(&mut got).unwrap();
+        assert!(got == content);
+        assert_eq!(sender.join().unwrap(), content.len() as u64);
+    });
+}
+
+/// A job for each 8 KiB, as std's `copy` would have it, would be a thousand for this file.
+#[test]
+fn green_files_are_copied_in_large_pieces() {
+    alone(|| {
+        let content = pattern(0, 8 << 20);
+        let green = |content: &[u8]| greenling::fs::File::from(file(content));
+        let jobs = || default_pool().stats().completed;
+        let before = jobs();
+        let (mut from, (to, mut sink)) = (green(&content), pair());
+        let sender = spawn(move || copy(&mut from, &mut &to).unwrap());
+        let mut got = Vec::new();
+        sink.read_to_end(&mut got).unwrap();
+        assert!(got == content && sender.join().unwrap() == content.len() as u64);
+        assert!(jobs() - before <= 40, "{} jobs", jobs() - before);
+        // From file to file, from where the one stands to where the other does.
+        let before = jobs();
+        let (mut from, mut to) = (green(&content), green(b"0123"));
+        from.seek(SeekFrom::Start(100)).unwrap();
+        to.seek(SeekFrom::Start(2)).unwrap();
+        assert_eq!(copy(&mut from, &mut &to).unwrap(), content.len() as u64 - 100);
+        assert!(jobs() - before <= 8, "{} jobs", jobs() - before);
+        to.rewind().unwrap();
+        let mut got = Vec::new();
+        to.read_to_end(&mut got).unwrap();
+        assert!(got[..2] == *b"01" && got[2..] == content[100..]);
+        // And from a socket into a file.
+        let ((mut source, from), mut to) = (pair(), green(b""));
+        let theirs = content.clone();
+        let sender = spawn(move || source.write_all(&theirs).unwrap());
+        assert_eq!(copy(&mut &from, &mut to).unwrap(), content.len() as u64);
+        sender.join().unwrap();
+        to.rewind().unwrap();
+        let mut got = Vec::new();
+        to.read_to_end(&mut got).unwrap();
+        assert!(got == content);
+        assert!(copy(&mut greenling::fs::File::open("/").unwrap(), &mut to).is_err(), "a directory");
     });
 }
 

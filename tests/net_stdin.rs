@@ -73,6 +73,45 @@ fn lines_come_whole_however_they_are_cut_and_others_run_meanwhile() {
     feed(TEST, &["fir", "st\nsecond\nth", "i\u{e4}rd\n\n", "last ", "without end"]);
 }
 
+/// The shell shares the terminal, and expects it to block.
+#[test]
+fn a_terminal_is_read_by_lines_and_left_as_it_is() {
+    const TEST: &str = "a_terminal_is_read_by_lines_and_left_as_it_is";
+    child_runs(TEST, || {
+        assert!(stdin().is_terminal());
+        let ticks = Rc::new(RefCell::new(0));
+        let count = Rc::clone(&ticks);
+        let ticker = spawn(move || -> () {
+            loop {
+                sleep(Duration::from_millis(1));
+                *count.borrow_mut() += 1;
+            }
+        });
+        let mut line = String::new();
+        assert_eq!((stdin().read_line(&mut line).unwrap(), line.as_str()), (6, "first\n"));
+        assert!(*ticks.borrow() > 10, "the terminal kept everybody waiting");
+        let flags = std::fs::read_to_string("/proc/self/fdinfo/0").unwrap();
+        let flags = flags.lines().find_map(|line| line.strip_prefix("flags:")).unwrap().trim();
+        assert_eq!(i32::from_str_radix(flags, 8).unwrap() & 0o4000, 0, "O_NONBLOCK");
+        assert_eq!(stdin().read_line(&mut line).unwrap(), 0, "Ctrl-D");
+        assert_eq!(
+            (stdin().read_line(&mut line).unwrap(), line.as_str()),
+            (5, "first\nmore\n"),
+            "after which it goes on"
+        );
+        ticker.kill();
+        assert!(ticker.join().is_err());
+    });
+    let terminal = nix::pty::openpty(None, None).unwrap();
+    let mut ours = File::from(terminal.master);
+    let mut child = start(TEST, terminal.slave.into());
+    for typed in ["fir", "st\n", "\x04", "more\n"] {
+        std::thread::sleep(Duration::from_millis(60));
+        ours.write_all(typed.as_bytes()).unwrap();
+    }
+    assert!(child.wait().unwrap().success());
+}
+
 #[test]
 fn a_line_that_is_given_up_in_the_middle_is_not_lost() {
     const TEST: &str = "a_line_that_is_given_up_in_the_middle_is_not_lost";

@@ -130,6 +130,22 @@ fn more_than_a_pipe_holds_on_each_of_two_pipes_is_no_deadlock() {
 }
 
 #[test]
+fn a_child_writes_to_what_std_would_let_it_write_to() {
+    let _guard = common::guard();
+    let path = std::env::temp_dir().join(format!("greenling-child-{}", std::process::id()));
+    let file = greenling::fs::File::create(&path).unwrap();
+    let second = file.try_clone().unwrap();
+    let mut command = shell("echo out; echo err >&2");
+    assert!(command.stdout(file).stderr(second).status().unwrap().success());
+    assert_eq!(fs::read_to_string(&path).unwrap(), "out\nerr\n");
+    fs::remove_file(&path).unwrap();
+    // The test's own output, to which nothing is written.
+    let mut silent = shell("exit 0");
+    silent.stdout(greenling::io::stdout()).stderr(greenling::io::stderr());
+    assert!(silent.status().unwrap().success());
+}
+
+#[test]
 fn errors_are_those_of_std() {
     let _guard = common::guard();
     let folder = std::env::temp_dir();

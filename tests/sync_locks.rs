@@ -4,6 +4,7 @@
 mod common;
 
 use std::cell::Cell;
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -296,6 +297,36 @@ fn a_mutex_has_stds_traits() {
     assert_eq!(unsized_value.lock().unwrap().len(), 2);
 }
 
+/// Lets others run while it is shown.
+struct SlowToShow;
+
+impl fmt::Debug for SlowToShow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        yield_now();
+        f.write_str("shown")
+    }
+}
+
+#[test]
+fn a_lock_that_is_shown_is_held_until_its_value_was_written() {
+    let _guard = common::guard();
+    let locks = Rc::new((Mutex::new(SlowToShow), RwLock::new(SlowToShow)));
+    let theirs = Rc::clone(&locks);
+    let shows = spawn(move || format!("{:?} {:?}", theirs.0, theirs.1));
+    let theirs = Rc::clone(&locks);
+    let locker = spawn(move || {
+        drop(theirs.0.lock().unwrap());
+        drop(theirs.1.write().unwrap());
+    });
+    let text = shows.join().unwrap();
+    assert_eq!(text, "Mutex { data: shown, poisoned: false, .. } RwLock { data: shown, poisoned: false, .. }");
+    locker.join().unwrap();
+    let (one, two) = (locks.0.lock().unwrap(), locks.1.write().unwrap());
+    let text = format!("{:?} {:?}", locks.0, locks.1);
+    assert_eq!(text.matches("<locked>").count(), 2, "{text}");
+    drop((one, two));
+}
+
 // ---- RwLock ---------------------------------------------------------------------------------------------------------
 
 #[test]
@@ -370,6 +401,38 @@ fn who_is_killed_after_it_was_let_in_leaves_again() {
         next.join().unwrap();
         assert!(chosen.join().is_err());
         assert!(lock.try_write().is_ok());
+    }
+}
+
+#[test]
+fn a_writer_that_becomes_a_reader_lets_no_writer_in_between() {
+    let _guard = common::guard();
+    for (line, meanwhile, after) in [
+        (["read", "write", "late"], "read 0", "read 0 write late 1"),
+        (["write", "read", "late"], "", "write read 1 late 1"),
+    ] {
+        let (lock, log) = (Rc::new(RwLock::new(0)), Log::default());
+        let writer = lock.write().unwrap();
+        let threads: Vec<_> = line
+            .into_iter()
+            .map(|what| {
+                let (lock, log) = (Rc::clone(&lock), log.clone());
+                spawn(move || match what {
+                    "write" => {
+                        *lock.write().unwrap() += 1;
+                        log.say(what);
+                    }
+                    _ => log.say(format!("{what} {}", *lock.read().unwrap())),
+                })
+            })
+            .collect();
+        settle();
+        let reader = RwLockWriteGuard::downgrade(writer);
+        settle();
+        assert_eq!((log.text().as_str(), *reader), (meanwhile, 0));
+        drop(reader);
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        assert_eq!(log.text(), after);
     }
 }
 

@@ -325,6 +325,11 @@ fn calls_in_a_thread_locals_destructor_work_or_fail_but_never_abort() {
                 assert_eq!(no_switch(|| 3), 3);
                 scope(|s| assert!(Builder::new().spawn_scoped(s, || ()).is_err()));
                 assert_eq!(hub::shutdown(), 0);
+                hub::trim_stacks();
+                assert_eq!((hub::live_threads(), hub::default_stack_size()), (0, 0));
+                assert_eq!(hub::stack_stats(), hub::StackStats::default());
+                assert!(hub::stack_high_water().is_err() && hub::set_default_stack_size(1).is_err());
+                assert_eq!(hub::report(), "");
                 assert_eq!(current().id(), id);
                 assert_ne!(unasked.thread().id(), id);
                 unasked.thread().unpark();

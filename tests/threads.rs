@@ -325,6 +325,65 @@ fn a_thread_cannot_join_itself() {
 }
 
 #[test]
+fn a_join_with_a_limit_gives_the_handle_back_or_the_result() {
+    let _guard = common::guard();
+    let short = Duration::from_millis(2);
+    let thread = spawn(|| {
+        park();
+        7
+    });
+    let unpark = thread.thread().clone();
+    let thread = thread.join_timeout(short).expect_err("it is parked");
+    let thread = thread.join_timeout(Duration::ZERO).expect_err("it is parked");
+    unpark.unpark();
+    assert_eq!(thread.join_timeout(Duration::MAX).expect("it ends").unwrap(), 7);
+    let ended = spawn(|| 8);
+    yield_now();
+    assert_eq!(no_switch(|| ended.join_timeout(Duration::ZERO)).expect("without waiting").unwrap(), 8);
+    // Both in one turn: the end wins.
+    let thread = spawn(|| sleep(Duration::from_millis(2)));
+    let joiner = spawn(move || thread.join_timeout(Duration::from_millis(2)).is_ok());
+    yield_now();
+    common::hog_until(std::time::Instant::now() + Duration::from_millis(10));
+    assert!(joiner.join().unwrap());
+    // A joiner that is killed leaves the line; one that unwinds has its handle at once.
+    let thread = spawn(park);
+    let unpark = thread.thread().clone();
+    let joiner = spawn(move || thread.join_timeout(Duration::MAX).is_ok());
+    yield_now();
+    joiner.kill();
+    assert!(joiner.join().unwrap_err().is_killed());
+    unpark.unpark();
+    let back = Rc::new(Cell::new(None));
+    let theirs = Rc::clone(&back);
+    let unwinds = spawn(move || {
+        let sleeper = spawn(park);
+        let _late = common::OnDrop::new(move || theirs.set(Some(sleeper.join_timeout(Duration::MAX))));
+        std::panic::resume_unwind(Box::new("down"));
+    });
+    assert!(unwinds.join().map(|never: ()| never).unwrap_err().is_panic());
+    let sleeper = back.take().unwrap().expect_err("it did not wait");
+    assert!(sleeper.kill() && sleeper.join().unwrap_err().is_killed());
+}
+
+#[test]
+fn an_error_of_a_join_fits_where_errors_are_shared() {
+    fn shared<T: std::error::Error + Send + Sync + std::panic::UnwindSafe + 'static>(error: T) -> String {
+        let error: Box<dyn std::error::Error + Send + Sync> = error.into();
+        std::io::Error::other(error).to_string()
+    }
+    let _guard = common::guard();
+    let error = spawn(|| std::panic::resume_unwind(Box::new(String::from("owned")))).join().map(|never: ()| never);
+    assert_eq!(error.unwrap_err().panic_message(), Some("owned"));
+    let error = spawn(|| std::panic::resume_unwind(Box::new("static"))).join().map(|never: ()| never).unwrap_err();
+    assert_eq!(shared(error), "the green thread panicked: static");
+    // A payload that is neither, and not `Sync`, comes back as it was.
+    let error = spawn(|| std::panic::resume_unwind(Box::new(Cell::new(3)))).join().map(|never: ()| never).unwrap_err();
+    assert_eq!((error.is_panic(), error.panic_message()), (true, None));
+    assert_eq!(error.into_panic().downcast::<Cell<i32>>().unwrap().get(), 3);
+}
+
+#[test]
 fn rc_and_refcell_are_shared_without_send() {
     let _guard = common::guard();
     let sum = Rc::new(Cell::new(0));

@@ -3,11 +3,13 @@
 
 mod common;
 
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::rc::Rc;
 
 use common::{Log, OnDrop, guard, hog_until};
 use greenling::time::{Duration, Instant, MissedTicks, interval, interval_at, sleep_until};
-use greenling::{TimeoutError, remaining, shield, sleep, spawn, timeout, timeout_at, yield_now};
+use greenling::{TimeoutError, no_switch, remaining, shield, sleep, spawn, timeout, timeout_at, yield_now};
 
 const MS: Duration = Duration::from_millis(1);
 const LONG: Duration = Duration::from_secs(3600);
@@ -55,6 +57,42 @@ fn each_policy_answers_to_missed_ticks_in_its_way() {
     assert_eq!((next - first).as_nanos() % (50 * MS).as_nanos(), 0);
     let (first, seen, next) = busy(MissedTicks::Delay);
     assert!(next >= first + 170 * MS && next <= seen + 50 * MS);
+}
+
+#[test]
+fn a_loop_whose_ticks_are_always_late_lets_others_run_and_can_be_ended() {
+    let _guard = guard();
+    let nanosecond = Duration::from_nanos(1);
+    let rounds = Rc::new(Cell::new(0));
+    let count = Rc::clone(&rounds);
+    let other = spawn(move || {
+        for _ in 0..100 {
+            count.set(count.get() + 1);
+            yield_now();
+        }
+    });
+    let mut ticks = interval(nanosecond);
+    for _ in 0..100 {
+        ticks.tick();
+    }
+    assert_eq!(rounds.get(), 100, "one turn for each tick");
+    other.join().unwrap();
+    let late = spawn(move || {
+        loop {
+            interval(nanosecond).tick();
+        }
+    });
+    yield_now();
+    assert!(late.kill());
+    assert!(late.join().map(|never: ()| never).unwrap_err().is_killed());
+    let past = Instant::now();
+    let endless = timeout(5 * MS, || {
+        loop {
+            sleep_until(past);
+        }
+    });
+    assert_eq!(endless.map(|never: ()| never), Err(TimeoutError::Elapsed));
+    no_switch(|| ticks.tick()); // it is due, so it need not wait
 }
 
 #[test]

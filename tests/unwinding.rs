@@ -237,3 +237,19 @@ fn interleaved_panics_keep_apart() {
         .collect();
     threads.into_iter().for_each(|thread| thread.join().unwrap());
 }
+
+/// What std lets into a `catch_unwind` as it is may go in here, too.
+#[test]
+fn what_std_calls_unwind_safe_is_so_here() {
+    fn safe<T: std::panic::UnwindSafe + std::panic::RefUnwindSafe>() {}
+    use greenling::{channel, fs, io, net, os, process, sync};
+    safe::<(sync::Mutex<Cell<u8>>, sync::MutexGuard<'_, Cell<u8>>, sync::RwLock<Cell<u8>>)>();
+    safe::<(sync::Condvar, sync::Barrier, sync::Once, sync::OnceLock<u8>, sync::LazyLock<u8>)>();
+    safe::<(sync::Event, sync::Semaphore, sync::WaitGroup, sync::AsyncResult<u8>)>();
+    safe::<(channel::Sender<Cell<u8>>, channel::Receiver<u8>, sync::mpsc::Receiver<u8>)>();
+    safe::<(net::TcpStream, net::TcpListener, net::UdpSocket, os::unix::net::UnixStream)>();
+    safe::<(fs::File, fs::ReadDir, io::PipeReader, io::StdoutLock<'_>, io::StdinLock<'_>)>();
+    safe::<(process::Child, process::ChildStdout)>();
+    let stream = net::TcpListener::bind("127.0.0.1:0").unwrap();
+    assert!(catch_unwind(|| stream.local_addr().unwrap().ip().is_loopback()).unwrap());
+}

@@ -45,6 +45,8 @@ mod core;
 mod ends;
 mod store;
 
+use std::panic::{RefUnwindSafe, UnwindSafe};
+
 pub use std::sync::mpsc::{RecvError, RecvTimeoutError, SendError, TryRecvError, TrySendError};
 
 #[doc(hidden)]
@@ -55,3 +57,13 @@ pub use ends::{
 };
 #[doc(hidden)]
 pub use ends::{RecvArm, SendArm};
+
+// A panic leaves a channel in order, and what is in it with whoever receives it; so std says of its own.
+impl<T> UnwindSafe for Sender<T> {}
+impl<T> RefUnwindSafe for Sender<T> {}
+impl<T> UnwindSafe for Receiver<T> {}
+impl<T> RefUnwindSafe for Receiver<T> {}
+impl<T> UnwindSafe for BroadcastSender<T> {}
+impl<T> RefUnwindSafe for BroadcastSender<T> {}
+impl<T> UnwindSafe for BroadcastReceiver<T> {}
+impl<T> RefUnwindSafe for BroadcastReceiver<T> {}

@@ -10,6 +10,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
+use std::process::Stdio;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -17,6 +18,12 @@ use super::{FileTimes, Metadata, Permissions, off, with};
 
 /// Bytes that one call of `read` or `write` moves at most: it has a copy of them.
 pub const MOST: usize = 2 * 1024 * 1024;
+
+/// Bytes that a job reads at once for a copy.
+const PIECE: usize = 256 * 1024;
+
+/// Bytes that a job copies at once from file to file: so much may still be copied after a kill.
+const LARGE_PIECE: u64 = 8 * 1024 * 1024;
 
 /// An open file, as [`std::fs::File`]; see [the module](super).
 ///
@@ -80,6 +87,36 @@ impl File {
     ) -> io::Result<T> {
         let file = Arc::clone(&self.inner);
         off(move || call(&file))
+    }
+
+    /// Some of what comes next, for a copy; nothing at the end.
+    pub(crate) fn read_piece(&self) -> io::Result<Vec<u8>> {
+        self.run(|mut file| {
+            let mut bytes = vec![0; PIECE];
+            loop {
+                match file.read(&mut bytes) {
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    read => {
+                        bytes.truncate(read?);
+                        return Ok(bytes);
+                    }
+                }
+            }
+        })
+    }
+
+    /// Copies all that comes next to where `to` stands, and returns how many bytes that were. If the caller is interrupted,
+    /// the piece that is under way is copied all the same.
+    pub(crate) fn copy_to(&self, to: &File) -> io::Result<u64> {
+        let mut total = 0;
+        loop {
+            let to = Arc::clone(&to.inner);
+            // std lets the kernel copy between such a reader and such a writer.
+            match self.run(move |from| io::copy(&mut from.take(LARGE_PIECE), &mut &*to))? {
+                0 => return Ok(total),
+                copied => total += copied,
+            }
+        }
     }
 
     /// Waits until contents and metadata are on the disk.
@@ -203,6 +240,22 @@ impl From<std::fs::File> for File {
 impl From<OwnedFd> for File {
     fn from(fd: OwnedFd) -> File {
         File::from(std::fs::File::from(fd))
+    }
+}
+
+/// For a child's standard streams. The child gets the open file, as from std's.
+///
+/// # Panics
+/// If a call that was given up still uses the file, and there is no descriptor for a second one.
+impl From<File> for Stdio {
+    fn from(file: File) -> Stdio {
+        match file.try_into_std() {
+            Ok(file) => file.into(),
+            Err(file) => match file.inner.try_clone() {
+                Ok(file) => file.into(),
+                Err(error) => panic!("greenling: a file for a child's standard stream cannot be duplicated: {error}"),
+            },
+        }
     }
 }
 
@@ -345,42 +398,56 @@ pub struct OpenOptions {
 
 impl OpenOptions {
     /// None is set.
+    ///
+    /// May switch: no.
     #[allow(clippy::new_without_default, reason = "std's has none")]
     pub fn new() -> OpenOptions {
         OpenOptions { inner: std::fs::OpenOptions::new() }
     }
 
     /// To read it.
+    ///
+    /// May switch: no.
     pub fn read(&mut self, read: bool) -> &mut Self {
         self.inner.read(read);
         self
     }
 
     /// To write it.
+    ///
+    /// May switch: no.
     pub fn write(&mut self, write: bool) -> &mut Self {
         self.inner.write(write);
         self
     }
 
     /// To write at its end.
+    ///
+    /// May switch: no.
     pub fn append(&mut self, append: bool) -> &mut Self {
         self.inner.append(append);
         self
     }
 
     /// To empty it first.
+    ///
+    /// May switch: no.
     pub fn truncate(&mut self, truncate: bool) -> &mut Self {
         self.inner.truncate(truncate);
         self
     }
 
     /// To make it if it is not there.
+    ///
+    /// May switch: no.
     pub fn create(&mut self, create: bool) -> &mut Self {
         self.inner.create(create);
         self
     }
 
     /// To make it, and fail if it is there.
+    ///
+    /// May switch: no.
     pub fn create_new(&mut self, create_new: bool) -> &mut Self {
         self.inner.create_new(create_new);
         self

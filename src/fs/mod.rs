@@ -30,6 +30,7 @@
 //! | `read_dir`, `ReadDir`, `DirEntry` | same | |
 //! | `DirBuilder`, `File::{lock, unlock, ..}` | – | `blocking(move \|\| ..)` around std's |
 //! | `Metadata`, `FileType`, `Permissions`, `FileTimes` | std's, re-exported | |
+//! | `From<File>` for `Stdio` | same | |
 //! | `From<File>` for `OwnedFd`, `IntoRawFd` | [`File::try_into_std`] | a call that was given up may still use it |
 //! | errors | the same | |
 //!

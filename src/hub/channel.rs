@@ -14,10 +14,13 @@
 //! * Invariant C1: whoever's turn it is was woken since it came, or has not looked yet. A value that comes makes it the turn
 //!   of the receiver at place `length - 1`; a value that goes, of the sender at place `room - 1`; one who leaves a line
 //!   without having put or taken anything, although it was its turn, passes it on to the one who is now the last whose
-//!   turn it is. The end of all senders or all receivers wakes everybody.
+//!   turn it is. The end of all senders or all receivers, and a close, wake everybody. An arm of a `select!` has a place like
+//!   any other caller, from the moment at which it waits.
 //! * Nobody suspends, and no destructor of a value runs, under the lock.
 #![forbid(unsafe_code)]
 
+use std::borrow::BorrowMut;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fmt;
 use std::iter::FusedIterator;
@@ -25,11 +28,14 @@ use std::sync::mpsc::{RecvError, RecvTimeoutError, SendError, TryRecvError, TryS
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::channel::SendTimeoutError;
+use crate::runtime::choose::{AnyArm, Arm, End, Failed, Who};
 use crate::runtime::hub::hub;
 use crate::runtime::park::{NEVER, Wake};
 use crate::runtime::remote::{Waiter, lock, wait};
 use crate::runtime::source::after;
 use crate::switch::cancel;
+use crate::switch::wait_list::WaitList;
 
 /// A channel whose ends may be on different OS threads: any number of senders, any number of receivers, each value goes to
 /// one of them. With a `capacity`, `send` waits while so many values are in it.
@@ -48,8 +54,8 @@ use crate::switch::cancel;
 /// ```
 ///
 /// A call that waits parks the green thread; on an OS thread that has none, its main. Values arrive in order, and so do
-/// turns. Within one hub a channel works too, but takes a lock for nothing: there [`channel`](crate::channel) has the better ones,
-/// and only those stand in a [`select!`](crate::select).
+/// turns. Within one hub a channel works too, but takes a lock for nothing: there [`channel`](crate::channel) has the better ones.
+/// Ends of either kind stand in a [`select!`](crate::select).
 ///
 /// # Panics
 /// If `capacity` is `Some(0)`.
@@ -62,6 +68,7 @@ pub fn channel<T: Send>(capacity: Option<usize>) -> (RemoteSender<T>, RemoteRece
         capacity: capacity.unwrap_or(usize::MAX),
         senders: 1,
         receivers: 1,
+        closed: false,
         putting: Line::default(),
         taking: Line::default(),
     };
@@ -79,6 +86,8 @@ struct Inside<T> {
     senders: usize,
     /// Receivers that exist.
     receivers: usize,
+    /// Somebody closed it: no value is taken in any more.
+    closed: bool,
     /// Who waits for room.
     putting: Line,
     /// Who waits for a value.
@@ -137,13 +146,31 @@ impl<T> Inside<T> {
         }
     }
 
-    /// Whether the other side is gone for good.
+    /// Whether there is nothing to wait for on this side any more.
     fn is_closed(&self, side: Side) -> bool {
         match side {
-            Side::Putting => self.receivers == 0,
-            Side::Taking => self.senders == 0 && self.queue.is_empty(),
+            Side::Putting => self.receivers == 0 || self.closed,
+            Side::Taking => (self.senders == 0 || self.closed) && self.queue.is_empty(),
         }
     }
+
+    /// Everybody in both lines.
+    fn everybody(&self) -> Vec<Waiter> {
+        let mut all = self.putting.all();
+        all.extend(self.taking.all());
+        all
+    }
+}
+
+/// Nothing comes in any more; with `discard`, what is there is dropped.
+fn close<T>(core: &Mutex<Inside<T>>, discard: bool) {
+    let mut inside = lock(core);
+    inside.closed = true;
+    let values = if discard { std::mem::take(&mut inside.queue) } else { VecDeque::new() };
+    let waiting = inside.everybody();
+    drop(inside);
+    waiting.iter().for_each(Waiter::wake);
+    drop(values);
 }
 
 /// A call's place in a line, from its first wait to its end, however it ends.
@@ -156,7 +183,26 @@ struct Place<'a, T> {
     number: Option<u64>,
 }
 
-impl<T> Place<'_, T> {
+impl<'a, T> Place<'a, T> {
+    /// That of a call that has not had to wait.
+    fn new(core: &'a Mutex<Inside<T>>, side: Side) -> Place<'a, T> {
+        Place { core, side, number: None }
+    }
+
+    /// Takes a number, unless it may be the caller's turn by now. Says whether it stands in line.
+    fn join(&mut self, waiter: Waiter) -> bool {
+        let mut inside = lock(self.core);
+        let closed = inside.is_closed(self.side);
+        let (line, room) = inside.line(self.side);
+        if closed || room > line.before(None) {
+            return false;
+        }
+        line.last += 1;
+        self.number = Some(line.last);
+        line.places.push_back((line.last, waiter));
+        true
+    }
+
     /// Its turn came, and was used; the lock is held.
     fn done(&mut self, inside: &mut Inside<T>) {
         if let Some(number) = self.number.take() {
@@ -172,17 +218,10 @@ impl<T> Place<'_, T> {
             if cancel::obstacle().is_some() {
                 return Err(Refusal::Impossible);
             }
-            let waiter = Waiter::new(root, hub, me);
-            let mut inside = lock(self.core);
-            let closed = inside.is_closed(self.side);
-            let (line, room) = inside.line(self.side);
-            if closed || room > line.before(None) {
+            if !self.join(Waiter::new(root, hub, me)) {
                 // It came to pass since the caller looked.
                 return Ok(());
             }
-            line.last += 1;
-            self.number = Some(line.last);
-            line.places.push_back((line.last, waiter));
         }
         let what = match self.side {
             Side::Putting => "room in a channel between hubs",
@@ -241,17 +280,35 @@ impl<T: Send> RemoteSender<T> {
     ///
     /// May switch: yes, if there is no room.
     pub fn send(&self, value: T) -> Result<(), SendError<T>> {
-        let mut value = value;
-        let mut place = Place { core: &self.core, side: Side::Putting, number: None };
+        self.send_until(value, NEVER).map_err(|error| SendError(error.into_inner()))
+    }
+
+    /// [`send`](Self::send) that waits for at most `limit`. Room that is there when the time is over wins. A caller that
+    /// cannot wait gets `Timeout` at once.
+    ///
+    /// # Errors
+    /// [`SendTimeoutError`] with the value.
+    ///
+    /// # Panics
+    /// As [`send`](Self::send).
+    ///
+    /// May switch: yes, if there is no room.
+    pub fn send_timeout(&self, value: T, limit: Duration) -> Result<(), SendTimeoutError<T>> {
+        self.send_until(value, after(limit))
+    }
+
+    /// [`send`](Self::send) with a deadline in monotonic nanoseconds.
+    fn send_until(&self, mut value: T, deadline: u64) -> Result<(), SendTimeoutError<T>> {
+        let mut place = Place::new(&self.core, Side::Putting);
+        let mut ended = false;
         loop {
             match self.put(value, &mut place) {
                 Ok(()) => return Ok(()),
-                Err(TrySendError::Disconnected(value)) => return Err(SendError(value)),
+                Err(TrySendError::Disconnected(value)) => return Err(SendTimeoutError::Disconnected(value)),
+                Err(TrySendError::Full(value)) if ended => return Err(SendTimeoutError::Timeout(value)),
                 Err(TrySendError::Full(back)) => value = back,
             }
-            if place.wait(NEVER).is_err() {
-                return Err(SendError(value));
-            }
+            ended = place.wait(deadline).is_err();
         }
     }
 
@@ -262,13 +319,25 @@ impl<T: Send> RemoteSender<T> {
     ///
     /// May switch: no.
     pub fn try_send(&self, value: T) -> Result<(), TrySendError<T>> {
-        self.put(value, &mut Place { core: &self.core, side: Side::Putting, number: None })
+        self.put(value, &mut Place::new(&self.core, Side::Putting))
+    }
+
+    /// For `select!`.
+    #[doc(hidden)]
+    pub fn select_send(&self, value: T) -> RemoteSendArm<'_, T, Option<T>> {
+        RemoteSendArm::new(self, Some(value))
+    }
+
+    /// For `select!`.
+    #[doc(hidden)]
+    pub fn select_send_from<'a>(&'a self, slot: &'a mut Option<T>) -> RemoteSendArm<'a, T, &'a mut Option<T>> {
+        RemoteSendArm::new(self, slot)
     }
 
     /// Sends a value if it is the caller's turn.
     fn put(&self, value: T, place: &mut Place<'_, T>) -> Result<(), TrySendError<T>> {
         let mut inside = lock(&self.core);
-        if inside.receivers == 0 {
+        if inside.is_closed(Side::Putting) {
             return Err(TrySendError::Disconnected(value));
         }
         let (line, room) = inside.line(Side::Putting);
@@ -331,10 +400,11 @@ impl<T: Send> RemoteReceiver<T> {
         self.recv_until(NEVER).map_err(|_| RecvError)
     }
 
-    /// [`recv`](Self::recv) that waits for at most `limit`. A value that is there when the time is over wins.
+    /// [`recv`](Self::recv) that waits for at most `limit`. A value that is there when the time is over wins. A caller that
+    /// cannot wait gets `Timeout` at once.
     ///
     /// # Errors
-    /// `Timeout`; `Disconnected` as for [`recv`](Self::recv).
+    /// [`RecvTimeoutError`].
     ///
     /// # Panics
     /// As [`recv`](Self::recv).
@@ -351,19 +421,33 @@ impl<T: Send> RemoteReceiver<T> {
     ///
     /// May switch: no.
     pub fn try_recv(&self) -> Result<T, TryRecvError> {
-        self.take(&mut Place { core: &self.core, side: Side::Taking, number: None })
+        self.take(&mut Place::new(&self.core, Side::Taking))
     }
 
-    /// Values as they come, until the channel is empty and all senders are gone.
+    /// For `select!`.
+    #[doc(hidden)]
+    pub fn select_recv(&self) -> RemoteRecvArm<'_, T> {
+        let place = RefCell::new(Place::new(&self.core, Side::Taking));
+        RemoteRecvArm { receiver: self, place, result: Cell::new(None) }
+    }
+
+    /// Values as they come, until the channel is empty and all senders are gone, or it was closed.
     ///
     /// May switch: no, but its `next` does.
     pub fn iter(&self) -> RemoteIter<'_, T> {
         RemoteIter { receiver: self }
     }
 
+    /// The values that are there now and that nobody waits for.
+    ///
+    /// May switch: no.
+    pub fn try_iter(&self) -> RemoteTryIter<'_, T> {
+        RemoteTryIter { receiver: self }
+    }
+
     /// [`recv`](Self::recv) with a deadline in monotonic nanoseconds.
     fn recv_until(&self, deadline: u64) -> Result<T, RecvTimeoutError> {
-        let mut place = Place { core: &self.core, side: Side::Taking, number: None };
+        let mut place = Place::new(&self.core, Side::Taking);
         let mut ended = None;
         loop {
             match self.take(&mut place) {
@@ -373,8 +457,7 @@ impl<T: Send> RemoteReceiver<T> {
             }
             match ended {
                 None => ended = place.wait(deadline).err(),
-                Some(Refusal::TimedOut) => return Err(RecvTimeoutError::Timeout),
-                Some(Refusal::Impossible) => return Err(RecvTimeoutError::Disconnected),
+                Some(Refusal::TimedOut | Refusal::Impossible) => return Err(RecvTimeoutError::Timeout),
             }
         }
     }
@@ -426,12 +509,74 @@ impl<T> fmt::Debug for RemoteReceiver<T> {
     }
 }
 
+/// What both ends can say and do.
+macro_rules! end {
+    ($end:ident) => {
+        impl<T> $end<T> {
+            /// How many values are in it now.
+            ///
+            /// May switch: no.
+            pub fn len(&self) -> usize {
+                lock(&self.core).queue.len()
+            }
+
+            /// Whether nothing is in it now.
+            ///
+            /// May switch: no.
+            pub fn is_empty(&self) -> bool {
+                self.len() == 0
+            }
+
+            /// How many values it may hold; `None` for any number.
+            ///
+            /// May switch: no.
+            pub fn capacity(&self) -> Option<usize> {
+                Some(lock(&self.core).capacity).filter(|capacity| *capacity != usize::MAX)
+            }
+
+            /// Whether a value that is sent could still be received: a receiver exists, and nobody closed the channel.
+            ///
+            /// May switch: no.
+            pub fn is_open(&self) -> bool {
+                !lock(&self.core).is_closed(Side::Putting)
+            }
+
+            /// Closes the channel from this or any other end. Senders get an error, those that wait included; receivers get
+            /// what is in it, and then an error. Does nothing if it was closed before.
+            ///
+            /// May switch: no.
+            pub fn close(&self) {
+                close(&self.core, false);
+            }
+
+            /// [`close`](Self::close), and drops what is in it.
+            ///
+            /// May switch: no, unless a value's destructor does.
+            pub fn close_and_discard(&self) {
+                close(&self.core, true);
+            }
+        }
+    };
+}
+
+end!(RemoteSender);
+end!(RemoteReceiver);
+
 impl<'a, T: Send> IntoIterator for &'a RemoteReceiver<T> {
     type Item = T;
     type IntoIter = RemoteIter<'a, T>;
 
     fn into_iter(self) -> RemoteIter<'a, T> {
         self.iter()
+    }
+}
+
+impl<T: Send> IntoIterator for RemoteReceiver<T> {
+    type Item = T;
+    type IntoIter = RemoteIntoIter<T>;
+
+    fn into_iter(self) -> RemoteIntoIter<T> {
+        RemoteIntoIter { receiver: self }
     }
 }
 
@@ -454,3 +599,201 @@ impl<T: Send> Iterator for RemoteIter<'_, T> {
 }
 
 impl<T: Send> FusedIterator for RemoteIter<'_, T> {}
+
+/// See [`RemoteReceiver::try_iter`].
+#[derive(Debug)]
+#[must_use = "iterators are lazy and do nothing unless consumed"]
+pub struct RemoteTryIter<'a, T> {
+    /// Where values come from.
+    receiver: &'a RemoteReceiver<T>,
+}
+
+impl<T: Send> Iterator for RemoteTryIter<'_, T> {
+    type Item = T;
+
+    /// May switch: no.
+    fn next(&mut self) -> Option<T> {
+        self.receiver.try_recv().ok()
+    }
+}
+
+/// What iterates over a [`RemoteReceiver`] that it owns.
+#[derive(Debug)]
+#[must_use = "iterators are lazy and do nothing unless consumed"]
+pub struct RemoteIntoIter<T> {
+    /// Where values come from.
+    receiver: RemoteReceiver<T>,
+}
+
+impl<T: Send> Iterator for RemoteIntoIter<T> {
+    type Item = T;
+
+    /// As that of [`RemoteIter`].
+    ///
+    /// May switch: yes.
+    fn next(&mut self) -> Option<T> {
+        self.receiver.recv().ok()
+    }
+}
+
+impl<T: Send> FusedIterator for RemoteIntoIter<T> {}
+
+/// The caller as other OS threads may hold it, or nobody, where a `select!` would not have come to wait.
+fn myself() -> Option<Waiter> {
+    let (root, hub) = hub().ok()?;
+    Some(Waiter::new(root, hub, root.current()))
+}
+
+/// The arm of a `select!` that receives from a channel between hubs.
+#[doc(hidden)]
+pub struct RemoteRecvArm<'a, T> {
+    /// Who receives.
+    receiver: &'a RemoteReceiver<T>,
+    /// Its place in the line.
+    place: RefCell<Place<'a, T>>,
+    /// The result.
+    result: Cell<Option<Result<T, RecvError>>>,
+}
+
+impl<T: Send> RemoteRecvArm<'_, T> {
+    /// For `select!`.
+    pub fn erase(&self) -> AnyArm<'_> {
+        AnyArm::new(self)
+    }
+
+    /// For `select!`.
+    ///
+    /// # Errors
+    /// As `recv`.
+    pub fn finish(self) -> Result<T, RecvError> {
+        match self.result.take() {
+            Some(result) => result,
+            None => unreachable!("only the arm that won is asked"),
+        }
+    }
+}
+
+impl<T: Send> Arm for RemoteRecvArm<'_, T> {
+    fn look(&self) -> bool {
+        match self.receiver.take(&mut self.place.borrow_mut()) {
+            Ok(value) => self.result.set(Some(Ok(value))),
+            Err(TryRecvError::Disconnected) => self.result.set(Some(Err(RecvError))),
+            Err(TryRecvError::Empty) => return false,
+        }
+        true
+    }
+
+    fn enter(&self, _: Who) -> Result<Option<&WaitList>, Failed> {
+        let Some(me) = myself() else { return Ok(None) };
+        while !self.place.borrow_mut().join(me.clone()) {
+            if self.look() {
+                return Err(Failed);
+            }
+        }
+        Ok(None)
+    }
+
+    fn complete(&self) {}
+
+    /// The place, if there is one still, passes its turn on.
+    fn left(&self, _: End) {
+        let place = self.place.replace(Place::new(&self.receiver.core, Side::Taking));
+        drop(place);
+    }
+
+    fn is_remote(&self) -> bool {
+        true
+    }
+}
+
+impl<T> fmt::Debug for RemoteRecvArm<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RemoteRecvArm").finish_non_exhaustive()
+    }
+}
+
+/// The arm of a `select!` that sends into a channel between hubs. `S` is where the value is until it was sent.
+#[doc(hidden)]
+pub struct RemoteSendArm<'a, T, S> {
+    /// Who sends.
+    sender: &'a RemoteSender<T>,
+    /// The value. An arm without one never goes on.
+    slot: RefCell<S>,
+    /// Its place in the line.
+    place: RefCell<Place<'a, T>>,
+    /// The result.
+    result: Cell<Option<Result<(), SendError<T>>>>,
+}
+
+impl<'a, T: Send, S: BorrowMut<Option<T>>> RemoteSendArm<'a, T, S> {
+    /// Sends what is in `slot`.
+    fn new(sender: &'a RemoteSender<T>, slot: S) -> RemoteSendArm<'a, T, S> {
+        let place = RefCell::new(Place::new(&sender.core, Side::Putting));
+        RemoteSendArm { sender, slot: RefCell::new(slot), place, result: Cell::new(None) }
+    }
+
+    /// Calls `f` with the value's place.
+    fn with_slot<R>(&self, f: impl FnOnce(&mut Option<T>) -> R) -> R {
+        f(BorrowMut::<Option<T>>::borrow_mut(&mut *self.slot.borrow_mut()))
+    }
+
+    /// For `select!`.
+    pub fn erase(&self) -> AnyArm<'_> {
+        AnyArm::new(self)
+    }
+
+    /// For `select!`.
+    ///
+    /// # Errors
+    /// As `send`.
+    pub fn finish(self) -> Result<(), SendError<T>> {
+        match self.result.take() {
+            Some(result) => result,
+            None => unreachable!("only the arm that won is asked"),
+        }
+    }
+}
+
+impl<T: Send, S: BorrowMut<Option<T>>> Arm for RemoteSendArm<'_, T, S> {
+    fn look(&self) -> bool {
+        let Some(value) = self.with_slot(Option::take) else { return false };
+        match self.sender.put(value, &mut self.place.borrow_mut()) {
+            Ok(()) => self.result.set(Some(Ok(()))),
+            Err(TrySendError::Disconnected(value)) => self.result.set(Some(Err(SendError(value)))),
+            Err(TrySendError::Full(value)) => {
+                // The place is empty, so nothing is dropped.
+                self.with_slot(|slot| *slot = Some(value));
+                return false;
+            }
+        }
+        true
+    }
+
+    fn enter(&self, _: Who) -> Result<Option<&WaitList>, Failed> {
+        let Some(me) = myself().filter(|_| self.with_slot(|slot| slot.is_some())) else { return Ok(None) };
+        while !self.place.borrow_mut().join(me.clone()) {
+            if self.look() {
+                return Err(Failed);
+            }
+        }
+        Ok(None)
+    }
+
+    fn complete(&self) {}
+
+    /// As with the receiving arm.
+    fn left(&self, _: End) {
+        let place = self.place.replace(Place::new(&self.sender.core, Side::Putting));
+        drop(place);
+    }
+
+    fn is_remote(&self) -> bool {
+        true
+    }
+}
+
+impl<T, S> fmt::Debug for RemoteSendArm<'_, T, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RemoteSendArm").finish_non_exhaustive()
+    }
+}

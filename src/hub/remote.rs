@@ -6,7 +6,7 @@
 //!             `-------- the same Shared, as work, by mail ------------> a look makes a fiber of it
 //!                                     | closure   | ------------------> the fiber takes it and runs it
 //!   RemoteJoinHandle::join            | outcome   | <------------------ what it returned
-//!             parks  <-- a letter --- | joiner    |
+//!             parks  <-- a letter --- | joiners   |
 //! ```
 //!
 //! * Invariant T1: `settle` is called for every `Shared` once something has become of its thread, so a joiner never waits
@@ -14,13 +14,16 @@
 //!   it; by `start`, if there is no stack.
 #![forbid(unsafe_code)]
 
+use std::cell::Cell;
 use std::fmt;
+use std::mem;
 use std::panic::Location;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
 use crate::pure::slab::Key;
+use crate::runtime::choose::{AnyArm, Arm, End, Failed, Who};
 use crate::runtime::hub::{ending, existing_hub_of, hub, hub_of};
 use crate::runtime::mail::{Letter, Mail, Work};
 use crate::runtime::park::NEVER;
@@ -28,6 +31,7 @@ use crate::runtime::remote::{Waiter, is_here, lock, wait};
 use crate::switch::fiber::{Fiber, drop_quietly};
 use crate::switch::packet;
 use crate::switch::root::{Parcel, Root, existing_root, try_root};
+use crate::switch::wait_list::WaitList;
 use crate::thread::{JoinError, Outcome, live, wake_quietly};
 
 /// A way to a hub for any OS thread: clone it, send it, share it.
@@ -154,8 +158,10 @@ struct Inside<T> {
     killed: bool,
     /// The thread, once it is one.
     fiber: Option<Parcel>,
-    /// Who waits for the outcome.
-    joiner: Option<Waiter>,
+    /// Who waits for the outcome, each with a number of its own: `join`, or arms of `select!`s that share the handle.
+    joiners: Vec<(u64, Waiter)>,
+    /// The last number given to one who waits.
+    last_joiner: u64,
     /// The task that polls the handle as a future.
     awaiter: Option<Waker>,
 }
@@ -163,12 +169,20 @@ struct Inside<T> {
 impl<T: Send + 'static> Shared<T> {
     /// For a thread that will run `closure`; without one, for whoever calls `settle`.
     pub(crate) fn new(closure: Option<Closure<T>>, spawned_at: &'static Location<'static>) -> Shared<T> {
-        let inside =
-            Inside { closure, outcome: None, settled: false, killed: false, fiber: None, joiner: None, awaiter: None };
+        let inside = Inside {
+            closure,
+            outcome: None,
+            settled: false,
+            killed: false,
+            fiber: None,
+            joiners: Vec::new(),
+            last_joiner: 0,
+            awaiter: None,
+        };
         Shared { inside: Mutex::new(inside), spawned_at }
     }
 
-    /// Leaves the outcome, the first to do so, and wakes the joiner, or the task that awaits it.
+    /// Leaves the outcome, the first to do so, and wakes the joiners, or the task that awaits it.
     pub(crate) fn settle(&self, outcome: Outcome<T>) {
         let mut inside = lock(&self.inside);
         if inside.settled {
@@ -177,9 +191,9 @@ impl<T: Send + 'static> Shared<T> {
         }
         inside.settled = true;
         inside.outcome = Some(outcome);
-        let (joiner, awaiter) = (inside.joiner.take(), inside.awaiter.take());
+        let (joiners, awaiter) = (mem::take(&mut inside.joiners), inside.awaiter.take());
         drop(inside);
-        if let Some(joiner) = joiner {
+        for (_, joiner) in joiners {
             joiner.wake();
         }
         if let Some(awaiter) = awaiter {
@@ -240,17 +254,92 @@ impl<T: Send + 'static> Shared<T> {
                 Err(error) => return Err(JoinError::refused(error)),
             };
             let me = root.current();
-            {
-                let mut inside = lock(&self.inside);
-                if inside.settled {
-                    continue;
-                }
-                inside.joiner = Some(Waiter::new(root, hub, me));
-            }
+            // Left when the wait is over, however it ends.
+            let Some(_place) = Place::take(self, Waiter::new(root, hub, me)) else { continue };
             if let Err(obstacle) = wait(root, hub, me, what, foreign, NEVER) {
                 return Err(JoinError::refused(obstacle));
             }
         }
+    }
+}
+
+/// A place among those who wait for an outcome; left when dropped.
+struct Place<'a, T> {
+    /// Whose outcome.
+    shared: &'a Shared<T>,
+    /// Its number.
+    number: u64,
+}
+
+impl<'a, T> Place<'a, T> {
+    /// From now on `waiter` is woken by the outcome. None if that is or was there.
+    fn take(shared: &'a Shared<T>, waiter: Waiter) -> Option<Place<'a, T>> {
+        let mut inside = lock(&shared.inside);
+        if inside.settled {
+            return None;
+        }
+        inside.last_joiner += 1;
+        let number = inside.last_joiner;
+        inside.joiners.push((number, waiter));
+        Some(Place { shared, number })
+    }
+}
+
+impl<T> Drop for Place<'_, T> {
+    fn drop(&mut self) {
+        lock(&self.shared.inside).joiners.retain(|(number, _)| *number != self.number);
+    }
+}
+
+/// The arm of a `select!` that waits for the end of a thread of another hub.
+#[doc(hidden)]
+pub struct RemoteEndArm<'a, T> {
+    /// Where the outcome will be.
+    shared: &'a Shared<T>,
+    /// Its place among those who wait, once it does.
+    place: Cell<Option<Place<'a, T>>>,
+}
+
+impl<T: Send + 'static> RemoteEndArm<'_, T> {
+    /// For `select!`.
+    pub fn erase(&self) -> AnyArm<'_> {
+        AnyArm::new(self)
+    }
+
+    /// For `select!`.
+    pub fn finish(self) {}
+}
+
+impl<T: Send + 'static> Arm for RemoteEndArm<'_, T> {
+    fn look(&self) -> bool {
+        self.shared.is_settled()
+    }
+
+    fn enter(&self, _: Who) -> Result<Option<&WaitList>, Failed> {
+        let Ok((root, hub)) = hub() else { return Ok(None) };
+        match Place::take(self.shared, Waiter::new(root, hub, root.current())) {
+            None => Err(Failed),
+            place => {
+                self.place.set(place);
+                Ok(None)
+            }
+        }
+    }
+
+    fn complete(&self) {}
+
+    fn left(&self, _: End) {
+        drop(self.place.take());
+    }
+
+    fn is_remote(&self) -> bool {
+        true
+    }
+}
+
+impl<T> fmt::Debug for RemoteEndArm<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RemoteEndArm").finish_non_exhaustive()
     }
 }
 
@@ -277,7 +366,7 @@ impl<T: Send + 'static> Work for Shared<T> {
                 self.settle(Err(JoinError::refused(error)));
                 // The closure stays inside: its destructor is foreign code, which cannot run in a look. Whoever joins or
                 // drops the handle drops it; if the thread was detached, it is leaked.
-                std::mem::forget(self);
+                mem::forget(self);
             }
         }
     }
@@ -330,6 +419,12 @@ impl<T: Send + 'static> RemoteJoinHandle<T> {
     /// May switch: no.
     pub fn is_finished(&self) -> bool {
         self.shared.0.is_settled()
+    }
+
+    /// For `select!`.
+    #[doc(hidden)]
+    pub fn select_end(&self) -> RemoteEndArm<'_, T> {
+        RemoteEndArm { shared: &self.shared.0, place: Cell::new(None) }
     }
 
     /// Unwinds the thread, as [`JoinHandle::kill`](crate::thread::JoinHandle::kill) does. Says whether it was still alive, as

@@ -4,13 +4,18 @@
 use std::io::{self, Read, Write};
 
 use super::known;
+use crate::fs::File;
 use crate::net::copy as kernel;
+
+/// Bytes read at once that are to go into a green file.
+const PIECE: usize = 64 * 1024;
 
 /// Copies everything from a reader to a writer, as [`std::io::copy`], and returns how many bytes that were.
 ///
-/// Between two stream sockets of this crate large pieces go through a pipe with `splice`, and a regular file goes to such a
-/// socket with `sendfile`: the bytes do not enter this process. Small messages, and all other kinds of readers and writers,
-/// go through a buffer.
+/// Between two streams of this crate, sockets or [pipes](super::pipe), large pieces go through a pipe with `splice`, and a
+/// regular file goes to such a stream with `sendfile`: the bytes do not enter this process. Small messages, and all other
+/// kinds of readers and writers, go through a buffer. To and from an [`fs::File`](crate::fs::File) pieces are large, since each
+/// is a job for another OS thread; between two of them a job lets the kernel move the bytes.
 ///
 /// ```
 /// use std::io::{Read, Write};
@@ -34,15 +39,51 @@ use crate::net::copy as kernel;
 /// Timeouts of the streams hold for each wait.
 ///
 /// # Errors
-/// Those of the reader and the writer. What was read by then and not yet written, at most 64 KiB, is lost, as with std's.
+/// Those of the reader and the writer. What was read by then and not yet written, at most 64 KiB, or 256 KiB out of an
+/// `fs::File`, is lost, as with std's.
 ///
 /// # Panics
 /// Those of the reader and the writer: a kill or an expired [`timeout`](crate::timeout) loses as much as an error.
 ///
 /// May switch: yes, if the reader or the writer does.
 pub fn copy<R: Read + ?Sized, W: Write + ?Sized>(reader: &mut R, writer: &mut W) -> io::Result<u64> {
-    match (known::origin(&*reader), known::socket(&*writer)) {
+    match (known::green_file(&*reader), known::green_file(&*writer)) {
+        (Some(from), Some(to)) => return from.copy_to(to),
+        (Some(from), None) => return from_file(from, writer),
+        (None, Some(to)) => return into_file(reader, to),
+        (None, None) => {}
+    }
+    match (known::origin(&*reader), known::target(&*writer)) {
         (Some(from), Some(to)) => kernel::copy(from, to),
         _ => io::copy(reader, writer),
+    }
+}
+
+/// [`copy`] out of a green file.
+fn from_file<W: Write + ?Sized>(from: &File, to: &mut W) -> io::Result<u64> {
+    let mut total = 0;
+    loop {
+        let piece = from.read_piece()?;
+        if piece.is_empty() {
+            return Ok(total);
+        }
+        to.write_all(&piece)?;
+        total += piece.len() as u64;
+    }
+}
+
+/// [`copy`] into a green file.
+fn into_file<R: Read + ?Sized>(from: &mut R, mut to: &File) -> io::Result<u64> {
+    let (mut buffer, mut total) = (vec![0; PIECE], 0);
+    loop {
+        match from.read(&mut buffer) {
+            Ok(0) => return Ok(total),
+            Ok(n) => {
+                to.write_all(&buffer[..n])?;
+                total += n as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
     }
 }

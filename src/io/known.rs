@@ -6,8 +6,9 @@
 //! through a trait object whose lifetime is extended for the time of one call that looks at no data.
 //!
 //! * Invariant T1: types with the same id are the same but for their lifetimes. The compiler upholds it.
-//! * Invariant T2: the types looked for here (`TcpStream`, `UnixStream`, `File`) have no lifetime parameter, so there is no
-//!   lifetime that a cast to them could make longer; and what comes out is borrowed no longer than what goes in.
+//! * Invariant T2: the types looked for here (`TcpStream`, `UnixStream`, `PipeReader`, `PipeWriter`, the ends of a child's pipes,
+//!   and both `File`s) have no lifetime parameter, so there is no lifetime that a cast to them could make longer; and what
+//!   comes out is borrowed no longer than what goes in.
 #![allow(unsafe_code)]
 
 use std::any::TypeId;
@@ -15,9 +16,12 @@ use std::fs::File;
 use std::marker::PhantomData;
 use std::ptr;
 
+use super::pipe::{PipeReader, PipeWriter};
+use crate::fs;
 use crate::net::TcpStream;
 use crate::net::copy::{Origin, Socket};
 use crate::os::unix::net::UnixStream;
+use crate::process::{ChildStderr, ChildStdin, ChildStdout};
 
 /// Says its id, if it lives for ever.
 trait Named {
@@ -62,14 +66,29 @@ fn known<T: ?Sized, U: 'static>(value: &T) -> Option<&U> {
 }
 
 /// The socket that `value` is, or refers to.
-pub(super) fn socket<T: ?Sized>(value: &T) -> Option<Socket<'_>> {
+fn socket<T: ?Sized>(value: &T) -> Option<Socket<'_>> {
     let tcp = known::<T, TcpStream>(value).map(Socket::Tcp);
     tcp.or_else(|| known::<T, UnixStream>(value).map(Socket::Unix))
 }
 
-/// What bytes can be moved from by the kernel: a socket or a regular file.
+/// What bytes can be moved to by the kernel: a socket or a pipe.
+pub(super) fn target<T: ?Sized>(value: &T) -> Option<Socket<'_>> {
+    let own = || known::<T, PipeWriter>(value);
+    let childs = || known::<T, ChildStdin>(value).map(ChildStdin::pipe);
+    socket(value).or_else(|| own().or_else(childs).map(|end| Socket::Pipe(end)))
+}
+
+/// The green file that `value` is, or refers to.
+pub(super) fn green_file<T: ?Sized>(value: &T) -> Option<&fs::File> {
+    known(value)
+}
+
+/// What bytes can be moved from by the kernel: a socket, a pipe or a regular file.
 pub(super) fn origin<T: ?Sized>(value: &T) -> Option<Origin<'_>> {
-    if let Some(socket) = socket(value) {
+    let own = || known::<T, PipeReader>(value);
+    let out = || known::<T, ChildStdout>(value).map(ChildStdout::pipe);
+    let err = || known::<T, ChildStderr>(value).map(ChildStderr::pipe);
+    if let Some(socket) = socket(value).or_else(|| own().or_else(out).or_else(err).map(|end| Socket::Pipe(end))) {
         return Some(Origin::Socket(socket));
     }
     // A `File` may be a pipe or a terminal, of which a read may wait.
@@ -96,7 +115,12 @@ mod tests {
         let file = File::open("/proc/self/exe").unwrap();
         assert!(matches!(origin(&&file), Some(Origin::File(found)) if ptr::eq(found, &file)));
         assert!(origin(&File::open("/dev/null").unwrap()).is_none(), "not a regular file");
-        assert!(socket(&file).is_none());
+        assert!(socket(&file).is_none() && green_file(&file).is_none());
+        let green = fs::File::from(file);
+        assert!(green_file(&&green).is_some_and(|found| ptr::eq(found, &green)));
+        let (reader, writer) = crate::io::pipe().unwrap();
+        assert!(origin(&reader).is_some() && target(&&writer).is_some());
+        assert!(origin(&writer).is_none() && target(&reader).is_none(), "the other direction");
     }
 
     #[test]

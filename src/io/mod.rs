@@ -13,7 +13,7 @@
 //! | a read that is given up loses what it took | nothing is lost | a line is taken out of the buffer when it is whole |
 //! | `stdout`, `stderr`, `Stdout::lock`, `Stderr::lock`, `Write` for all of them | same | a slow reader of a full pipe keeps the green thread waiting, not the others; `println!` is std's |
 //! | `Stdout::is_terminal`, `AsFd`, `AsRawFd`, `Debug` | same | |
-//! | `copy` | same | between sockets, and from a file to one, the kernel moves the bytes |
+//! | `copy` | same | between sockets and pipes, and from a file to one, the kernel moves the bytes |
 //! | – | [`Registered`], [`wait_readable`], [`wait_writable`] | for descriptors of other libraries |
 //! | waiting for a contended lock while unwinding | the lock is refused | every call on the refused lock returns an error |
 //! | `pipe`, `PipeReader`, `PipeWriter` with `try_clone` and the conversions | same | the green thread waits; not `Send`: hand one over as std's type |
@@ -31,5 +31,7 @@ pub use std::io::*;
 pub use copy::copy;
 pub use pipe::{PipeReader, PipeWriter, pipe};
 pub use registered::{Registered, wait_readable, wait_writable};
+#[doc(hidden)]
+pub use stdin::InputArm;
 pub use stdin::{Stdin, StdinLock, stdin};
 pub use stdout::{Stderr, StderrLock, Stdout, StdoutLock, stderr, stdout};

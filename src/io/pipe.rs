@@ -15,6 +15,8 @@ use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::process::Stdio;
 
+use crate::net::copy::PipeEnd;
+use crate::net::lent::Lent;
 use crate::runtime::choose::ReadyArm;
 use crate::runtime::reactor::Direction;
 use crate::runtime::source::Source;
@@ -177,6 +179,35 @@ impl Write for PipeWriter {
     #[inline]
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+impl PipeEnd for PipeReader {
+    fn run(&self, op: &mut dyn FnMut(BorrowedFd<'_>) -> io::Result<usize>) -> io::Result<usize> {
+        self.source.run(Direction::Read, None, &mut |pipe| op(pipe.as_fd()))
+    }
+
+    fn receive(&self) -> io::Result<Lent> {
+        self.source.run(Direction::Read, None, &mut |pipe| Lent::filled_by(pipe))
+    }
+
+    fn send(&self, _: &[u8]) -> io::Result<()> {
+        unreachable!("nobody writes to the end that is read")
+    }
+}
+
+impl PipeEnd for PipeWriter {
+    fn run(&self, op: &mut dyn FnMut(BorrowedFd<'_>) -> io::Result<usize>) -> io::Result<usize> {
+        self.source.run(Direction::Write, None, &mut |pipe| op(pipe.as_fd()))
+    }
+
+    fn receive(&self) -> io::Result<Lent> {
+        unreachable!("nobody reads from the end that is written")
+    }
+
+    fn send(&self, bytes: &[u8]) -> io::Result<()> {
+        let mut end = self;
+        end.write_all(bytes)
     }
 }
 

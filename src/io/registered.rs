@@ -20,6 +20,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
 
+use crate::runtime::choose::ReadyArm;
 use crate::runtime::reactor::Direction;
 use crate::runtime::source::Source;
 use crate::sys::epoll::Interest;
@@ -176,6 +177,18 @@ impl<T: AsFd> Registered<T> {
     /// May switch: yes.
     pub fn write_with<R>(&self, mut op: impl FnMut(&T) -> io::Result<R>) -> io::Result<R> {
         retry(&self.watch, Direction::Write, || op(&self.inner))
+    }
+
+    /// For `select!`.
+    #[doc(hidden)]
+    pub fn select_readable(&self) -> ReadyArm<'_> {
+        ReadyArm::new(&self.watch, Direction::Read)
+    }
+
+    /// For `select!`.
+    #[doc(hidden)]
+    pub fn select_writable(&self) -> ReadyArm<'_> {
+        ReadyArm::new(&self.watch, Direction::Write)
     }
 
     /// Waits until it is ready in one direction.

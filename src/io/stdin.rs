@@ -24,8 +24,10 @@ use std::fmt;
 use std::io::{self, BufRead, IsTerminal, Lines, Read};
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::rc::Rc;
 
+use crate::runtime::choose::{AnyArm, Arm, End, Failed, ReadyArm, Who};
 use crate::runtime::hub::hub;
 use crate::runtime::park::{NEVER, park};
 use crate::runtime::reactor::Direction;
@@ -255,15 +257,24 @@ impl Stdin {
     }
 }
 
+// As std's: the buffer is in order after a panic (I2).
+impl UnwindSafe for StdinLock<'_> {}
+impl RefUnwindSafe for StdinLock<'_> {}
+
 impl StdinLock<'_> {
     /// Waits for more input and appends it to the buffer; 0 at the end of input.
     fn fill(&mut self) -> io::Result<usize> {
-        let Some(shared) = &self.shared else {
-            return Err(io::Error::other("standard input was locked while this thread could not wait for the lock"));
-        };
+        let Some(shared) = &self.shared else { return Err(refused()) };
         let buffer = &mut self.buffer;
         // Nothing runs between the read and the return, so that no unwinding can lose it (I2).
         shared.source.run(Direction::Read, None, &mut |stdin| buffer.fill(stdin.as_fd()))
+    }
+
+    /// For `select!`.
+    #[doc(hidden)]
+    pub fn select_readable(&self) -> InputArm<'_> {
+        let ready = self.shared.as_ref().map(|shared| ReadyArm::new(&shared.source, Direction::Read));
+        InputArm { filled: !self.buffer.rest().is_empty(), ready }
     }
 
     /// Reads until `end` is in the buffer, or all input is; returns how many bytes that is.
@@ -295,6 +306,69 @@ impl StdinLock<'_> {
         self.buffer.consume(n);
         text
     }
+}
+
+/// The arm of a `select!` that waits for input.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct InputArm<'a> {
+    /// Something is in the buffer.
+    filled: bool,
+    /// Waits for more; none if the lock was refused.
+    ready: Option<ReadyArm<'a>>,
+}
+
+impl InputArm<'_> {
+    /// For `select!`.
+    pub fn erase(&self) -> AnyArm<'_> {
+        AnyArm::new(self)
+    }
+
+    /// For `select!`.
+    ///
+    /// # Errors
+    /// If standard input cannot be waited for.
+    pub fn finish(self) -> io::Result<()> {
+        match self.ready {
+            _ if self.filled => Ok(()),
+            Some(ready) => ready.finish(),
+            None => Err(refused()),
+        }
+    }
+}
+
+impl Arm for InputArm<'_> {
+    fn look(&self) -> bool {
+        self.filled || self.ready.as_ref().is_none_or(ReadyArm::look)
+    }
+
+    fn enter(&self, who: Who) -> Result<Option<&WaitList>, Failed> {
+        match &self.ready {
+            Some(ready) => ready.enter(who),
+            None => Err(Failed),
+        }
+    }
+
+    fn complete(&self) {
+        if let Some(ready) = &self.ready {
+            ready.complete();
+        }
+    }
+
+    fn left(&self, end: End) {
+        if let Some(ready) = &self.ready {
+            ready.left(end);
+        }
+    }
+
+    fn is_descriptor(&self) -> bool {
+        true
+    }
+}
+
+/// What every call on a refused lock says.
+fn refused() -> io::Error {
+    io::Error::other("standard input was locked while this thread could not wait for the lock")
 }
 
 impl Drop for StdinLock<'_> {

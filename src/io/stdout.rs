@@ -26,6 +26,8 @@ use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::process::Stdio;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -433,6 +435,17 @@ macro_rules! output {
 
             fn write_fmt(&mut self, args: fmt::Arguments<'_>) -> io::Result<()> {
                 (&*self).write_fmt(args)
+            }
+        }
+
+        // As std's: the buffer is in order after a panic (O1).
+        impl UnwindSafe for $lock<'_> {}
+        impl RefUnwindSafe for $lock<'_> {}
+
+        /// As std's: the child writes to the same file.
+        impl From<$handle> for Stdio {
+            fn from(handle: $handle) -> Stdio {
+                handle.std.into()
             }
         }
 

@@ -6,6 +6,9 @@
 //!   file   ------------------ sendfile ----------------> socket      regular files
 //! ```
 //!
+//! On either side there may be a program's own pipe in place of a socket. Its bytes go through a second pipe all the same:
+//! with one call from end to end, EAGAIN would not say for which of them to wait.
+//!
 //! A pipe holds references to the pages in which the network left the bytes, so `splice` copies nothing into this
 //! process. But it costs two calls for each piece, and one more that says EAGAIN, since the short-read rule does not hold for
 //! it; so a conversation of small messages is better off with a buffer. A stream starts with the buffer, changes to the
@@ -48,13 +51,27 @@ thread_local! {
     static POOL: RefCell<Vec<Pipe>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A stream socket that bytes are moved from or to.
+/// A stream that bytes are moved from or to: a socket, or an end of a pipe in its one direction.
 #[derive(Clone, Copy)]
 pub(crate) enum Socket<'a> {
     /// TCP.
     Tcp(&'a TcpStream),
     /// Unix.
     Unix(&'a UnixStream),
+    /// An end of a pipe.
+    Pipe(&'a dyn PipeEnd),
+}
+
+/// An end of a pipe, of which this file need not know more.
+pub(crate) trait PipeEnd {
+    /// A system call, as often as it takes.
+    fn run(&self, op: &mut dyn FnMut(BorrowedFd<'_>) -> io::Result<usize>) -> io::Result<usize>;
+
+    /// Waits, then reads into the hub's buffer; of the end that is read.
+    fn receive(&self) -> io::Result<Lent>;
+
+    /// Writes all; of the end that is written.
+    fn send(&self, bytes: &[u8]) -> io::Result<()>;
 }
 
 /// Where bytes come from.
@@ -72,6 +89,7 @@ impl Socket<'_> {
         match self {
             Socket::Tcp(stream) => stream.run(direction, op),
             Socket::Unix(stream) => stream.run(direction, op),
+            Socket::Pipe(end) => end.run(op),
         }
     }
 
@@ -80,6 +98,7 @@ impl Socket<'_> {
         match self {
             Socket::Tcp(stream) => stream.receive(),
             Socket::Unix(stream) => stream.receive(),
+            Socket::Pipe(end) => end.receive(),
         }
     }
 
@@ -88,6 +107,7 @@ impl Socket<'_> {
         match self {
             Socket::Tcp(mut stream) => stream.write_all(bytes),
             Socket::Unix(mut stream) => stream.write_all(bytes),
+            Socket::Pipe(end) => end.send(bytes),
         }
     }
 
@@ -96,6 +116,8 @@ impl Socket<'_> {
         let _ = match self {
             Socket::Tcp(stream) => stream.shutdown(how),
             Socket::Unix(stream) => stream.shutdown(how),
+            // It has one direction, which ends with its owner.
+            Socket::Pipe(_) => Ok(()),
         };
     }
 }

@@ -7,6 +7,7 @@
 
 use std::cell::{Cell, OnceCell};
 use std::io;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -77,6 +78,10 @@ impl Watch {
         self.0.stage.get()
     }
 }
+
+// As of the sockets that have them; see `Source`.
+impl UnwindSafe for Options {}
+impl RefUnwindSafe for Options {}
 
 impl Shared {
     /// The timeout of one direction.

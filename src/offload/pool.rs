@@ -69,6 +69,8 @@ impl Builder {
     ///
     /// Four, because most jobs wait for a disk more than they compute; not more, because those that compute would take
     /// the processors from the hubs.
+    ///
+    /// May switch: no.
     pub fn new() -> Builder {
         let processors = thread::available_parallelism().map_or(1, NonZero::get);
         Builder {
@@ -83,6 +85,8 @@ impl Builder {
     ///
     /// # Panics
     /// If `count` is 0: no job would ever run.
+    ///
+    /// May switch: no.
     pub fn max_threads(mut self, count: usize) -> Builder {
         assert!(count > 0, "a pool without OS threads");
         self.max_threads = count;
@@ -91,12 +95,16 @@ impl Builder {
 
     /// Beyond `limit` jobs that wait for an OS thread, [`ThreadPool::try_run`] refuses. With 0, a job is begun at once or
     /// not at all.
+    ///
+    /// May switch: no.
     pub fn queue_limit(mut self, limit: usize) -> Builder {
         self.queue_limit = limit;
         self
     }
 
     /// An OS thread that has had no job for `time` ends.
+    ///
+    /// May switch: no.
     pub fn idle_time(mut self, time: Duration) -> Builder {
         self.idle = time;
         self
@@ -106,6 +114,8 @@ impl Builder {
     ///
     /// # Panics
     /// If `name` contains a zero byte.
+    ///
+    /// May switch: no.
     pub fn name(mut self, name: impl Into<String>) -> Builder {
         self.name = name.into();
         assert!(!self.name.contains('\0'), "a thread's name cannot contain a zero byte");
@@ -113,6 +123,8 @@ impl Builder {
     }
 
     /// Makes the pool. It has no OS thread yet.
+    ///
+    /// May switch: no.
     pub fn build(self) -> ThreadPool {
         let shared = Shared {
             settings: self,
@@ -208,6 +220,8 @@ enum Kind {
 
 impl RunError {
     /// Whether [`ThreadPool::try_run`] found as many jobs waiting as may wait.
+    ///
+    /// May switch: no.
     pub fn is_full(&self) -> bool {
         matches!(self.kind, Kind::Full)
     }

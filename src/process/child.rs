@@ -18,13 +18,16 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::process::{self, ExitStatus, Output};
 use std::rc::Rc;
 use std::time::Duration;
 
 use super::stdio::{ChildStderr, ChildStdin, ChildStdout};
+use crate::runtime::choose::{AnyArm, Arm, End, Failed, ReadyArm, Who};
 use crate::runtime::reactor::Direction;
 use crate::runtime::source::Source;
+use crate::switch::wait_list::WaitList;
 use crate::sys::own::own;
 use crate::sys::process::{pidfd_open, send_signal};
 use crate::thread::{Builder, scope};
@@ -42,6 +45,14 @@ struct Process {
 }
 
 impl Process {
+    /// The descriptor that is readable when it has ended, made if need be.
+    fn end(&self) -> io::Result<&Source<OwnedFd>> {
+        match self.end.get() {
+            Some(end) => Ok(end),
+            None => pidfd_open(self.id).map(|fd| self.end.get_or_init(|| Source::new(fd, false, false))),
+        }
+    }
+
     /// How it ended, if it has.
     fn try_wait(&self) -> io::Result<Option<ExitStatus>> {
         self.std.borrow_mut().try_wait()
@@ -53,13 +64,10 @@ impl Process {
         if ended.is_some() || timeout == Some(Duration::ZERO) {
             return Ok(ended);
         }
-        let end = match self.end.get() {
-            Some(end) => end,
-            None => match pidfd_open(self.id) {
-                Ok(fd) => self.end.get_or_init(|| Source::new(fd, false, false)),
-                // If the kernel threw it away in between, that says the better error.
-                Err(error) => return self.try_wait()?.map(Some).ok_or(error),
-            },
+        let end = match self.end() {
+            Ok(end) => end,
+            // If the kernel threw it away in between, that says the better error.
+            Err(error) => return self.try_wait()?.map(Some).ok_or(error),
         };
         let mut ask = |_: &OwnedFd| self.try_wait()?.ok_or_else(|| io::ErrorKind::WouldBlock.into());
         match end.run(Direction::Read, timeout, &mut ask) {
@@ -162,6 +170,10 @@ pub struct Child {
     owner: Owner,
 }
 
+// As std's: a panic leaves the child alone.
+impl UnwindSafe for Child {}
+impl RefUnwindSafe for Child {}
+
 impl Child {
     /// One that std has started; `kill`: when it is dropped.
     pub(super) fn of_std(mut std: process::Child, kill: bool) -> Child {
@@ -246,6 +258,12 @@ impl Child {
     /// May switch: no.
     pub fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
         self.owner.process.try_wait()
+    }
+
+    /// For `select!`.
+    #[doc(hidden)]
+    pub fn select_wait(&self) -> ChildArm<'_> {
+        ChildArm::new(&self.owner.process)
     }
 
     /// Waits for its end and returns all that it wrote to its pipes, which are read at the same time, each by a green
@@ -333,6 +351,10 @@ pub struct ChildHandle {
     process: Rc<Process>,
 }
 
+// As of the child.
+impl UnwindSafe for ChildHandle {}
+impl RefUnwindSafe for ChildHandle {}
+
 impl ChildHandle {
     /// The child's process id.
     ///
@@ -387,6 +409,12 @@ impl ChildHandle {
         self.process.wait(Some(limit))
     }
 
+    /// For `select!`.
+    #[doc(hidden)]
+    pub fn select_wait(&self) -> ChildArm<'_> {
+        ChildArm::new(&self.process)
+    }
+
     /// As [`Child::try_wait`].
     ///
     /// # Errors
@@ -395,6 +423,98 @@ impl ChildHandle {
     /// May switch: no.
     pub fn try_wait(&self) -> io::Result<Option<ExitStatus>> {
         self.process.try_wait()
+    }
+}
+
+/// The arm of a `select!` that waits for the end of a child.
+#[doc(hidden)]
+pub struct ChildArm<'a> {
+    /// The child.
+    process: &'a Process,
+    /// Waits for its end; made when it has to.
+    ready: OnceCell<ReadyArm<'a>>,
+    /// How it ended.
+    result: Cell<Option<io::Result<ExitStatus>>>,
+}
+
+impl<'a> ChildArm<'a> {
+    /// For the child of `process`.
+    fn new(process: &'a Process) -> ChildArm<'a> {
+        ChildArm { process, ready: OnceCell::new(), result: Cell::new(None) }
+    }
+
+    /// For `select!`.
+    pub fn erase(&self) -> AnyArm<'_> {
+        AnyArm::new(self)
+    }
+
+    /// For `select!`.
+    ///
+    /// # Errors
+    /// As [`Child::wait`].
+    pub fn finish(self) -> io::Result<ExitStatus> {
+        match self.result.take() {
+            Some(result) => result,
+            // The wait failed.
+            None => match self.ready.into_inner().map(ReadyArm::finish) {
+                Some(Err(error)) => Err(error),
+                _ => self.process.wait_for_end(),
+            },
+        }
+    }
+}
+
+impl Arm for ChildArm<'_> {
+    fn look(&self) -> bool {
+        match self.process.try_wait() {
+            Ok(None) => {
+                if let Some(ready) = self.ready.get() {
+                    // The kernel said that it was readable once; it is not yet.
+                    ready.not_ready();
+                }
+                false
+            }
+            Ok(Some(status)) => {
+                self.result.set(Some(Ok(status)));
+                true
+            }
+            Err(error) => {
+                self.result.set(Some(Err(error)));
+                true
+            }
+        }
+    }
+
+    fn enter(&self, who: Who) -> Result<Option<&WaitList>, Failed> {
+        match self.process.end() {
+            Ok(end) => self.ready.get_or_init(|| ReadyArm::new(end, Direction::Read)).enter(who),
+            Err(error) => {
+                self.result.set(Some(self.process.try_wait().and_then(|ended| ended.ok_or(error))));
+                Err(Failed)
+            }
+        }
+    }
+
+    fn complete(&self) {
+        if let Some(ready) = self.ready.get() {
+            ready.complete();
+        }
+    }
+
+    fn left(&self, end: End) {
+        if let Some(ready) = self.ready.get() {
+            ready.left(end);
+        }
+    }
+
+    fn is_descriptor(&self) -> bool {
+        true
+    }
+}
+
+impl fmt::Debug for ChildArm<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChildArm").finish_non_exhaustive()
     }
 }
 

@@ -40,6 +40,8 @@ mod stdio;
 // The names below shadow those of the glob.
 pub use std::process::*;
 
+#[doc(hidden)]
+pub use child::ChildArm;
 pub use child::{Child, ChildHandle};
 pub use command::Command;
 pub use stdio::{ChildStderr, ChildStdin, ChildStdout};

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::process::{self, Stdio};
 
 use crate::io::{PipeReader, PipeWriter};
+use crate::runtime::choose::ReadyArm;
 
 /// A child's standard input, as [`std::process::ChildStdin`]. The child reads the end of it when this is dropped.
 ///
@@ -36,7 +37,20 @@ pub struct ChildStderr {
 
 /// What all three have in common.
 macro_rules! end {
-    ($end:ident, $pipe:ident) => {
+    ($end:ident, $pipe:ident, $select:ident) => {
+        impl $end {
+            /// The pipe, for a copy that the kernel makes.
+            pub(crate) fn pipe(&self) -> &$pipe {
+                &self.pipe
+            }
+
+            /// For `select!`.
+            #[doc(hidden)]
+            pub fn $select(&self) -> ReadyArm<'_> {
+                self.pipe.$select()
+            }
+        }
+
         /// Makes the end non-blocking.
         impl From<process::$end> for $end {
             fn from(end: process::$end) -> $end {
@@ -103,9 +117,9 @@ macro_rules! read {
     };
 }
 
-end!(ChildStdin, PipeWriter);
-end!(ChildStdout, PipeReader);
-end!(ChildStderr, PipeReader);
+end!(ChildStdin, PipeWriter, select_writable);
+end!(ChildStdout, PipeReader, select_readable);
+end!(ChildStderr, PipeReader, select_readable);
 read!(ChildStdout);
 read!(ChildStderr);
 

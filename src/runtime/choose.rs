@@ -64,7 +64,7 @@ pub(crate) trait Arm {
     /// The wait begins: leaves or registers whatever the wakers need. The list to wait in, if there is one.
     ///
     /// # Errors
-    /// If that failed. The arm keeps the error as its result, and has won.
+    /// If that failed, or it can go on meanwhile. The arm keeps its result, and has won.
     fn enter(&self, who: Who) -> Result<Option<&WaitList>, Failed>;
 
     /// Somebody chose it: keeps the result.
@@ -80,6 +80,11 @@ pub(crate) trait Arm {
 
     /// Whether the kernel may wake it.
     fn is_descriptor(&self) -> bool {
+        false
+    }
+
+    /// Whether another OS thread may wake it, by a [`Waiter`](super::remote::Waiter) that `enter` left.
+    fn is_remote(&self) -> bool {
         false
     }
 }
@@ -140,15 +145,16 @@ fn look(arms: &[AnyArm<'_>], order: Order) -> Option<usize> {
     (first..arms.len()).chain(0..first).find(|&number| arms[number].0.look())
 }
 
-/// The number of the arm that went on. With `wait` false, `None` if none can without waiting.
+/// The number of the arm that went on. With `wait` false, `None` if none can without waiting. `what` names the arms, for
+/// reports.
 ///
 /// # Panics
 /// If it would have to wait without a time limit while the caller unwinds. As `park`.
-pub fn select<const N: usize>(arms: [AnyArm<'_>; N], order: Order, wait: bool) -> Option<usize> {
+pub fn select<const N: usize>(arms: [AnyArm<'_>; N], order: Order, wait: bool, what: &'static str) -> Option<usize> {
     match look(&arms, order) {
         None if wait => {
             let nodes = [const { WaitNode::new() }; N];
-            Some(wait_for(&arms, &nodes, order))
+            Some(wait_for(&arms, &nodes, order, what))
         }
         found => found,
     }
@@ -195,15 +201,15 @@ impl Drop for Entered<'_, '_, '_> {
 }
 
 /// Waits until an arm went on.
-fn wait_for<'l>(arms: &[AnyArm<'l>], nodes: &[WaitNode], order: Order) -> usize {
+fn wait_for<'l>(arms: &[AnyArm<'l>], nodes: &[WaitNode], order: Order, what: &'static str) -> usize {
     let timer = earliest(arms);
     let (root, hub) = match (cancel::obstacle(), usable_root()) {
         (None, Ok(root)) => root,
         // As of other calls that may not wait: who has a time limit gets it at once.
         (obstacle, other) => match (timer, obstacle, other) {
             (Some((number, _)), ..) => return number,
-            (None, Some(obstacle), _) => refused(&obstacle),
-            (None, None, Err(error)) => refused(&error),
+            (None, Some(obstacle), _) => refused(what, &obstacle),
+            (None, None, Err(error)) => refused(what, &error),
             (None, None, Ok(_)) => unreachable!("nothing is in the way"),
         },
     };
@@ -220,9 +226,12 @@ fn wait_for<'l>(arms: &[AnyArm<'l>], nodes: &[WaitNode], order: Order) -> usize 
         }
         let descriptors = arms.iter().any(|arm| arm.0.is_descriptor());
         let _counted = descriptors.then(|| Counted::in_count(&hub.reactor().waiting));
+        let remote = arms.iter().any(|arm| arm.0.is_remote());
+        let _counted_too = remote.then(|| Counted::in_count(&hub.jobs));
+        // Who waits for another OS thread must say so: letters to others are not delivered.
+        let reason = if remote { Reason::Remote(what) } else { Reason::Event(what) };
         loop {
-            let woken =
-                park(root, hub, me, Reason::Event("one of the arms of a select!"), timer.map_or(NEVER, |it| it.1));
+            let woken = park(root, hub, me, reason, timer.map_or(NEVER, |it| it.1));
             if let Some(number) = choice.chosen() {
                 // It is the caller's, whatever else came.
                 arms[number].0.complete();
@@ -239,7 +248,7 @@ fn wait_for<'l>(arms: &[AnyArm<'l>], nodes: &[WaitNode], order: Order) -> usize 
                         return entered.won(number);
                     }
                 }
-                Err(obstacle) => refused(&obstacle),
+                Err(obstacle) => refused(what, &obstacle),
             }
         }
     })
@@ -253,9 +262,9 @@ fn usable_root() -> io::Result<(&'static Root, &'static Hub)> {
 
 /// Panics with who could not wait, and why.
 #[cold]
-fn refused(why: &dyn fmt::Display) -> ! {
+fn refused(what: &'static str, why: &dyn fmt::Display) -> ! {
     let me = try_root().map_or(u64::MAX, |root| root.current().id.get());
-    panic!("greenling: {} cannot wait for one of the arms of a select!: {why}", label_of(me));
+    panic!("greenling: {} cannot wait for {what}: {why}", label_of(me));
 }
 
 /// An arm that goes on at a point in time.

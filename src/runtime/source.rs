@@ -16,6 +16,7 @@
 use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -48,6 +49,10 @@ pub(crate) struct Source<F: AsFd> {
     /// Whether the open file may have other descriptors, so that closing this one does not leave the epoll set.
     shared: Cell<bool>,
 }
+
+// A panic leaves the kernel's file and the hub's registration in order: std says so of its sockets and pipes.
+impl<F: AsFd> UnwindSafe for Source<F> {}
+impl<F: AsFd> RefUnwindSafe for Source<F> {}
 
 impl<F: AsFd> Source<F> {
     /// How long the first [`pause`](Self::pause) lasts, in nanoseconds; the next is twice as long.

@@ -232,6 +232,8 @@ counters! {
 
 impl Counters {
     /// Connections that are served now.
+    ///
+    /// May switch: no.
     pub fn active(&self) -> u64 {
         let ended = self.ended_by_themselves() + self.closed_idle + self.killed + self.refused;
         // Of another OS thread, the figures are of slightly different moments.

@@ -155,11 +155,15 @@ impl TcpServer {
     ///
     /// # Panics
     /// If `most` is 0.
+    ///
+    /// May switch: no.
     pub fn max_connections(self, most: usize) -> TcpServer {
         self.limit(&Limit::new(most))
     }
 
     /// [`max_connections`](Self::max_connections), for all servers together that are given this limit.
+    ///
+    /// May switch: no.
     pub fn limit(mut self, limit: &Limit) -> TcpServer {
         self.limit = Some(limit.clone());
         self
@@ -169,6 +173,8 @@ impl TcpServer {
     ///
     /// # Panics
     /// If `budget` is 0.
+    ///
+    /// May switch: no.
     pub fn accept_budget(mut self, budget: u32) -> TcpServer {
         assert_ne!(budget, 0, "an accept budget of 0: the server would accept nobody");
         self.settings.accept_budget = budget;
@@ -176,6 +182,8 @@ impl TcpServer {
     }
 
     /// Bytes of stack of the handlers' threads; by default [`hub::default_stack_size`](crate::hub::default_stack_size).
+    ///
+    /// May switch: no.
     pub fn stack_size(mut self, bytes: usize) -> TcpServer {
         self.settings.stack_size = Some(bytes);
         self
@@ -183,6 +191,8 @@ impl TcpServer {
 
     /// A client has so long to send its first byte; the handler is called when it is there (or the end of the stream), and
     /// not called for who sends nothing. Not for protocols in which the server speaks first. No limit by default.
+    ///
+    /// May switch: no.
     pub fn first_byte_timeout(mut self, limit: Duration) -> TcpServer {
         self.settings.first_byte = Some(limit);
         self
@@ -191,6 +201,8 @@ impl TcpServer {
     /// Each read and each write of the handler waits so long at most, and then fails with `WouldBlock`. It is the stream's
     /// [`set_read_timeout`](TcpStream::set_read_timeout) and [`set_write_timeout`](TcpStream::set_write_timeout), set before
     /// the handler is called; it costs a store for each wait. No limit by default.
+    ///
+    /// May switch: no.
     pub fn idle_timeout(mut self, limit: Duration) -> TcpServer {
         self.settings.idle = Some(limit);
         self
@@ -198,12 +210,16 @@ impl TcpServer {
 
     /// A connection lasts so long at most; then its handler is unwound, as by [`timeout`](crate::timeout). No limit by
     /// default. Under `panic = "abort"` no connection can be served with it.
+    ///
+    /// May switch: no.
     pub fn total_timeout(mut self, limit: Duration) -> TcpServer {
         self.settings.total = Some(limit);
         self
     }
 
     /// How long a drain lets connections go on; 5 seconds by default, and zero kills them at once.
+    ///
+    /// May switch: no.
     pub fn grace(mut self, grace: Duration) -> TcpServer {
         self.settings.grace = grace;
         self
@@ -211,6 +227,8 @@ impl TcpServer {
 
     /// Whether a drain closes connections that wait for their next request; so by default. Say no where there are no
     /// requests and answers, as in a chat or a proxy: then everybody may go on until the grace ends.
+    ///
+    /// May switch: no.
     pub fn close_idle(mut self, close: bool) -> TcpServer {
         self.settings.close_idle = close;
         self
@@ -218,12 +236,16 @@ impl TcpServer {
 
     /// What happens when there are no descriptors left. By default clients wait in the kernel's queue until there are; with
     /// `true` they are closed at once, one after the other, by means of a descriptor that is kept in reserve for this.
+    ///
+    /// May switch: no.
     pub fn refuse_when_exhausted(mut self, refuse: bool) -> TcpServer {
         self.settings.refuse = refuse;
         self
     }
 
     /// Calls `tell` each time accepting is put off since there are no descriptors or no memory. It must not take long.
+    ///
+    /// May switch: no.
     pub fn on_accept_error(mut self, tell: impl Fn(&io::Error) + 'static) -> TcpServer {
         self.settings.on_accept_error = Some(Box::new(tell));
         self
@@ -231,12 +253,16 @@ impl TcpServer {
 
     /// Calls `tell` once when a drain has begun and the kernel's queue was taken over, as far as there is room, with the
     /// number of connections that are there then. It must not take long.
+    ///
+    /// May switch: no.
     pub fn on_drain(mut self, tell: impl Fn(usize) + 'static) -> TcpServer {
         self.settings.on_drain = Some(Box::new(move |count| tell(*count)));
         self
     }
 
     /// Is controlled by `handle`, with all other servers that are.
+    ///
+    /// May switch: no.
     pub fn handle(mut self, handle: &ServerHandle) -> TcpServer {
         self.handle = handle.clone();
         self
@@ -244,6 +270,8 @@ impl TcpServer {
 
     /// SIGTERM and Ctrl-C (SIGINT) drain it, and all other servers of its handle; a second one kills at once who is still
     /// served. See [`drain_on`](Self::drain_on).
+    ///
+    /// May switch: no.
     pub fn drain_on_signals(self) -> TcpServer {
         self.drain_on([SIGTERM, SIGINT])
     }
@@ -251,6 +279,8 @@ impl TcpServer {
     /// [`drain_on_signals`](Self::drain_on_signals) for other [`signal`](crate::signal)s. From this call on they are held
     /// for the server, so make it before other OS threads are started; an error is reported by `run` or `start`. They are
     /// held as long as a server of the handle runs, if this hub does.
+    ///
+    /// May switch: no.
     pub fn drain_on(mut self, signals: impl IntoIterator<Item = i32>) -> TcpServer {
         self.signals = Some(Signals::new(signals));
         self

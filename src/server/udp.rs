@@ -197,41 +197,55 @@ impl UdpServer {
     ///
     /// # Panics
     /// If `most` is 0.
+    ///
+    /// May switch: no.
     pub fn max_handlers(mut self, most: usize) -> UdpServer {
         self.limit = Limit::new(most);
         self
     }
 
     /// Bytes of stack of the handlers' threads; by default [`hub::default_stack_size`](crate::hub::default_stack_size).
+    ///
+    /// May switch: no.
     pub fn stack_size(mut self, bytes: usize) -> UdpServer {
         self.settings.stack_size = Some(bytes);
         self
     }
 
     /// A handler may take so long at most; then it is unwound, as by [`timeout`](crate::timeout). No limit by default.
+    ///
+    /// May switch: no.
     pub fn total_timeout(mut self, limit: Duration) -> UdpServer {
         self.settings.total = Some(limit);
         self
     }
 
     /// How long a drain lets handlers go on; 5 seconds by default.
+    ///
+    /// May switch: no.
     pub fn grace(mut self, grace: Duration) -> UdpServer {
         self.settings.grace = grace;
         self
     }
 
     /// Is controlled by `handle`, with all other servers that are.
+    ///
+    /// May switch: no.
     pub fn handle(mut self, handle: &ServerHandle) -> UdpServer {
         self.handle = handle.clone();
         self
     }
 
     /// As [`TcpServer::drain_on_signals`](super::TcpServer::drain_on_signals).
+    ///
+    /// May switch: no.
     pub fn drain_on_signals(self) -> UdpServer {
         self.drain_on([SIGTERM, SIGINT])
     }
 
     /// As [`TcpServer::drain_on`](super::TcpServer::drain_on).
+    ///
+    /// May switch: no.
     pub fn drain_on(mut self, signals: impl IntoIterator<Item = i32>) -> UdpServer {
         self.signals = Some(Signals::new(signals));
         self

@@ -6,8 +6,10 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use super::line::Line;
+use crate::runtime::choose::{AnyArm, Arm, End, Failed, Who};
 use crate::runtime::source::after;
 use crate::switch::fiber::Reason;
+use crate::switch::wait_list::WaitList;
 
 /// A value or an error that is set once and that any number of green threads of one OS thread wait for.
 ///
@@ -145,10 +147,56 @@ impl<T, E> AsyncResult<T, E> {
     pub fn into_inner(self) -> Option<Result<T, E>> {
         self.result.into_inner()
     }
+
+    /// For `select!`.
+    #[doc(hidden)]
+    pub fn select_wait(&self) -> ResultArm<'_, T, E> {
+        ResultArm { result: self }
+    }
 }
 
 impl<T, E> Default for AsyncResult<T, E> {
     fn default() -> Self {
         AsyncResult::new()
     }
+}
+
+/// The arm of a `select!` that waits for an [`AsyncResult`].
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct ResultArm<'a, T, E> {
+    /// Which one.
+    result: &'a AsyncResult<T, E>,
+}
+
+impl<'a, T, E> ResultArm<'a, T, E> {
+    /// For `select!`.
+    pub fn erase(&self) -> AnyArm<'_> {
+        AnyArm::new(self)
+    }
+
+    /// For `select!`.
+    ///
+    /// # Errors
+    /// With the error that was set.
+    pub fn finish(self) -> Result<&'a T, &'a E> {
+        match self.result.try_wait() {
+            Some(result) => result,
+            None => unreachable!("only the arm that won is asked, and a result stays"),
+        }
+    }
+}
+
+impl<T, E> Arm for ResultArm<'_, T, E> {
+    fn look(&self) -> bool {
+        self.result.is_set()
+    }
+
+    fn enter(&self, _: Who) -> Result<Option<&WaitList>, Failed> {
+        Ok(Some(self.result.line.waiters()))
+    }
+
+    fn complete(&self) {}
+
+    fn left(&self, _: End) {}
 }

@@ -57,9 +57,13 @@ mod rwlock;
 mod semaphore;
 mod wait_group;
 
+use std::panic::{RefUnwindSafe, UnwindSafe};
+
 pub use std::sync::{LockResult, PoisonError, TryLockError, TryLockResult};
 
 pub use async_result::AsyncResult;
+#[doc(hidden)]
+pub use async_result::ResultArm;
 pub use barrier::{Barrier, BarrierWaitResult};
 pub use condvar::{Condvar, WaitTimeoutResult};
 pub use event::Event;
@@ -70,5 +74,39 @@ pub use mutex::{Mutex, MutexGuard};
 pub use once::{Once, OnceState};
 pub use once_lock::OnceLock;
 pub use rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+#[doc(hidden)]
+pub use semaphore::PermitArm;
 pub use semaphore::{ReleaseError, Semaphore, SemaphorePermit};
+#[doc(hidden)]
+pub use wait_group::GroupArm;
 pub use wait_group::{WaitGroup, WaitGroupDone};
+
+// What std says of its own: a panic leaves each of them in order, and a lock tells of it.
+impl<T: ?Sized> UnwindSafe for Mutex<T> {}
+impl<T: ?Sized> RefUnwindSafe for Mutex<T> {}
+impl<T: ?Sized> UnwindSafe for MutexGuard<'_, T> {}
+impl<T: ?Sized> RefUnwindSafe for MutexGuard<'_, T> {}
+impl<T: ?Sized> UnwindSafe for RwLock<T> {}
+impl<T: ?Sized> RefUnwindSafe for RwLock<T> {}
+impl<T: ?Sized> UnwindSafe for RwLockReadGuard<'_, T> {}
+impl<T: ?Sized> RefUnwindSafe for RwLockReadGuard<'_, T> {}
+impl<T: ?Sized> UnwindSafe for RwLockWriteGuard<'_, T> {}
+impl<T: ?Sized> RefUnwindSafe for RwLockWriteGuard<'_, T> {}
+impl UnwindSafe for Condvar {}
+impl RefUnwindSafe for Condvar {}
+impl UnwindSafe for Barrier {}
+impl RefUnwindSafe for Barrier {}
+impl UnwindSafe for Once {}
+impl RefUnwindSafe for Once {}
+impl<T: UnwindSafe> UnwindSafe for OnceLock<T> {}
+impl<T: RefUnwindSafe + UnwindSafe> RefUnwindSafe for OnceLock<T> {}
+impl<T: UnwindSafe, F: UnwindSafe> UnwindSafe for LazyLock<T, F> {}
+impl<T: RefUnwindSafe + UnwindSafe, F: UnwindSafe> RefUnwindSafe for LazyLock<T, F> {}
+impl UnwindSafe for Semaphore {}
+impl RefUnwindSafe for Semaphore {}
+impl UnwindSafe for Event {}
+impl RefUnwindSafe for Event {}
+impl UnwindSafe for WaitGroup {}
+impl RefUnwindSafe for WaitGroup {}
+impl<T: UnwindSafe, E: UnwindSafe> UnwindSafe for AsyncResult<T, E> {}
+impl<T: RefUnwindSafe + UnwindSafe, E: RefUnwindSafe + UnwindSafe> RefUnwindSafe for AsyncResult<T, E> {}

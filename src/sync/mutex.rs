@@ -271,9 +271,11 @@ impl<T> From<T> for Mutex<T> {
 impl<T: ?Sized + fmt::Debug> fmt::Debug for Mutex<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut out = f.debug_struct("Mutex");
-        match self.data.try_borrow() {
+        // Locked, not only borrowed: the value's `Debug`, or the writer behind `f`, may let others run, who may lock.
+        match self.try_lock() {
             Ok(data) => out.field("data", &&*data),
-            Err(_) => out.field("data", &format_args!("<locked>")),
+            Err(TryLockError::Poisoned(poisoned)) => out.field("data", &&**poisoned.get_ref()),
+            Err(TryLockError::WouldBlock) => out.field("data", &format_args!("<locked>")),
         };
         out.field("poisoned", &self.is_poisoned()).finish_non_exhaustive()
     }

@@ -322,9 +322,11 @@ impl<T> From<T> for RwLock<T> {
 impl<T: ?Sized + fmt::Debug> fmt::Debug for RwLock<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut out = f.debug_struct("RwLock");
-        match self.data.try_borrow() {
+        // Locked, not only borrowed: see the mutex.
+        match self.try_read() {
             Ok(data) => out.field("data", &&*data),
-            Err(_) => out.field("data", &format_args!("<locked>")),
+            Err(TryLockError::Poisoned(poisoned)) => out.field("data", &&**poisoned.get_ref()),
+            Err(TryLockError::WouldBlock) => out.field("data", &format_args!("<locked>")),
         };
         out.field("poisoned", &self.is_poisoned()).finish_non_exhaustive()
     }
@@ -348,6 +350,29 @@ pub struct RwLockWriteGuard<'a, T: ?Sized> {
     data: RefMut<'a, T>,
     /// For poisoning.
     entry: Entry,
+}
+
+impl<'a, T: ?Sized> RwLockWriteGuard<'a, T> {
+    /// Goes on as a reader, with no writer in between; readers that wait next in line go in too.
+    ///
+    /// ```
+    /// use greenling::sync::{RwLock, RwLockWriteGuard};
+    ///
+    /// let config = RwLock::new(1);
+    /// let mut guard = config.write().unwrap();
+    /// *guard += 1;
+    /// let guard = RwLockWriteGuard::downgrade(guard);
+    /// assert_eq!(*guard + *config.read().unwrap(), 4);
+    /// ```
+    ///
+    /// May switch: no.
+    pub fn downgrade(this: Self) -> RwLockReadGuard<'a, T> {
+        let lock = this.lock;
+        // A reader before the writer leaves, so that no other writer is let in.
+        lock.raw.readers.set(lock.raw.readers.get() + 1);
+        drop(this);
+        lock.read_guard()
+    }
 }
 
 impl<T: ?Sized> Deref for RwLockReadGuard<'_, T> {

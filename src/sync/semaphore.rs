@@ -15,8 +15,10 @@ use std::mem::forget;
 use std::time::Duration;
 
 use super::line::Line;
+use crate::runtime::choose::{AnyArm, Arm, End, Failed, Who};
 use crate::runtime::source::after;
 use crate::switch::fiber::Reason;
+use crate::switch::wait_list::WaitList;
 
 /// What is waited for, in reports and panics.
 const PERMIT: &str = "a permit of a Semaphore";
@@ -137,6 +139,12 @@ impl Semaphore {
         self.free.get()
     }
 
+    /// For `select!`.
+    #[doc(hidden)]
+    pub fn select_wait(&self) -> PermitArm<'_> {
+        PermitArm { semaphore: self }
+    }
+
     /// Takes a free permit.
     #[inline(always)]
     fn take(&self) -> bool {
@@ -196,5 +204,43 @@ impl Drop for SemaphorePermit<'_> {
     #[inline]
     fn drop(&mut self) {
         self.semaphore.give_back();
+    }
+}
+
+/// The arm of a `select!` that waits for a permit of a [`Semaphore`].
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct PermitArm<'a> {
+    /// Whose permit.
+    semaphore: &'a Semaphore,
+}
+
+impl<'a> PermitArm<'a> {
+    /// For `select!`.
+    pub fn erase(&self) -> AnyArm<'_> {
+        AnyArm::new(self)
+    }
+
+    /// For `select!`: the permit that the arm took, or was given.
+    pub fn finish(self) -> SemaphorePermit<'a> {
+        SemaphorePermit { semaphore: self.semaphore }
+    }
+}
+
+impl Arm for PermitArm<'_> {
+    fn look(&self) -> bool {
+        self.semaphore.take()
+    }
+
+    fn enter(&self, _: Who) -> Result<Option<&WaitList>, Failed> {
+        Ok(Some(self.semaphore.line.waiters()))
+    }
+
+    fn complete(&self) {}
+
+    fn left(&self, end: End) {
+        if end == End::InVain {
+            self.semaphore.give_back();
+        }
     }
 }

@@ -5,8 +5,10 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use super::line::Line;
+use crate::runtime::choose::{AnyArm, Arm, End, Failed, Who};
 use crate::runtime::source::after;
 use crate::switch::fiber::Reason;
+use crate::switch::wait_list::WaitList;
 
 /// Counts what is still to be done, and lets green threads of one OS thread wait for the end of it, as Go's `WaitGroup`.
 ///
@@ -106,6 +108,12 @@ impl WaitGroup {
     pub fn wait_timeout(&self, limit: Duration) -> bool {
         self.left.get() == 0 || self.line.wait(Reason::Event("a WaitGroup"), after(limit), |_| {}).is_chosen()
     }
+
+    /// For `select!`.
+    #[doc(hidden)]
+    pub fn select_wait(&self) -> GroupArm<'_> {
+        GroupArm { group: self }
+    }
 }
 
 /// Says [`WaitGroup::done`] when dropped.
@@ -123,4 +131,36 @@ impl Drop for WaitGroupDone<'_> {
             self.group.done();
         }
     }
+}
+
+/// The arm of a `select!` that waits for a [`WaitGroup`].
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct GroupArm<'a> {
+    /// Which one.
+    group: &'a WaitGroup,
+}
+
+impl GroupArm<'_> {
+    /// For `select!`.
+    pub fn erase(&self) -> AnyArm<'_> {
+        AnyArm::new(self)
+    }
+
+    /// For `select!`.
+    pub fn finish(self) {}
+}
+
+impl Arm for GroupArm<'_> {
+    fn look(&self) -> bool {
+        self.group.left.get() == 0
+    }
+
+    fn enter(&self, _: Who) -> Result<Option<&WaitList>, Failed> {
+        Ok(Some(self.group.line.waiters()))
+    }
+
+    fn complete(&self) {}
+
+    fn left(&self, _: End) {}
 }

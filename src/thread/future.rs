@@ -13,11 +13,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
-use super::spawn::{JoinError, JoinHandle, Outcome};
+use super::spawn::{JoinError, JoinHandle, Outcome, call_back};
 use crate::runtime::hub::{ending, hub_of};
+use crate::switch::extras::Ending;
 use crate::switch::fiber::{Fiber, drop_quietly};
 use crate::switch::packet::Packet;
-use crate::switch::root::try_root;
+use crate::switch::root::{Root, try_root};
 
 /// The end of a green thread, for `async` code on its OS thread: what `handle.await` waits for.
 ///
@@ -97,11 +98,17 @@ impl<T> fmt::Debug for JoinFuture<T> {
 }
 
 /// `fiber` is at its end, on its own stack: tells the task that awaits it, whose waker is foreign code.
+///
+/// The outcome is not there before the last instruction. If the waker waits for something, the task may poll meanwhile and
+/// find nothing: it is told again, by a thread that runs after that.
 #[cold]
 #[inline(never)]
-pub(super) fn tell_awaiter(fiber: Fiber) {
+pub(super) fn tell_awaiter(root: &'static Root, fiber: Fiber) {
     if let Some(waker) = fiber.take_awaiter() {
         wake_quietly(waker);
+    }
+    if let Some(waker) = fiber.take_awaiter() {
+        call_back(root, Box::new(|_| waker.wake()), Ending::Returned, fiber.spawned_at());
     }
 }
 

@@ -16,6 +16,7 @@
 //! | `spawn`, `Builder::spawn` | same | no `Send` needed; the closure runs on this OS thread |
 //! | `JoinHandle::join` | same | [`JoinError`] says killed or panicked, in place of a bare payload |
 //! | `JoinHandle::thread`, `is_finished` | same | |
+//! | – | [`JoinHandle::join_timeout`] | gives the handle back |
 //! | – | [`JoinHandle::kill`] | unwinds the thread at its blocking call |
 //! | – | `handle.await`: [`JoinFuture`] | in a [`block_on`](crate::block_on) on the same OS thread |
 //! | `scope`, `Scope::spawn` | same | a body that panics or is killed kills the threads of its scope |
@@ -87,7 +88,7 @@ pub use try_scope::{TryJoinHandle, TryScope};
 
 use crate::runtime::hub::hub_of;
 use crate::runtime::park::{NEVER, Wake, park as park_fiber, take_permit};
-use crate::runtime::source::after;
+use crate::runtime::source::{after, give_way};
 use crate::switch::cancel;
 use crate::switch::fiber::{Fiber, Reason};
 use crate::sys::clock::monotonic_ns;
@@ -175,7 +176,8 @@ pub fn sleep(duration: Duration) {
     }
 }
 
-/// [`sleep`] until `deadline`; returns at once if it has passed.
+/// [`sleep`] until `deadline`. If it has passed, the others that can run have their turn first, so that a loop which is
+/// late every time does not keep the OS thread to itself; inside [`no_switch`](crate::no_switch) it returns at once then.
 ///
 /// # Panics
 /// As [`sleep`].
@@ -185,6 +187,8 @@ pub fn sleep_until(deadline: Instant) {
     let left = deadline.saturating_duration_since(Instant::now());
     if !left.is_zero() {
         sleep(left);
+    } else if let Some(root) = existing_root() {
+        give_way(root, root.current());
     }
 }
 

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::cell::{Cell, OnceCell};
 use std::fmt;
 use std::io;
@@ -15,14 +16,16 @@ use std::marker::PhantomData;
 use std::mem;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use super::future::tell_awaiter;
 use super::handle::{Thread, ThreadId};
 use super::local::inherited;
 use crate::runtime::choose::{AnyArm, Arm, End, Failed, Who};
 use crate::runtime::hub::{ending, hub_of};
-use crate::runtime::park::{NEVER, park};
+use crate::runtime::park::{NEVER, Wake, park};
+use crate::runtime::source::after;
 use crate::switch::cancel::{self, GreenletExit, Killed};
 use crate::switch::extras::{Ending, Life, Link, Watch};
 use crate::switch::fiber::{Fiber, FiberRef, Reason, State, attention, drop_quietly};
@@ -35,6 +38,15 @@ use crate::switch::wait_list::WaitList;
 pub(crate) type Outcome<T> = Result<T, JoinError>;
 
 /// Why a [`join`](JoinHandle::join) has no result.
+///
+/// `Send` and `Sync`, so `?` makes a `Box<dyn Error + Send + Sync>` of it.
+///
+/// ```
+/// fn answer() -> Result<u32, Box<dyn std::error::Error + Send + Sync>> {
+///     Ok(greenling::spawn(|| 42).join()?)
+/// }
+/// assert_eq!(answer().unwrap(), 42);
+/// ```
 pub struct JoinError {
     /// What happened.
     kind: Kind,
@@ -44,12 +56,39 @@ pub struct JoinError {
 enum Kind {
     /// It was killed.
     Killed,
-    /// It panicked, with this payload.
-    Panicked(Box<dyn Any + Send>),
+    /// It panicked.
+    Panicked(Box<Panic>),
     /// Its hub ended; whether it had started.
     HubEnded(bool),
     /// The caller cannot wait for it, for this reason.
     Refused(String),
+}
+
+/// What a thread panicked with.
+struct Panic {
+    /// What the payload says, if it is a string. Apart, since the payload cannot be looked at by reference.
+    message: Option<Cow<'static, str>>,
+    /// Whether it is one of the runtime's own kinds of unwinding, not a panic of the program.
+    control: bool,
+    /// The payload. Payloads are `Send` and not `Sync`; nobody locks it but to take it out, which needs no lock then.
+    payload: Mutex<Box<dyn Any + Send>>,
+}
+
+impl Panic {
+    /// Of this payload.
+    #[cold]
+    fn new(payload: Box<dyn Any + Send>) -> Box<Panic> {
+        let message = match payload.downcast_ref::<&'static str>() {
+            Some(text) => Some(Cow::Borrowed(*text)),
+            None => payload.downcast_ref::<String>().map(|text| Cow::Owned(text.clone())),
+        };
+        Box::new(Panic { message, control: cancel::is_control(&*payload), payload: Mutex::new(payload) })
+    }
+
+    /// The payload.
+    fn into_payload(self) -> Box<dyn Any + Send> {
+        self.payload.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl JoinError {
@@ -63,7 +102,7 @@ impl JoinError {
         if payload.is::<Killed>() || payload.is::<GreenletExit>() {
             return JoinError::killed();
         }
-        JoinError { kind: Kind::Panicked(payload) }
+        JoinError::panicked(payload)
     }
 
     /// The caller cannot wait.
@@ -78,20 +117,26 @@ impl JoinError {
 
     /// It panicked.
     pub(crate) fn panicked(payload: Box<dyn Any + Send>) -> JoinError {
-        JoinError { kind: Kind::Panicked(payload) }
+        JoinError { kind: Kind::Panicked(Panic::new(payload)) }
     }
 
     /// Whether the thread was killed: by [`JoinHandle::kill`], its scope, or the end of its hub.
+    ///
+    /// May switch: no.
     pub fn is_killed(&self) -> bool {
         matches!(self.kind, Kind::Killed | Kind::HubEnded(_))
     }
 
     /// Whether the thread, one of another hub, was killed or never started because that hub ended or was shut down.
+    ///
+    /// May switch: no.
     pub fn is_hub_ended(&self) -> bool {
         matches!(self.kind, Kind::HubEnded(_))
     }
 
     /// Whether the thread panicked.
+    ///
+    /// May switch: no.
     pub fn is_panic(&self) -> bool {
         matches!(self.kind, Kind::Panicked(_))
     }
@@ -100,9 +145,11 @@ impl JoinError {
     ///
     /// # Errors
     /// If the thread did not panic.
+    ///
+    /// May switch: no.
     pub fn try_into_panic(self) -> Result<Box<dyn Any + Send>, JoinError> {
         match self.kind {
-            Kind::Panicked(payload) => Ok(payload),
+            Kind::Panicked(panic) => Ok(panic.into_payload()),
             kind => Err(JoinError { kind }),
         }
     }
@@ -111,6 +158,8 @@ impl JoinError {
     ///
     /// # Panics
     /// If the thread did not panic.
+    ///
+    /// May switch: no.
     pub fn into_panic(self) -> Box<dyn Any + Send> {
         match self.try_into_panic() {
             Ok(payload) => payload,
@@ -119,9 +168,11 @@ impl JoinError {
     }
 
     /// The panic message, if it is a string, as that of `panic!` is.
+    ///
+    /// May switch: no.
     pub fn panic_message(&self) -> Option<&str> {
-        let Kind::Panicked(payload) = &self.kind else { return None };
-        payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+        let Kind::Panicked(panic) = &self.kind else { return None };
+        panic.message.as_deref()
     }
 }
 
@@ -201,18 +252,24 @@ pub struct Builder {
 
 impl Builder {
     /// No name, default stack size.
+    ///
+    /// May switch: no.
     #[inline]
     pub fn new() -> Builder {
         Builder::default()
     }
 
     /// Names the thread in panics, reports and [`Thread::name`].
+    ///
+    /// May switch: no.
     pub fn name(mut self, name: String) -> Builder {
         self.name = Some(name);
         self
     }
 
     /// Asks for at least `size` bytes of stack. It is address space: only touched pages cost memory.
+    ///
+    /// May switch: no.
     pub fn stack_size(mut self, size: usize) -> Builder {
         self.stack_size = Some(size);
         self
@@ -305,12 +362,12 @@ where
             outcome
         }
     };
-    // From here on nothing may switch: who joins now would not be woken any more.
+    // From here on nothing of ours switches: who joins now would not be woken any more.
     while let Some(joiner) = fiber.joiners.pop() {
         root.wake(joiner);
     }
     if fiber.awaited.get() {
-        tell_awaiter(fiber);
+        tell_awaiter(root, fiber);
     }
     outcome
 }
@@ -347,7 +404,12 @@ fn settle<T>(root: &'static Root, fiber: Fiber, mut outcome: Outcome<T>) -> Outc
 }
 
 /// Runs a callback in a thread of its own, where it may block and panic without hurting anybody.
-fn call_back(root: &'static Root, f: Box<dyn FnOnce(Ending)>, ending: Ending, asked_at: &'static Location<'static>) {
+pub(super) fn call_back(
+    root: &'static Root,
+    f: Box<dyn FnOnce(Ending)>,
+    ending: Ending,
+    asked_at: &'static Location<'static>,
+) {
     // Shared, since a launch that fails drops its closure.
     let ours = Rc::new(Cell::new(Some(f)));
     let theirs = Rc::clone(&ours);
@@ -394,6 +456,26 @@ pub(super) fn join<T>(packet: &Packet<Outcome<T>>) -> Outcome<T> {
             return Err(JoinError::refused(obstacle));
         }
     }
+}
+
+/// [`join`] until `deadline`; none if the thread has not ended by then, or the caller may not wait.
+fn join_until<T>(packet: &Packet<Outcome<T>>, deadline: u64) -> Option<Outcome<T>> {
+    while let Some(root) = try_root()
+        && let Some(fiber) = packet.fiber()
+        && !packet.is_finished()
+        && let Ok(hub) = hub_of(root)
+    {
+        let me = root.current();
+        assert!(fiber != me || cancel::obstacle().is_some(), "a green thread cannot wait for its own end");
+        let _place = fiber.joiners.join(me);
+        match park(root, hub, me, Reason::Join(fiber.id.get()), deadline) {
+            Ok(Wake::Woken) => {}
+            Ok(Wake::TimedOut) if packet.is_finished() => {}
+            Ok(Wake::TimedOut) | Err(_) => return None,
+        }
+    }
+    // It has ended, or there is nothing to wait for.
+    Some(join(packet))
 }
 
 /// The arm of a `select!` that waits for the end of a thread.
@@ -481,6 +563,28 @@ impl<T> JoinHandle<T> {
             Ok(outcome) => outcome,
             Err(packet) => join(&packet),
         }
+    }
+
+    /// [`join`](Self::join), but no longer than `limit`: then the handle comes back. A thread that ends in the turn in which
+    /// the time is over has ended in time. While the caller unwinds it does not wait at all.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let thread = greenling::spawn(|| greenling::sleep(Duration::from_millis(5)));
+    /// let thread = thread.join_timeout(Duration::from_micros(10)).unwrap_err(); // not yet
+    /// assert!(thread.join_timeout(Duration::from_secs(60)).unwrap().is_ok());
+    /// ```
+    ///
+    /// # Errors
+    /// With the handle, if the thread has not ended in time. The inner result is that of [`join`](Self::join).
+    ///
+    /// # Panics
+    /// As [`join`](Self::join).
+    ///
+    /// May switch: yes, unless the thread has ended.
+    pub fn join_timeout(self, limit: Duration) -> Result<Result<T, JoinError>, JoinHandle<T>> {
+        join_until(&self.packet, after(limit)).ok_or(self)
     }
 
     /// Its only field that counts; the `Thread` handle is dropped, as in `join`.
@@ -602,7 +706,7 @@ impl<T> fmt::Debug for JoinHandle<T> {
 /// Whether a payload is a panic of the program, as opposed to the runtime's own kinds of unwinding.
 pub(super) fn is_program_panic(error: &JoinError) -> bool {
     match &error.kind {
-        Kind::Panicked(payload) => !cancel::is_control(&**payload),
+        Kind::Panicked(panic) => !panic.control,
         _ => false,
     }
 }

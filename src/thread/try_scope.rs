@@ -23,7 +23,7 @@ use std::rc::Rc;
 
 use super::handle::Thread;
 use super::scope::{Scope, ScopedJoinHandle};
-use super::spawn::{Builder, JoinError};
+use super::spawn::{Builder, EndArm, JoinError};
 use crate::switch::cancel::{self, is_control};
 use crate::switch::fiber::{Fiber, drop_quietly};
 use crate::switch::root::try_root;
@@ -223,6 +223,12 @@ impl<T> TryJoinHandle<'_, T> {
     /// May switch: no.
     pub fn is_finished(&self) -> bool {
         self.handle.is_finished()
+    }
+
+    /// For `select!`.
+    #[doc(hidden)]
+    pub fn select_end(&self) -> EndArm<'_> {
+        self.handle.select_end()
     }
 
     /// See [`JoinHandle::kill`](super::JoinHandle::kill). A thread that is killed has not failed.

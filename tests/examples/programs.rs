@@ -43,6 +43,32 @@ fn offload_hash_lets_the_clock_tick_unless_it_hashes_in_place() {
 }
 
 #[test]
+fn resolve_names_gives_each_name_its_addresses_in_order() {
+    let ended = run("resolve_names", &["--at-once", "2", "127.0.0.1", "::1", "localhost", "127.0.0.2"], b"");
+    let lines = ended.lines();
+    assert_eq!((lines[0], lines[1], lines[3]), ("127.0.0.1: 127.0.0.1", "::1: ::1", "127.0.0.2: 127.0.0.2"));
+    assert!(lines[2].starts_with("localhost: ") && lines.len() == 4, "{ended:?}");
+    assert!(ended.status.success() && ended.stderr.is_empty(), "{ended:?}");
+    // What is no name fails without being asked for anywhere.
+    let impossible = "x".repeat(300);
+    let ended = run("resolve_names", &[&impossible, "127.0.0.1"], b"");
+    assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+    assert_eq!(ended.lines()[1], "127.0.0.1: 127.0.0.1");
+    assert_eq!(ended.stderr, "resolve_names: 1 of 2 names have no address\n");
+}
+
+#[test]
+fn connection_pool_makes_no_more_connections_than_allowed() {
+    for (clients, connections, made) in [("20", "3", 3), ("2", "5", 2), ("7", "1", 1)] {
+        let args = ["--clients", clients, "--connections", connections, "--delay", "2ms"];
+        let ended = run("connection_pool", &args, b"");
+        let answers = format!("{clients} questions, {clients} right answers");
+        assert_eq!(ended.lines(), [answers, format!("{made} connections")]);
+        assert!(ended.status.success() && ended.stderr.is_empty(), "{ended:?}");
+    }
+}
+
+#[test]
 fn ping_pong_takes_turns() {
     let ended = run("greenlet_ping_pong", &["--rounds", "3", "--delay", "1ms"], b"");
     assert_eq!(ended.lines(), ["---A--", "---B--"].repeat(3));
@@ -194,6 +220,10 @@ fn wrong_arguments_get_one_clear_line_and_exit_code_2() {
         ("echo_client", &["--adr", "x"], "--adr"),
         ("port_forwarder", &["--addr", "nonsense"], "cannot listen on nonsense"),
         ("port_forwarder", &["--to"], "--to needs a value"),
+        ("resolve_names", &["--at-once", "0"], "--at-once 0: not a whole number, 1 or more"),
+        ("resolve_names", &["--limit", "short"], "--limit short: not a duration"),
+        ("connection_pool", &["--connections", "0"], "--connections 0: not a whole number, 1 or more"),
+        ("connection_pool", &["stray"], "stray"),
         ("udp_echo", &["--count", "0"], "--count 0: not a whole number, 1 or more"),
         ("udp_echo", &["--every", "0"], "--every must be more than 0"),
         ("udp_echo", &["--addr", "192.0.2.1:1"], "cannot listen on 192.0.2.1:1"),
@@ -232,6 +262,8 @@ fn help_names_every_option() {
         "echo_client",
         "port_forwarder",
         "udp_echo",
+        "resolve_names",
+        "connection_pool",
     ];
     for name in names {
         let ended = run(name, &["--help"], b"");

@@ -47,6 +47,8 @@ fn built_examples() -> PathBuf {
         "chat_server",
         "port_forwarder",
         "udp_echo",
+        "resolve_names",
+        "connection_pool",
     ];
     if cfg!(feature = "monkey") {
         names.push("echo_std_patched");
