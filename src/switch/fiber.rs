@@ -9,9 +9,9 @@
 //!                           +---------- PARKED <------+ SWITCHED --> RUNNING (a greenlet switched to it)
 //! ```
 //!
-//! *Who may make which move.* `launch` and `wake` (in `root`) make READY; only the root loop makes RUNNING out of
-//! READY; a fiber parks or switches only itself; a greenlet's switch makes RUNNING out of SWITCHED; the root loop
-//! makes FINISHED. Main, the program on the OS thread's own stack, has a control block and all of these states,
+//! *Who may make which move.* `launch` and `wake` (in `root`) make READY; only the loop makes RUNNING out of
+//! READY; a fiber parks or switches only itself; a greenlet's switch makes RUNNING out of SWITCHED, or NOTIFIED, which is
+//! RUNNING with something to look at first; the loop makes FINISHED. Main, the program on the OS thread's own stack, has a control block and all of these states,
 //! but no coroutine: its `yielder` is null.
 //!
 //! * Invariant F1: a `Fiber` that is dereferenced belongs to a slot between `launch` and release, or is main's.
@@ -22,13 +22,16 @@
 //!   Upheld by `root`: release follows the coroutine's return, and teardown leaks what it cannot unwind.
 //! * Invariant F3: `yielder` points to the parent link at the base of the fiber's own stack from the first
 //!   instruction of its body to the last. Upheld by `body`.
-//! * Invariant F4: a fiber is resumed only from the root stack of its OS thread, by one loop, never while it runs.
-//!   Upheld by `root::Root::drive`, the only caller of `resume`; nothing here is `Send`.
+//! * Invariant F4: a fiber is resumed only by a loop on its own OS thread, and never while its coroutine is on its way: while
+//!   it runs, or while it is the deputy below who runs. Upheld by `root::Root`: of its loops main's and one deputy's are
+//!   under way at most, the one that is on top resumes neither main nor the deputy but returns to them, and who was resumed
+//!   by a deputy suspends to it. Nothing here is `Send`.
 //! * Invariant F5: the payload holds an `F` until `run` moves it out, and a `T` after `run` returned and until
 //!   the result is taken or dropped; `payload_state` says which. Upheld by `run` and by `Packet`, the only owner.
 //! * Invariant F6: in a PARKED fiber everything that it needs of its stack lies above `frames_end - SWITCH_FRAMES`.
 //!   Upheld by who makes itself PARKED (`park::leave_cpu`, `cancel::step_aside`): it calls `note_frames` in the frame
-//!   from which it suspends, and between the two nothing but the runtime's own few functions is called.
+//!   from which it suspends, or runs the loop as the deputy, and between the two nothing but the runtime's own few functions
+//!   is called.
 #![allow(unsafe_code)]
 
 use std::any::Any;
@@ -70,7 +73,7 @@ pub(crate) enum State {
     Pooled,
     /// In the run queue, or about to be resumed.
     Ready,
-    /// On the CPU, or main while the root loop runs on its behalf.
+    /// On the CPU, or main while its loop resumes others.
     Running,
     /// Waiting for `wake`.
     Parked,
@@ -78,6 +81,8 @@ pub(crate) enum State {
     Switched,
     /// Its function returned; the result may still be in the payload.
     Finished,
+    /// As RUNNING, of a fiber that is about to return from an explicit switch with more than a plain value; see `mailbox`.
+    Notified,
 }
 
 /// What a fiber waits for; printed by reports. Each has one place in the runtime that sets it.
@@ -241,7 +246,7 @@ pub(crate) struct ControlBlock {
     /// IO calls that may still succeed at once before the fiber must yield.
     pub(crate) io_credit: Cell<u8>,
 
-    /// What it waits for; meaningful while it is PARKED or SWITCHED.
+    /// What it waits for; meaningful while it is PARKED. `waits_for` knows the other waits too.
     pub(crate) reason: Cell<Reason>,
     /// When it was parked: the root's clock, in monotonic nanoseconds.
     pub(crate) since: Cell<u64>,
@@ -260,6 +265,8 @@ pub(crate) struct ControlBlock {
     pub(crate) scope_deadline: Cell<ScopeDeadline>,
     /// While SWITCHED: where the value goes; see `mailbox`.
     pub(crate) mailbox: Cell<*const ()>,
+    /// While SWITCHED: the id of the greenlet it switched to.
+    pub(crate) partner: Cell<u64>,
     /// While SWITCHED: the type of message the mailbox takes.
     pub(crate) mailbox_type: Cell<Option<fn() -> std::any::TypeId>>,
     /// The greenlet whose body this fiber runs, as `greenlet` keeps it; none for green threads and main.
@@ -323,9 +330,9 @@ pub(crate) struct Role {
 /// Closures up to this many bytes lie in the slot; larger ones belong in a `Box` (see `thread::spawn`).
 pub(crate) const MAX_INLINE: usize = 1024;
 
-/// Most bytes of stack that lie between `note_frames` and the switch: the frames of `switch_out` and of corosensei's
-/// `suspend`, which are all inlined in an optimised build, some hundred bytes without, and several times that under
-/// AddressSanitizer.
+/// Most bytes of stack that lie between `note_frames` and the switch: the frames of `switch_out`, `deputise` and of
+/// corosensei's `suspend` and `resume`, which are mostly inlined in an optimised build, some hundred bytes each without, and
+/// several times that under AddressSanitizer.
 const SWITCH_FRAMES: usize = 8192;
 
 /// Whether a closure and a result of these types fit into a slot of `1 << shift` bytes and leave most of it free.
@@ -484,11 +491,17 @@ impl ControlBlock {
             scope_deadline: Cell::new(ScopeDeadline::NONE),
             mailbox: Cell::new(ptr::null()),
             mailbox_type: Cell::new(None),
+            partner: Cell::new(0),
             greenlet: Cell::new(None),
             awaiter: Cell::new(None),
             name: UnsafeCell::new(None),
             extras: Cell::new(None),
         }
+    }
+
+    /// What it waits for. An explicit switch is so cheap that it notes whom it waits for, and not that it is a switch.
+    pub(crate) fn waits_for(&self) -> Reason {
+        if self.state.get() == State::Switched { Reason::Switch(self.partner.get()) } else { self.reason.get() }
     }
 
     /// The control block of main, for `root`, which keeps it at one address until the thread ends.
@@ -515,12 +528,6 @@ impl ControlBlock {
     /// Whether this is main's block.
     pub(crate) fn is_main(&self) -> bool {
         self.payload.get().is_null()
-    }
-
-    /// Whether this fiber, which must be the running one, runs on the root stack, that is: is main.
-    #[inline(always)]
-    pub(crate) fn on_root_stack(&self) -> bool {
-        self.yielder.get().is_null()
     }
 
     /// Its end will be told to `waker`, in place of an earlier one, which is returned: its drop is foreign code.
@@ -719,10 +726,11 @@ impl Fiber {
         }
     }
 
-    /// Runs the fiber until it suspends or ends. Only the root loop calls this (invariant F4).
+    /// Runs the fiber until it suspends or ends. Only the loops of `root` call this (invariant F4).
     #[inline(always)]
     pub(crate) fn resume(self) -> Progress {
-        // SAFETY: the root loop is the only user of this field: the fiber itself, which runs meanwhile, never touches it.
+        // SAFETY: the loops are the only users of this field: the fiber itself, which runs meanwhile, never touches it,
+        // and no loop resumes a fiber that is on its way already (F4).
         let coroutine = unsafe { &mut *self.coroutine.get() };
         // SAFETY: the coroutine is initialised from launch to release (F1).
         let coroutine = unsafe { coroutine.assume_init_mut() };
@@ -732,8 +740,8 @@ impl Fiber {
         }
     }
 
-    /// Leaves the CPU: control goes to the root loop, which runs `next`, or the first of the queue; it comes back when
-    /// the loop resumes this fiber.
+    /// Leaves the CPU: control goes to the loop that resumed it, which runs `next`, or the first of the queue; it comes back
+    /// when a loop resumes this fiber.
     ///
     /// The caller is this fiber, and is not main.
     #[inline(always)]
@@ -776,7 +784,7 @@ impl Fiber {
     /// Takes the coroutine of a FINISHED fiber apart, which tells AddressSanitizer.
     #[cfg(feature = "sanitizer")]
     fn unpoison(self) {
-        // SAFETY: the fiber is finished, so the root loop does not use the field, and nobody else ever does.
+        // SAFETY: the fiber is finished, so no loop uses the field, and nobody else ever does.
         let coroutine = unsafe { &*self.coroutine.get() };
         // SAFETY: initialised since launch, and not used again.
         let coroutine = unsafe { coroutine.assume_init_read() };
