@@ -381,8 +381,12 @@ impl Root {
         }
         // SAFETY: as in `enqueue`.
         let ready = unsafe { &mut *self.ready.get() };
-        if ready.len().wrapping_sub(1) >= PREFETCH_FROM && !prepare_long(ready, me) {
-            return;
+        if ready.len().wrapping_sub(1) >= PREFETCH_FROM {
+            // In this frame, since it is its lines that will be touched.
+            me.note_frames();
+            if !prepare_long(ready) {
+                return;
+            }
         }
         if let Some(next) = ready.rotate(me) {
             self.hop(me, next);
@@ -916,10 +920,9 @@ fn prefetch(ready: &RunQueue<Fiber>) {
 /// A yield in a queue that is long, or empty: prefetches if it is long, and says whether anybody is in it.
 #[cold]
 #[inline(never)]
-fn prepare_long(ready: &RunQueue<Fiber>, me: Fiber) -> bool {
+fn prepare_long(ready: &RunQueue<Fiber>) -> bool {
     prefetch(ready);
-    me.note_frames();
-    ready.len() > 0
+    !ready.is_empty()
 }
 
 /// Dismantles a FINISHED fiber when dropped; only teardown makes one.
