@@ -10,6 +10,7 @@
 
 use std::collections::VecDeque;
 use std::hint::black_box;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use corosensei::Coroutine;
@@ -287,6 +288,49 @@ fn channel_ping_pong() -> f64 {
     ns
 }
 
+/// Two threads that let each other go on by two semaphores; nanoseconds per round trip.
+fn semaphore_ping_pong() -> f64 {
+    const N: u64 = 1_000_000;
+    let (ping, pong) = (Rc::new(Semaphore::new(0)), Rc::new(Semaphore::new(0)));
+    let (pinged, ponged) = (Rc::clone(&ping), Rc::clone(&pong));
+    let echo = spawn(move || {
+        for _ in 0..N {
+            pinged.acquire().forget();
+            pong.release().expect("no bound");
+        }
+    });
+    let driver = spawn(move || {
+        time(N, || {
+            for _ in 0..N {
+                ping.release().expect("no bound");
+                ponged.acquire().forget();
+            }
+        })
+    });
+    let ns = driver.join().expect("no panic");
+    echo.join().expect("no panic");
+    ns
+}
+
+/// Two threads that want one `Mutex` and hold it over a yield; nanoseconds per lock, which each time is handed over by the
+/// other thread, and per yield.
+fn mutex_hand_over() -> f64 {
+    const N: u64 = 1_000_000;
+    let mutex = Rc::new(Mutex::new(0));
+    let both = [Rc::clone(&mutex), Rc::clone(&mutex)].map(|mutex| {
+        move || {
+            for _ in 0..N {
+                let mut guard = mutex.lock().expect("nobody panics");
+                *guard += 1;
+                yield_now();
+            }
+        }
+    });
+    let ns = time(2 * N, || both.map(spawn).into_iter().for_each(|thread| thread.join().expect("nobody panics")));
+    assert_eq!(*mutex.lock().expect("nobody panics"), 2 * N);
+    ns
+}
+
 /// Puts a timer into the wheel and takes it out again, among a thousand others: what threads that wait for an hour at
 /// most cost more than those that wait without a limit. Each has a wheel entry of its own, which its end takes out.
 fn timer_insert_cancel() -> f64 {
@@ -331,6 +375,8 @@ fn main() {
     row("timeout/unexpired", None, Box::new(timeout_unexpired));
     row("mutex/uncontended", None, Box::new(mutex_uncontended));
     row("semaphore/uncontended", None, Box::new(semaphore_uncontended));
+    row("mutex/hand-over", None, Box::new(mutex_hand_over));
+    row("semaphore/ping-pong", None, Box::new(semaphore_ping_pong));
     row("vecdeque/push+pop", None, Box::new(vec_deque));
     row("channel/uncontended", None, Box::new(channel_uncontended));
     row("channel/ping-pong", Some(12.0), Box::new(channel_ping_pong));

@@ -15,6 +15,7 @@ pub use remote::{HubHandle, RemoteJoinFuture, RemoteJoinHandle, handle};
 pub use crate::switch::stack_pool::StackStats;
 
 use crate::runtime::hub::hub;
+use crate::runtime::report::everybody;
 use crate::switch::root::{root, try_root};
 use crate::switch::stack::Slot;
 
@@ -101,4 +102,22 @@ pub fn trim_stacks() {
 /// May switch: no.
 pub fn live_threads() -> usize {
     root().live()
+}
+
+/// Who does what: a line for main, for every green thread and every started greenlet of this OS thread, with its name, what
+/// it waits for and for how long, where it was spawned, and the cycle, if some wait for each other. For logs and debuggers;
+/// its words are not stable. (`print_run_info` of gevent.)
+///
+/// ```
+/// let reader = greenling::thread::Builder::new().name("reader".into()).spawn(greenling::thread::park)?;
+/// greenling::yield_now();
+/// let report = greenling::hub::report();
+/// assert!(report.contains("#2 \"reader\" is parked, waiting for an unpark, for 0.0 s, spawned at "));
+/// reader.thread().unpark();
+/// # std::io::Result::Ok(())
+/// ```
+///
+/// May switch: no.
+pub fn report() -> String {
+    everybody(root())
 }

@@ -216,6 +216,48 @@ fn locks_and_signals_allocate_nothing() {
     partner.join().unwrap();
 }
 
+/// Allocations of one of two threads that want the same thing again and again, and hold it while the other one wants it.
+fn in_turns(mut hold: impl FnMut() + Copy + 'static) -> u64 {
+    let partner = spawn(move || {
+        loop {
+            hold();
+        }
+    });
+    let count = in_steady_state(|| (0..1000).for_each(|_| hold()));
+    partner.kill();
+    assert!(partner.join().unwrap_err().is_killed());
+    count
+}
+
+/// Who has a lock has a name, but nobody asks for it.
+#[test]
+fn locks_that_are_handed_over_allocate_nothing() {
+    let mutex: &'static Mutex<()> = Box::leak(Box::default());
+    let count = in_turns(|| {
+        let guard = mutex.lock().unwrap();
+        yield_now();
+        drop(guard);
+    });
+    assert_eq!(count, 0, "a Mutex");
+    let rwlock: &'static RwLock<()> = Box::leak(Box::default());
+    let count = in_turns(|| {
+        let guard = rwlock.write().unwrap();
+        yield_now();
+        drop(guard);
+        let guard = rwlock.read().unwrap();
+        yield_now();
+        drop(guard);
+    });
+    assert_eq!(count, 0, "a RwLock");
+    let semaphore: &'static Semaphore = Box::leak(Box::new(Semaphore::new(1)));
+    let count = in_turns(|| {
+        let permit = semaphore.acquire();
+        yield_now();
+        drop(permit);
+    });
+    assert_eq!(count, 0, "a Semaphore");
+}
+
 #[test]
 fn channels_and_selects_allocate_nothing() {
     let (send, receive) = channel::bounded(4);

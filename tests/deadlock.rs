@@ -232,6 +232,32 @@ fn a_greenlet_that_survives_the_drop_of_its_last_handle_and_blocks_does_not_hang
 }
 
 #[test]
+fn everybody_is_listed_for_who_asks() {
+    let _guard = common::guard();
+    let name = |name: &str| Builder::new().name(name.to_owned());
+    let sleeper = name("sleeper").spawn(|| sleep(Duration::from_secs(60))).unwrap();
+    let asker = name("asker").spawn(greenling::hub::report).unwrap();
+    let last = name("last").spawn(|| {}).unwrap();
+    let text = asker.join().unwrap();
+    let line = |of: &str| text.lines().find(|line| line.contains(of)).unwrap_or_else(|| panic!("{text}"));
+    assert!(text.starts_with("3 green threads and greenlets, and main\n"), "{text}");
+    assert!(line("main waits").contains("waits for the end of #3 \"asker\", for "), "{text}");
+    assert!(line("#2 \"sleeper\"").contains("sleeps, for "), "{text}");
+    assert!(line("#3 \"asker\" is").contains("is running, spawned at tests/deadlock.rs:"), "{text}");
+    assert!(line("#4 \"last\"").contains("can run, and waits for its turn, spawned at "), "{text}");
+    last.join().unwrap();
+    sleeper.kill();
+    assert!(sleeper.join().unwrap_err().is_killed());
+    let text = greenling::hub::report();
+    assert_eq!(text, "0 green threads and greenlets, and main\n  main is running");
+    // Of a crowd nobody is left out.
+    let crowd: Vec<_> = (0..200).map(|_| spawn(park)).collect();
+    yield_now();
+    assert_eq!(greenling::hub::report().lines().count(), 202);
+    crowd.iter().for_each(|thread| thread.thread().unpark());
+}
+
+#[test]
 fn a_long_report_is_cut() {
     let _guard = common::guard();
     let threads: Vec<_> = (0..200).map(|_| spawn(park)).collect();

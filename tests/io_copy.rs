@@ -12,6 +12,7 @@ use std::time::Duration;
 use greenling::io::copy;
 use greenling::net::{Shutdown, TcpStream, copy_bidirectional};
 use greenling::os::unix::net::UnixStream;
+use greenling::thread::Builder;
 use greenling::{TimeoutError, hub, sleep, spawn, timeout};
 use net_support::{bounded, pair, pattern, reset, settle, with_std_peer};
 
@@ -271,8 +272,12 @@ fn stuck() -> (greenling::thread::JoinHandle<std::io::Result<u64>>, greenling::t
     let ((mut source, from), (to, sink)) = (pair(), pair());
     let sender = spawn(move || drop(source.write_all(&vec![7; 64 << 20])));
     settle();
-    let copier = spawn(move || copy(&mut &from, &mut &to));
-    for _ in 0..10 {
+    let copier = Builder::new().name("copier".into()).spawn(move || copy(&mut &from, &mut &to)).unwrap();
+    // It writes until nobody takes any more; on a busy machine it may wait for more to read before that.
+    let mut seen = 0;
+    while seen < 10 {
+        let writes = hub::report().lines().any(|line| line.contains("copier") && line.contains("can be written"));
+        seen = if writes { seen + 1 } else { 0 };
         settle();
     }
     assert!(!copier.is_finished() && !sender.is_finished());

@@ -1,4 +1,5 @@
-//! Nothing is shared on the local path: a yield, a park, a spawn, an echo execute no instruction that locks the bus.
+//! What runs on the local path, instruction by instruction. Nothing is shared: a yield, a park, a spawn, an echo execute no
+//! instruction that locks the bus. And a wake-up returns through nothing: where each return goes to was to be predicted.
 //!
 //! ```text
 //!   this process (the tracer)                      a fork of it (the tracee)
@@ -12,6 +13,12 @@
 //! the calling OS thread's own descriptor with two such instructions each, because they are points at which
 //! `pthread_cancel` may strike.
 //!
+//! A processor predicts where a return goes to by a stack of its own, on which each call leaves its return address. A switch
+//! changes the stack that the program returns by, but not that one. So whoever is switched to and then returns from a function
+//! that was entered before the switch goes where the processor does not expect it, which costs as much as dozens of
+//! instructions. This test keeps such a stack too, and compares. Calls that wait are inlined into their callers for this, and
+//! in an optimised build nothing may be left of them to return from.
+//!
 //! Instructions that lock are those with the prefix `lock`,
 //! `xchg` with memory, and the fences, which are what an atomic read-modify-write or a sequentially consistent fence
 //! becomes on x86-64.
@@ -19,15 +26,16 @@
 #![allow(unsafe_code)]
 
 use std::arch::asm;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{Read, Write};
 use std::ops::Range;
 use std::rc::Rc;
+use std::sync::RwLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use greenling::net::{TcpListener, TcpStream};
-use greenling::sync::{Mutex, Semaphore};
-use greenling::{sleep, spawn, thread, timeout, yield_now};
+use greenling::sync::{Event, Mutex, Semaphore};
+use greenling::{channel, sleep, spawn, thread, timeout, yield_now};
 
 /// Exit code of a tracee that may not be traced.
 const NOT_ALLOWED: i32 = 77;
@@ -48,6 +56,23 @@ enum Kind {
     Plain,
     Locks,
     Mark,
+    Call,
+    Return,
+}
+
+/// No fork while a verdict is spoken: in the middle of a panic, it would copy the lock under which that is printed, and nobody
+/// would be there to unlock it.
+static VERDICT: RwLock<()> = RwLock::new(());
+
+/// What was met between two marks.
+#[derive(Default)]
+struct Walk {
+    /// Instructions.
+    steps: u64,
+    /// The addresses of those of this program that lock, relative to `walk`.
+    locks: BTreeSet<i64>,
+    /// The addresses of returns to somewhere else than behind the last call that was not returned from; as above.
+    surprises: BTreeMap<i64, u64>,
 }
 
 /// Looks at the first bytes of an instruction. Prefixes come first, so its end need not be known.
@@ -57,6 +82,10 @@ fn kind_of(bytes: &[u8; 16]) -> Kind {
     });
     match (rest.next(), rest.next(), rest.next()) {
         (Some(0xcc), ..) => Kind::Mark,
+        (Some(0xe8), ..) => Kind::Call,
+        // call by an operand: the digit in the middle of its byte says so.
+        (Some(0xff), Some(operand), _) if operand & 0x38 == 0x10 => Kind::Call,
+        (Some(0xc2 | 0xc3), ..) => Kind::Return,
         (Some(0xf0), ..) => Kind::Locks,
         // xchg; in its other form both sides are registers.
         (Some(0x86 | 0x87), Some(operands), _) if operands < 0xc0 => Kind::Locks,
@@ -105,18 +134,20 @@ fn stay_on_one_core() {
     unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) };
 }
 
-/// The number of instructions that `path` executes between its two marks, and the addresses of those of this program that
-/// lock, relative to this function; `None` if this process may not trace, or is built with AddressSanitizer.
-fn locks_of(path: fn()) -> Option<(u64, BTreeSet<i64>)> {
+/// What `path` executes between its two marks; `None` if this process may not trace, or is built with AddressSanitizer.
+fn walk(path: fn()) -> Option<Walk> {
     if cfg!(feature = "sanitizer") {
         // Its run-time library is part of this program, and counts.
         return None;
     }
     let own = own_code();
-    assert!(own.iter().any(|range| range.contains(&(locks_of as *const () as usize))));
+    assert!(own.iter().any(|range| range.contains(&(walk as *const () as usize))));
     stay_on_one_core();
-    // SAFETY: the child uses what fork leaves usable: glibc makes its allocator so, and this test holds no lock.
-    let pid = unsafe { libc::fork() };
+    let pid = {
+        let _quiet = VERDICT.read();
+        // SAFETY: the child uses what fork leaves usable: glibc makes its allocator so, and no test prints meanwhile.
+        unsafe { libc::fork() }
+    };
     assert!(pid >= 0);
     if pid == 0 {
         // SAFETY: the call takes a number. Should the path wait for ever, this ends the process.
@@ -129,7 +160,13 @@ fn locks_of(path: fn()) -> Option<(u64, BTreeSet<i64>)> {
         unsafe { libc::_exit(code) };
     }
     let rip = std::mem::offset_of!(libc::user_regs_struct, rip);
-    let (mut known, mut locks, mut steps, mut stepping) = (HashMap::new(), BTreeSet::new(), 0, false);
+    let rsp = std::mem::offset_of!(libc::user_regs_struct, rsp);
+    let top_of_stack = || {
+        let top = ptrace(libc::PTRACE_PEEKUSER, pid, rsp, 0) as usize;
+        ptrace(libc::PTRACE_PEEKTEXT, pid, top, 0)
+    };
+    let (mut known, mut found, mut stepping) = (HashMap::new(), Walk::default(), false);
+    let (mut calls, mut called) = (Vec::new(), false);
     loop {
         let status = wait(pid);
         if libc::WIFEXITED(status) {
@@ -137,8 +174,8 @@ fn locks_of(path: fn()) -> Option<(u64, BTreeSet<i64>)> {
                 return None;
             }
             assert_eq!(libc::WEXITSTATUS(status), 0, "the path panicked");
-            assert!(steps > 0, "no mark was met");
-            return Some((steps, locks));
+            assert!(found.steps > 0, "no mark was met");
+            return Some(found);
         }
         assert!(libc::WIFSTOPPED(status), "the tracee died: {status:#x}");
         let signal = libc::WSTOPSIG(status);
@@ -153,6 +190,9 @@ fn locks_of(path: fn()) -> Option<(u64, BTreeSet<i64>)> {
             stepping = true;
         }
         let at = ptrace(libc::PTRACE_PEEKUSER, pid, rip, 0) as usize;
+        if std::mem::take(&mut called) {
+            calls.push(top_of_stack());
+        }
         let kind = *known.entry(at).or_insert_with(|| {
             let mut bytes = [0; 16];
             for half in [0, 8] {
@@ -166,11 +206,20 @@ fn locks_of(path: fn()) -> Option<(u64, BTreeSet<i64>)> {
             ptrace(libc::PTRACE_CONT, pid, 0, 0);
             continue;
         }
-        if kind == Kind::Locks && own.iter().any(|range| range.contains(&at)) {
-            locks.insert(at as i64 - locks_of as *const () as i64);
+        let relative = at as i64 - walk as *const () as i64;
+        match kind {
+            Kind::Locks if own.iter().any(|range| range.contains(&at)) => {
+                found.locks.insert(relative);
+            }
+            Kind::Call => called = true,
+            // Returns from calls before the mark are not known.
+            Kind::Return if calls.pop().is_some_and(|expected| expected != top_of_stack()) => {
+                *found.surprises.entry(relative).or_default() += 1;
+            }
+            _ => {}
         }
-        steps += 1;
-        if steps > MOST {
+        found.steps += 1;
+        if found.steps > MOST {
             // SAFETY: the child is ours and not waited for yet.
             unsafe { libc::kill(pid, libc::SIGKILL) };
             panic!("more than {MOST} instructions");
@@ -182,13 +231,56 @@ fn locks_of(path: fn()) -> Option<(u64, BTreeSet<i64>)> {
 /// Fails if `path` locks.
 #[track_caller]
 fn assert_shares_nothing(path: fn()) {
-    match locks_of(path) {
-        None => eprintln!("skipped: ptrace is not allowed here, or this is a build with AddressSanitizer"),
-        Some((steps, locks)) => {
+    match walk(path) {
+        None => eprintln!("{SKIPPED}"),
+        Some(Walk { steps, locks, .. }) => {
             println!("{steps} instructions, {} of which lock", locks.len());
-            assert!(locks.is_empty(), "instructions that lock, relative to `locks_of`: {locks:x?}");
+            let _verdict = VERDICT.write();
+            assert!(locks.is_empty(), "instructions that lock, relative to `walk`: {locks:x?}");
         }
     }
+}
+
+/// Why there is nothing to see.
+const SKIPPED: &str = "skipped: ptrace is not allowed here, or this is a build with AddressSanitizer";
+
+/// Fails if `path` returns to where the processor does not expect it. Where nothing is inlined it does.
+#[track_caller]
+fn assert_no_surprise(path: fn()) {
+    if cfg!(debug_assertions) {
+        return;
+    }
+    match walk(path) {
+        None => eprintln!("{SKIPPED}"),
+        Some(Walk { steps, surprises, .. }) => {
+            println!("{steps} instructions");
+            let _verdict = VERDICT.write();
+            assert!(surprises.is_empty(), "returns that surprise, relative to `walk`, and how often: {surprises:x?}");
+        }
+    }
+}
+
+/// Runs `ping` in one thread a hundred times, of which the last ten are looked at, and `pong` in another one for ever: the
+/// process ends with the path. Each of the two must be a closure of its own, or it is called, and returns.
+fn take_turns(mut ping: impl FnMut() + 'static, mut pong: impl FnMut() + 'static) {
+    let echo = spawn(move || {
+        loop {
+            pong();
+        }
+    });
+    let driver = spawn(move || {
+        for round in 0..100 {
+            if round == 90 {
+                mark();
+            }
+            ping();
+        }
+        mark();
+        ping
+    });
+    let ping = driver.join();
+    assert!(ping.is_ok());
+    drop(echo);
 }
 
 /// Threads that keep the hub from falling asleep, where it would tell other OS threads so with a fence.
@@ -216,22 +308,26 @@ fn instructions_that_lock_are_told_from_those_that_do_not() {
     ] {
         assert!(kind(locks) == Kind::Locks, "{locks:x?}");
     }
-    for plain in [&[0x48, 0x87, 0xc7][..], &[0x48, 0x8b, 0x07], &[0x0f, 0xae, 0x38], &[0xc3]] {
+    for plain in [&[0x48, 0x87, 0xc7][..], &[0x48, 0x8b, 0x07], &[0x0f, 0xae, 0x38], &[0xff, 0xe0]] {
         assert!(kind(plain) == Kind::Plain, "{plain:x?}");
     }
+    for call in [&[0xe8, 0, 0, 0, 0][..], &[0xff, 0xd0], &[0x41, 0xff, 0x55, 0x10], &[0xff, 0x15, 0, 0, 0, 0]] {
+        assert!(kind(call) == Kind::Call, "{call:x?}");
+    }
+    assert!(kind(&[0xc3]) == Kind::Return && kind(&[0xf3, 0xc3]) == Kind::Return);
     assert!(kind(&[0xcc]) == Kind::Mark);
 }
 
 #[test]
 fn a_path_that_locks_is_found_out() {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
-    let found = locks_of(|| {
+    let found = walk(|| {
         mark();
         COUNT.fetch_add(1, Ordering::Relaxed);
         mark();
     });
-    if let Some((_, locks)) = found {
-        assert_eq!(locks.len(), 1);
+    if let Some(walk) = found {
+        assert_eq!(walk.locks.len(), 1);
     }
 }
 
@@ -329,5 +425,120 @@ fn an_echo_shares_nothing() {
         mark();
         drop(client);
         server.join().unwrap();
+    });
+}
+
+#[test]
+fn a_return_through_a_frame_from_before_the_switch_is_found_out() {
+    #[inline(never)]
+    fn receive(from: &channel::Receiver<i32>) -> i32 {
+        std::hint::black_box(from.recv().unwrap())
+    }
+    let found = walk(|| {
+        let (ping, pinged) = channel::bounded(1);
+        let (pong, ponged) = channel::bounded(1);
+        take_turns(
+            move || {
+                ping.send(1).unwrap();
+                receive(&ponged);
+            },
+            move || pong.send(receive(&pinged)).unwrap(),
+        );
+    });
+    if let Some(walk) = found {
+        assert!(!walk.surprises.is_empty());
+    }
+}
+
+#[test]
+fn who_is_unparked_returns_through_nothing() {
+    assert_no_surprise(|| {
+        // Each learns by a channel who the other is.
+        let (tell, told) = channel::bounded(2);
+        let (mut other, mut partner) = (None, None);
+        let (tell_too, told_too) = (tell.clone(), told.clone());
+        take_turns(
+            move || {
+                let other = other.get_or_insert_with(|| {
+                    tell.send(thread::current()).unwrap();
+                    yield_now();
+                    told.recv().unwrap()
+                });
+                thread::Thread::unpark(other);
+                thread::park();
+            },
+            move || {
+                let partner = partner.get_or_insert_with(|| {
+                    let partner = told_too.recv().unwrap();
+                    tell_too.send(thread::current()).unwrap();
+                    partner
+                });
+                thread::park();
+                thread::Thread::unpark(partner);
+            },
+        );
+    });
+}
+
+#[test]
+fn who_receives_returns_through_nothing() {
+    assert_no_surprise(|| {
+        let (ping, pinged) = channel::bounded(1);
+        let (pong, ponged) = channel::rendezvous();
+        take_turns(
+            move || {
+                ping.send(1).unwrap();
+                assert_eq!(ponged.recv(), Ok(2));
+            },
+            move || pong.send(pinged.recv().unwrap() + 1).unwrap(),
+        );
+    });
+}
+
+#[test]
+fn who_sends_returns_through_nothing() {
+    assert_no_surprise(|| {
+        // Of a capacity of one, so that the sender waits for room each time.
+        let (send, receive) = channel::bounded(1);
+        take_turns(move || send.send(1).unwrap(), move || assert_eq!(receive.recv(), Ok(1)));
+    });
+}
+
+/// Holds one, then the other, while others want them.
+#[inline(always)]
+fn hold_both(mutex: &Mutex<u64>, semaphore: &Semaphore) {
+    let mut guard = mutex.lock().unwrap();
+    yield_now();
+    *guard += 1;
+    drop(guard);
+    let permit = semaphore.acquire();
+    yield_now();
+    drop(permit);
+}
+
+#[test]
+fn who_is_handed_a_lock_or_a_permit_returns_through_nothing() {
+    assert_no_surprise(|| {
+        let (mutex, semaphore) = (Rc::new(Mutex::new(0)), Rc::new(Semaphore::new(1)));
+        let (theirs, permits) = (Rc::clone(&mutex), Rc::clone(&semaphore));
+        take_turns(move || hold_both(&mutex, &semaphore), move || hold_both(&theirs, &permits));
+    });
+}
+
+#[test]
+fn who_waits_for_an_event_returns_through_nothing() {
+    assert_no_surprise(|| {
+        let (ping, pong) = (Rc::new(Event::auto_reset()), Rc::new(Event::auto_reset()));
+        let (pinged, ponged) = (Rc::clone(&ping), Rc::clone(&pong));
+        take_turns(
+            move || {
+                ping.set();
+                ponged.wait();
+            },
+            move || {
+                pinged.wait();
+                pong.set();
+            },
+        );
     });
 }

@@ -121,7 +121,7 @@ fn real_tree() -> Tree {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
-            if name == "target" || name == ".git" || name == "Cargo.lock" {
+            if path.ends_with("target") || name == ".git" || name == "Cargo.lock" {
                 continue;
             }
             if path.is_dir() {

@@ -24,13 +24,13 @@
 //!   is free.
 //! * Invariant C2: a value was sent exactly if its deposit is gone and its sender did not take it. While putters wait, there
 //!   is no room: as many free values as the capacity.
-//! * Invariant C3: no `RefCell` here is borrowed while foreign code runs, except for the comparison of a priority channel,
-//!   which cannot switch and is told so if it uses its own channel.
+//! * Invariant C3: `deposits` is not borrowed while foreign code runs. What the comparison of a priority channel may do is
+//!   V2 of `store`.
 //!
 //! The end of a channel wakes who waits and leaves it in its line: it looks again, and leaves by itself.
 #![forbid(unsafe_code)]
 
-use std::cell::{Cell, RefCell, RefMut};
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::mem::forget;
 use std::sync::mpsc::{RecvTimeoutError, TryRecvError, TrySendError};
@@ -41,13 +41,19 @@ use crate::runtime::choose::Who;
 use crate::runtime::hub::hub;
 use crate::runtime::park::{Wake, park};
 use crate::switch::fiber::{Fiber, Reason};
-use crate::switch::root::{existing_root, try_root};
-use crate::switch::wait_list::{WaitList, Waiting};
+use crate::switch::root::existing_root;
+use crate::switch::wait_list::WaitList;
+
+/// In [`Core::gate`]: no values are taken in, since no receiver exists, or somebody closed the channel.
+const SHUT: u8 = 1;
+
+/// In [`Core::gate`]: the program's comparison may be under way, and use the channel that it serves.
+const SORTED: u8 = 2;
 
 /// See the file.
 pub(super) struct Core<T> {
     /// What is in it.
-    store: RefCell<Store<T>>,
+    store: Store<T>,
     /// How many free values it may hold.
     capacity: usize,
     /// How many of the values in the store are there for anybody. The others belong to takers that have not run since.
@@ -62,8 +68,8 @@ pub(super) struct Core<T> {
     senders: Cell<usize>,
     /// Receivers that exist.
     receivers: Cell<usize>,
-    /// Whether values are taken in: receivers exist, and nobody closed it.
-    open: Cell<bool>,
+    /// [`SHUT`] and [`SORTED`]: why a send must look twice. Zero for most, so that they look once.
+    gate: Cell<u8>,
     /// Whether no value will come any more: no sender exists, or somebody closed it.
     ended: Cell<bool>,
 }
@@ -77,10 +83,10 @@ fn wake_all(list: &WaitList) {
     }
 }
 
-/// Makes who was chosen runnable.
+/// Makes who was chosen runnable. Somebody who waits has a root, or had one.
 #[inline(always)]
 fn wake(fiber: Fiber) {
-    if let Some(root) = try_root() {
+    if let Some(root) = existing_root() {
         root.wake(fiber);
     }
 }
@@ -89,7 +95,6 @@ impl<T> Core<T> {
     /// With one sender and one receiver.
     pub(super) fn new(store: Store<T>, capacity: usize) -> Core<T> {
         Core {
-            store: RefCell::new(store),
             capacity,
             free: Cell::new(0),
             takers: WaitList::new(),
@@ -97,37 +102,28 @@ impl<T> Core<T> {
             deposits: RefCell::new(VecDeque::new()),
             senders: Cell::new(1),
             receivers: Cell::new(1),
-            open: Cell::new(true),
+            gate: Cell::new(if store.is_sorted() { SORTED } else { 0 }),
             ended: Cell::new(false),
-        }
-    }
-
-    /// The store (C3).
-    #[inline(always)]
-    fn store(&self) -> RefMut<'_, Store<T>> {
-        match self.store.try_borrow_mut() {
-            Ok(store) => store,
-            Err(_) => busy(),
+            store,
         }
     }
 
     /// Sends if nobody has to be waited for.
     #[inline(always)]
     pub(super) fn try_put(&self, value: T) -> Result<(), TrySendError<T>> {
-        if !self.open.get() {
-            return Err(TrySendError::Disconnected(value));
+        if self.gate.get() != 0 {
+            if !self.is_open() {
+                return Err(TrySendError::Disconnected(value));
+            }
+            self.store.check();
         }
-        let free = self.free.get();
-        if self.takers.is_empty() && free >= self.capacity {
-            return Err(TrySendError::Full(value));
-        }
-        let mut store = self.store();
         // First the count, then the value: should the comparison of a priority channel panic, the value is in it.
         match self.takers.choose() {
             Some((taker, _)) => wake(taker),
-            None => self.free.set(free + 1),
+            None if self.free.get() < self.capacity => self.free.set(self.free.get() + 1),
+            None => return Err(TrySendError::Full(value)),
         }
-        store.push(value);
+        self.store.push(value);
         Ok(())
     }
 
@@ -138,13 +134,11 @@ impl<T> Core<T> {
         if free == 0 {
             return self.take_from_hand();
         }
-        let mut store = self.store();
+        if self.gate.get() & SORTED != 0 {
+            self.store.check();
+        }
         self.free.set(free - 1);
-        let value = match store.len() - free {
-            0 => store.pop(),
-            promised => store.pop_behind(promised),
-        };
-        drop(store);
+        let value = self.store.pop_free(free);
         if !self.putters.is_empty() {
             self.let_in();
         }
@@ -170,14 +164,14 @@ impl<T> Core<T> {
             && let Some(value) = self.next_deposit()
         {
             self.free.set(self.free.get() + 1);
-            self.store().push(value);
+            self.store.push(value);
         }
     }
 
     /// Takes the first putter out of the line, and what it wants to send: now it has sent it (C2).
     #[inline(never)]
     fn next_deposit(&self) -> Option<T> {
-        if !self.open.get() {
+        if !self.is_open() {
             return None;
         }
         let (putter, number) = self.putters.choose()?;
@@ -201,7 +195,7 @@ impl<T> Core<T> {
     /// A taker that has a promise collects the value. Only after a discard there is none.
     #[inline(always)]
     pub(super) fn collect(&self) -> Result<T, RecvTimeoutError> {
-        self.store().pop().ok_or(RecvTimeoutError::Disconnected)
+        self.store.pop().ok_or(RecvTimeoutError::Disconnected)
     }
 
     /// A taker that has a promise does not live to collect the value: it goes to the next one (C1).
@@ -210,9 +204,26 @@ impl<T> Core<T> {
         match self.takers.choose() {
             Some((taker, _)) => wake(taker),
             // A discard has taken the value.
-            None if self.store().len() == self.free.get() => {}
+            None if self.store.len() == self.free.get() => {}
             None => self.free.set(self.free.get() + 1),
         }
+    }
+
+    /// A taker leaves without a value, and passes on the promise if it has one.
+    #[cold]
+    #[inline(never)]
+    fn stop_taking(&self, me: Fiber) {
+        if !self.takers.leave(me) {
+            self.pass_on();
+        }
+    }
+
+    /// The wait of a putter unwinds. If its value was not taken it ends here, with no borrow held.
+    #[cold]
+    #[inline(never)]
+    fn stop_putting(&self, me: Fiber) {
+        self.putters.leave(me);
+        drop(self.withdraw((me.id.get(), 0)));
     }
 
     /// Receives, and waits until the time that `deadline` says, which is asked only if it has to.
@@ -225,9 +236,10 @@ impl<T> Core<T> {
         }
         let Ok((root, hub)) = hub() else { return Err(RecvTimeoutError::Timeout) };
         let (me, deadline) = (root.current(), deadline());
-        let place = Taking { core: self, me, waiting: self.takers.join(me) };
+        self.takers.enter(me);
+        let place = Taking { core: self, me };
         loop {
-            let woken = park(root, hub, me, Reason::Event("a value from a channel"), deadline);
+            let woken = park(root, hub, me, Reason::Receive, deadline);
             if !me.linked.get() {
                 // It is out of the line, and the promise is kept: nothing is left to do for the place.
                 forget(place);
@@ -253,19 +265,21 @@ impl<T> Core<T> {
         let (me, deadline) = (root.current(), deadline());
         let who = (me.id.get(), 0);
         self.deposit(who, value);
-        let place = Putting { core: self, who, waiting: self.putters.join(me) };
+        self.putters.enter(me);
+        let place = Putting { core: self, me };
         loop {
-            let woken = park(root, hub, me, Reason::Event("room in a channel"), deadline);
+            let woken = park(root, hub, me, Reason::Send, deadline);
             if !me.linked.get() {
                 forget(place);
                 return Ok(());
             }
             let why: fn(T) -> SendTimeoutError<T> = match woken {
-                Ok(Wake::Woken) if !self.open.get() => SendTimeoutError::Disconnected,
+                Ok(Wake::Woken) if !self.is_open() => SendTimeoutError::Disconnected,
                 Ok(Wake::Woken) => continue,
                 Ok(Wake::TimedOut) | Err(_) => SendTimeoutError::Timeout,
             };
-            place.waiting.leave();
+            forget(place);
+            self.putters.leave(me);
             // It is there: the caller was in the line to the last (C2).
             return self.withdraw(who).map_or(Ok(()), |value| Err(why(value)));
         }
@@ -288,8 +302,14 @@ impl<T> Core<T> {
     }
 
     /// Whether values are taken in.
+    #[inline(always)]
     pub(super) fn is_open(&self) -> bool {
-        self.open.get()
+        self.gate.get() & SHUT == 0
+    }
+
+    /// Values are not taken in any more.
+    fn shut(&self) {
+        self.gate.set(self.gate.get() | SHUT);
     }
 
     /// Whether no value will come any more.
@@ -309,7 +329,7 @@ impl<T> Core<T> {
 
     /// Nothing comes in any more; what is there can be received.
     pub(super) fn close(&self) {
-        self.open.set(false);
+        self.shut();
         self.ended.set(true);
         wake_all(&self.putters);
         wake_all(&self.takers);
@@ -324,7 +344,7 @@ impl<T> Core<T> {
     /// Drops what is in the store, with no borrow held (C3).
     fn discard(&self) {
         self.free.set(0);
-        let values = self.store().take();
+        let values = self.store.take();
         drop(values);
     }
 
@@ -351,56 +371,40 @@ impl<T> Core<T> {
     pub(super) fn drop_receiver(&self) {
         self.receivers.set(self.receivers.get() - 1);
         if self.receivers.get() == 0 {
-            self.open.set(false);
+            self.shut();
             wake_all(&self.putters);
             self.discard();
         }
     }
 }
 
-/// The comparison of a priority channel used the channel (C3).
-#[cold]
-#[inline(never)]
-fn busy() -> ! {
-    panic!("greenling: the comparison of a priority channel's values uses the channel itself");
-}
-
-/// A taker's place in the line.
+/// A taker's place in the line. Two words whose destructor is one call: anything larger would have to lie in memory during
+/// every wait, for the sake of the few that unwind.
 struct Taking<'a, T> {
     /// The channel.
     core: &'a Core<T>,
     /// Who waits.
     me: Fiber,
-    /// The place in the list.
-    waiting: Waiting<'a>,
 }
 
 impl<T> Drop for Taking<'_, T> {
     #[inline(always)]
     fn drop(&mut self) {
-        let promised = !self.me.linked.get();
-        self.waiting.leave();
-        if promised {
-            self.core.pass_on();
-        }
+        self.core.stop_taking(self.me);
     }
 }
 
-/// A putter's place in the line.
+/// A putter's place in the line; as [`Taking`].
 struct Putting<'a, T> {
     /// The channel.
     core: &'a Core<T>,
-    /// Whose the deposit is.
-    who: Who,
-    /// The place in the list.
-    waiting: Waiting<'a>,
+    /// Who waits.
+    me: Fiber,
 }
 
 impl<T> Drop for Putting<'_, T> {
     #[inline(always)]
     fn drop(&mut self) {
-        self.waiting.leave();
-        // If the wait unwinds and the value was not taken, it ends here, with no borrow held.
-        drop(self.core.withdraw(self.who));
+        self.core.stop_putting(self.me);
     }
 }

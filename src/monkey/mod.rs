@@ -87,6 +87,7 @@
 //! |---|---|---|
 //! | a listener in blocking mode that other processes, or OS threads without a hub, accept from too | accept cannot be tried; if somebody else is quicker, the OS thread waits for the next connection | a listener each (`SO_REUSEPORT`), or `O_NONBLOCK` |
 //! | to receive no bytes from TCP with `SO_RCVTIMEO` set | the kernel's 0 at the end of the time is EAGAIN here | – |
+//! | crates that are asynchronous inside (`postgres`, which runs tokio) | their executor notes in a thread-local that it runs, and refuses a second call with a panic | a client's whole life, its drop included, in [`blocking`](crate::blocking) |
 //! | the C library's calls within itself (`fgets`, `getpwnam`, `system`) | it does not call itself by these names | [`blocking`](crate::blocking) |
 //! | libraries loaded by `dlopen` | they may be bound to the C library's functions | link them |
 //! | `LD_PRELOAD` of this crate | it is a part of the program, not a library of its own | – |

@@ -375,7 +375,7 @@ impl ThreadPool {
 #[cold]
 #[inline(never)]
 fn refused(error: &RunError, at: &Location<'_>) -> ! {
-    let who = try_root().map_or_else(|| String::from("main"), |root| label_of(root.current().id.get()));
+    let who = try_root().map_or_else(|| String::from("main"), |root| label_of(root.current().id.get()).to_string());
     panic!("greenling: {who} cannot run a job on another OS thread (at {at}): {error}");
 }
 

@@ -33,7 +33,7 @@ use crate::pure::slab::{Key, Slab};
 use crate::pure::timer_wheel::TimerWheel;
 use crate::switch::cancel::{FORKED, abort_with};
 use crate::switch::fiber::{Fiber, Reason, State};
-use crate::switch::root::{Root, Scheduler, try_root};
+use crate::switch::root::{Root, Scheduler, existing_root, try_root};
 use crate::sys::clock::monotonic_ns;
 use crate::sys::fork;
 
@@ -80,6 +80,19 @@ pub(crate) struct Hub {
 /// When the thread is ending, in the child of a fork, or when the kernel refused an epoll instance or an eventfd.
 #[inline(always)]
 pub(crate) fn hub() -> io::Result<(&'static Root, &'static Hub)> {
+    // Two tests on the way that everybody takes; through `try_root` and `hub_of` the results would be tested once more.
+    if let Some(root) = existing_root()
+        && let Some(hub) = root.scheduler_as()
+    {
+        return Ok((root, hub));
+    }
+    hub_slow()
+}
+
+/// `hub`, when there is none that can be used.
+#[cold]
+#[inline(never)]
+fn hub_slow() -> io::Result<(&'static Root, &'static Hub)> {
     let root = try_root().ok_or_else(ending)?;
     Ok((root, hub_of(root)?))
 }

@@ -42,19 +42,34 @@ pub(crate) enum Wake {
 /// Unwinds with a kill or an expired `timeout` scope; panics inside `no_switch`, and in main on a deadlock.
 #[inline(always)]
 pub(crate) fn park(root: &Root, hub: &Hub, me: Fiber, reason: Reason, deadline: u64) -> Result<Wake, Obstacle> {
+    me.reason.set(reason);
+    park_again(root, hub, me, deadline)
+}
+
+/// `park` for the reason that is noted already.
+///
+/// # Errors
+/// As `park`.
+///
+/// # Panics
+/// As `park`.
+#[inline(always)]
+pub(crate) fn park_again(root: &Root, hub: &Hub, me: Fiber, deadline: u64) -> Result<Wake, Obstacle> {
     if let Some(obstacle) = cancel::obstacle() {
         return Err(obstacle);
     }
+    let mut scope = NEVER;
     if me.attention.get() != 0 {
         cancel::before_suspension(root, me);
+        // A scope that is open shows in the attention.
+        scope = me.scope_deadline.get().at;
     }
-    Ok(suspend(root, hub, me, reason, deadline))
+    Ok(suspend(root, hub, me, deadline, scope))
 }
 
-/// Suspends until somebody wakes `me`, with word of what for and since when.
+/// Suspends until somebody wakes `me`, with word of since when. What for has been noted.
 #[inline(always)]
-fn leave_cpu(root: &Root, me: Fiber, reason: Reason) {
-    me.reason.set(reason);
+fn leave_cpu(root: &Root, me: Fiber) {
     me.since.set(root.clock.get());
     me.note_frames();
     me.state.set(State::Parked);
@@ -62,15 +77,14 @@ fn leave_cpu(root: &Root, me: Fiber, reason: Reason) {
     me.state.set(State::Running);
 }
 
-/// `park` after its checks.
+/// `park` after its checks. `scope` is when the `timeout` scope that expires first does.
 #[inline(always)]
-fn suspend(root: &Root, hub: &Hub, me: Fiber, reason: Reason, deadline: u64) -> Wake {
-    let scope = me.scope_deadline.get().at;
+fn suspend(root: &Root, hub: &Hub, me: Fiber, deadline: u64, scope: u64) -> Wake {
     let until = deadline.min(scope);
     if until != NEVER {
         hub.set_deadline(me, until);
     }
-    leave_cpu(root, me, reason);
+    leave_cpu(root, me);
     if until == NEVER {
         if me.attention.get() != 0 {
             cancel::after_suspension(root, me, false);
@@ -102,7 +116,8 @@ pub(crate) fn park_uninterrupted(root: &Root, hub: &Hub, me: Fiber, reason: Reas
     if deadline != NEVER {
         hub.set_deadline(me, deadline);
     }
-    leave_cpu(root, me, reason);
+    me.reason.set(reason);
+    leave_cpu(root, me);
     me.deadline.set(NEVER);
     Interruption {
         kill: me.attention.get() & attention::KILL != 0,

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::collections::HashMap;
-use std::fmt::Write;
+use std::fmt::{self, Write};
 use std::panic;
 use std::sync::Once;
 
@@ -11,7 +11,7 @@ use crate::switch::root::{Root, existing_root};
 use crate::switch::wait_node::Link;
 use crate::sys::clock::monotonic_ns;
 
-/// Fibers listed at most; a report is for reading.
+/// Fibers listed at most in a panic message, which is for reading.
 const MOST: usize = 50;
 
 /// `#7 "name"`, or `main`.
@@ -25,20 +25,31 @@ fn label(fiber: Fiber) -> String {
     }
 }
 
-/// `label` of the fiber of this OS thread with this id, for panic messages.
-#[cold]
-pub(crate) fn label_of(id: u64) -> String {
-    let mut found = format!("#{id}, which has ended,");
-    if let Some(root) = existing_root() {
-        let mut look = |fiber: Fiber| {
-            if fiber.id.get() == id {
-                found = label(fiber);
-            }
-        };
-        look(root.main());
-        root.for_each_fiber(look);
+/// `label` of the fiber of this OS thread with this id, for panic messages. It looks through all fibers, and so not before
+/// somebody wants to read it.
+#[inline]
+pub(crate) fn label_of(id: u64) -> impl fmt::Display {
+    LabelOf(id)
+}
+
+/// See [`label_of`].
+struct LabelOf(u64);
+
+impl fmt::Display for LabelOf {
+    #[cold]
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut found = format!("#{}, which has ended,", self.0);
+        if let Some(root) = existing_root() {
+            let mut look = |fiber: Fiber| {
+                if fiber.id.get() == self.0 {
+                    found = label(fiber);
+                }
+            };
+            look(root.main());
+            root.for_each_fiber(look);
+        }
+        f.write_str(&found)
     }
-    found
 }
 
 /// What `fiber` waits for. Of those in a list only the first knows who has it.
@@ -74,38 +85,63 @@ fn words(reason: Reason, names: &HashMap<u64, String>) -> String {
         Reason::Held(Held::Write, 0) => String::from("waits to write a RwLock that others read"),
         Reason::Held(Held::Write, id) => format!("waits to write a RwLock that {} writes", name(id)),
         Reason::Held(Held::Once, id) => format!("waits for a Once that {} runs", name(id)),
+        Reason::Receive => String::from("waits for a value from a channel"),
+        Reason::Send => String::from("waits for room in a channel"),
         Reason::Event(what) => format!("waits for {what}"),
         Reason::Job(what) => format!("waits for {what} on another OS thread"),
         Reason::Remote(what) => format!("waits for {what}"),
     }
 }
 
-/// The report of a deadlock: main waits, and nobody can ever wake it.
-pub(crate) fn deadlock(root: &Root) -> String {
+/// What `fiber` does or waits for, since when, and where it was spawned.
+fn line(fiber: Fiber, current: Fiber, now: u64, names: &HashMap<u64, String>) -> String {
+    let mut text = match fiber.state.get() {
+        // Whoever is resumed stays `Ready` for as long as it runs.
+        State::Ready | State::Running if fiber == current => format!("{} is running", label(fiber)),
+        State::Ready | State::Running => format!("{} can run, and waits for its turn", label(fiber)),
+        _ => format!("{} {}", label(fiber), words(reason_of(fiber), names)),
+    };
+    // An explicit switch is so cheap that noting its time would show; everything that parks notes it.
+    if fiber.state.get() == State::Parked {
+        let waited = now.saturating_sub(fiber.since.get()) as f64 / 1e9;
+        let _ = write!(text, ", for {waited:.1} s");
+    }
+    if !fiber.is_main() {
+        let _ = write!(text, ", spawned at {}", fiber.spawned_at());
+    }
+    text
+}
+
+/// Main, every green thread and every started greenlet, a line each; of more than `most`, the number of the others.
+fn list(root: &Root, text: &mut String, most: usize) {
     let mut fibers = vec![root.main()];
     root.for_each_fiber(|fiber| fibers.push(fiber));
     let names: HashMap<u64, String> = fibers.iter().map(|fiber| (fiber.id.get(), label(*fiber))).collect();
     let now = monotonic_ns();
-    let mut text = String::from(
-        "deadlock: nothing is runnable, no timer is set, no descriptor is waited for, and so main would wait for ever",
-    );
-    for fiber in fibers.iter().take(MOST) {
-        let _ = write!(text, "\n  {} {}", label(*fiber), words(reason_of(*fiber), &names));
-        // An explicit switch is so cheap that noting its time would show; everything that parks notes it.
-        if fiber.state.get() == State::Parked {
-            let waited = now.saturating_sub(fiber.since.get()) as f64 / 1e9;
-            let _ = write!(text, ", for {waited:.1} s");
-        }
-        if !fiber.is_main() {
-            let _ = write!(text, ", spawned at {}", fiber.spawned_at());
-        }
+    for fiber in fibers.iter().take(most) {
+        let _ = write!(text, "\n  {}", line(*fiber, root.current(), now, &names));
     }
-    if fibers.len() > MOST {
-        let _ = write!(text, "\n  and {} more", fibers.len() - MOST);
+    if fibers.len() > most {
+        let _ = write!(text, "\n  and {} more", fibers.len() - most);
     }
     if let Some(cycle) = cycle(&fibers, &names) {
         let _ = write!(text, "\n  cycle: {cycle}");
     }
+}
+
+/// The report of a deadlock: main waits, and nobody can ever wake it.
+pub(crate) fn deadlock(root: &Root) -> String {
+    let mut text = String::from(
+        "deadlock: nothing is runnable, no timer is set, no descriptor is waited for, and so main would wait for ever",
+    );
+    list(root, &mut text, MOST);
+    text
+}
+
+/// The report of what everybody does, for who asks.
+pub(crate) fn everybody(root: &Root) -> String {
+    let mut text = format!("{} green threads and greenlets, and main", root.live());
+    list(root, &mut text, usize::MAX);
     text
 }
 

@@ -108,6 +108,10 @@ pub(crate) enum Reason {
     /// Something that one fiber has at a time, and the id of who has it; 0 if several readers do. Of several waiters in
     /// a list only the first one's id is kept up to date; the others wait for those before them.
     Held(Held, u64),
+    /// A value from a channel.
+    Receive,
+    /// Room in a channel.
+    Send,
     /// An event, in words that follow "waits for".
     Event(&'static str),
     /// A job on an OS thread, by what it does.
@@ -258,7 +262,8 @@ pub(crate) struct ControlBlock {
     /// IO calls that may still succeed at once before the fiber must yield.
     pub(crate) io_credit: Cell<u8>,
 
-    /// What it waits for; meaningful while it is PARKED. `waits_for` knows the other waits too.
+    /// What it waits for, or waited for last; meaningful while it is PARKED or in a wait list. `waits_for` knows of explicit
+    /// switches too.
     pub(crate) reason: Cell<Reason>,
     /// When it was parked: the root's clock, in monotonic nanoseconds.
     pub(crate) since: Cell<u64>,

@@ -9,7 +9,7 @@
 //!
 //! * Invariant W1: a fiber is in at most one list by its control block, and `linked` says whether it is in one. Upheld by
 //!   the callers: each blocking call joins one list, parks, and leaves it before it returns or unwinds (`Waiting` does
-//!   that).
+//!   that, or a guard of the caller's that has more to do).
 #![forbid(unsafe_code)]
 
 use std::cell::Cell;
@@ -39,23 +39,40 @@ impl WaitList {
     }
 
     /// Puts `fiber` at the end, until the returned guard is dropped or somebody takes it out.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn join(&self, fiber: Fiber) -> Waiting<'_> {
-        debug_assert!(!fiber.linked.get(), "a fiber waits in one list at a time, or has nodes");
-        fiber.linked.set(true);
-        self.push(Link::of(fiber));
+        self.enter(fiber);
         Waiting { list: self, fiber }
     }
 
-    /// Puts an entry at the end, which knows already that it is in this list.
+    /// Puts `fiber` at the end, until it is taken out; the caller sees to it that it leaves (invariant W1).
     #[inline(always)]
-    pub(super) fn push(&self, link: Link) {
-        link.with_next(|next| next.set(None));
-        link.with_prev(|prev| prev.set(self.tail.get()));
-        match self.tail.replace(Some(link)) {
+    pub(crate) fn enter(&self, fiber: Fiber) {
+        debug_assert!(!fiber.linked.get(), "a fiber waits in one list at a time, or has nodes");
+        fiber.linked.set(true);
+        fiber.wait_next.set(None);
+        fiber.wait_prev.set(self.append(Link::of(fiber)));
+    }
+
+    /// Takes `fiber` out if it is still in this list, the only one that it may be in, and says whether it was.
+    #[inline(always)]
+    pub(crate) fn leave(&self, fiber: Fiber) -> bool {
+        let linked = fiber.linked.replace(false);
+        if linked {
+            self.close_gap(fiber.wait_prev.take(), fiber.wait_next.take());
+        }
+        linked
+    }
+
+    /// Makes `link` the last, and says who was.
+    #[inline(always)]
+    pub(super) fn append(&self, link: Link) -> Option<Link> {
+        let last = self.tail.replace(Some(link));
+        match last {
             Some(last) => last.with_next(|next| next.set(Some(link))),
             None => self.head.set(Some(link)),
         }
+        last
     }
 
     /// Who waits longest.
@@ -75,8 +92,21 @@ impl WaitList {
     #[inline(always)]
     pub(crate) fn choose(&self) -> Option<(Fiber, usize)> {
         let first = self.head.get()?;
-        self.remove(first);
-        Some(first.choose())
+        let Some(fiber) = first.sole() else { return Some(first.choose_node()) };
+        // Nobody comes before it, so half of the way out is enough.
+        match fiber.wait_next.get() {
+            None => {
+                self.head.set(None);
+                self.tail.set(None);
+            }
+            Some(next) => {
+                fiber.wait_next.set(None);
+                next.with_prev(|prev| prev.set(None));
+                self.head.set(Some(next));
+            }
+        }
+        fiber.linked.set(false);
+        Some((fiber, 0))
     }
 
     /// Calls `f` with everybody in order; it must not change the list.
@@ -88,10 +118,9 @@ impl WaitList {
         }
     }
 
-    /// Takes `link` out, which is in this list.
+    /// Joins the neighbours of one that leaves this list.
     #[inline(always)]
-    pub(super) fn remove(&self, link: Link) {
-        let (prev, next) = (link.with_prev(Cell::take), link.with_next(Cell::take));
+    pub(super) fn close_gap(&self, prev: Option<Link>, next: Option<Link>) {
         match prev {
             Some(prev) => prev.with_next(|cell| cell.set(next)),
             None => self.head.set(next),
@@ -100,7 +129,6 @@ impl WaitList {
             Some(next) => next.with_prev(|cell| cell.set(prev)),
             None => self.tail.set(prev),
         }
-        link.note_unlinked();
     }
 }
 
@@ -113,19 +141,9 @@ pub(crate) struct Waiting<'a> {
     fiber: Fiber,
 }
 
-impl Waiting<'_> {
-    /// Leaves the list, unless somebody took the fiber out.
-    #[inline(always)]
-    pub(crate) fn leave(&self) {
-        if self.fiber.linked.get() {
-            self.list.remove(Link::of(self.fiber));
-        }
-    }
-}
-
 impl Drop for Waiting<'_> {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
-        self.leave();
+        self.list.leave(self.fiber);
     }
 }

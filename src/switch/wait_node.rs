@@ -61,40 +61,50 @@ impl Link {
         self.0.addr().get() & NODE != 0
     }
 
-    /// The node, for a link that is one. Cold, so that the ordinary wait is laid out straight on; without it the compiler
-    /// computes both addresses and selects one.
+    /// Calls `f` with the node, for a link that is one. Cold, so that the ordinary wait is laid out straight on; without it
+    /// the compiler computes both addresses and selects one. The link comes by value: by reference it would be written to
+    /// the caller's stack, on the ordinary way too.
     #[cold]
     #[inline(never)]
-    fn node(&self) -> &WaitNode {
+    fn with_node<R>(self, f: impl FnOnce(&WaitNode) -> R) -> R {
         debug_assert!(self.is_node());
         let node = self.0.as_ptr().map_addr(|address| address & !NODE).cast::<WaitNode>();
         // SAFETY: invariant N1: whoever holds a link holds it while it is linked, so the node is in place.
-        unsafe { &*node }
+        f(unsafe { &*node })
     }
 
     /// The fiber, for a link that is no node.
     #[inline(always)]
-    fn sole(self) -> Fiber {
+    pub(super) fn sole(self) -> Option<Fiber> {
+        if self.is_node() {
+            return None;
+        }
         // SAFETY: made by `of`, from `to_block`; a list holds no fiber past its end (F1, W1).
-        unsafe { Fiber::of_block(self.0.cast()) }
+        Some(unsafe { Fiber::of_block(self.0.cast()) })
     }
 
     /// Who waits.
     #[inline(always)]
     pub(crate) fn fiber(self) -> Fiber {
-        if self.is_node() { self.node().choice().fiber } else { self.sole() }
+        self.sole().unwrap_or_else(|| self.with_node(|node| node.choice().fiber))
     }
 
     /// Who comes after it in its list.
     #[inline(always)]
     pub(super) fn with_next<R>(self, f: impl FnOnce(&Cell<Option<Link>>) -> R) -> R {
-        if self.is_node() { f(&self.node().next) } else { f(&self.sole().wait_next) }
+        match self.sole() {
+            Some(fiber) => f(&fiber.wait_next),
+            None => self.with_node(|node| f(&node.next)),
+        }
     }
 
     /// Who comes before it in its list.
     #[inline(always)]
     pub(super) fn with_prev<R>(self, f: impl FnOnce(&Cell<Option<Link>>) -> R) -> R {
-        if self.is_node() { f(&self.node().prev) } else { f(&self.sole().wait_prev) }
+        match self.sole() {
+            Some(fiber) => f(&fiber.wait_prev),
+            None => self.with_node(|node| f(&node.prev)),
+        }
     }
 
     /// Who comes before it in its list.
@@ -102,17 +112,11 @@ impl Link {
         self.with_prev(Cell::get)
     }
 
-    /// Its list has let go of it.
+    /// For a link that is a node: it leaves its list, for its fiber to have what it waits for. Says which of the fiber's
+    /// places it was; the others are given up.
     #[inline(always)]
-    pub(super) fn note_unlinked(self) {
-        if self.is_node() { self.node().list.set(None) } else { self.sole().linked.set(false) }
-    }
-
-    /// Somebody took it out of its list, for its fiber to have what it waits for. Says which of the fiber's places it was;
-    /// the others are given up.
-    #[inline(always)]
-    pub(super) fn choose(self) -> (Fiber, usize) {
-        if self.is_node() { self.node().choose() } else { (self.sole(), 0) }
+    pub(super) fn choose_node(self) -> (Fiber, usize) {
+        self.with_node(WaitNode::choose)
     }
 }
 
@@ -150,9 +154,7 @@ impl WaitNode {
         unsafe { choice.cast::<Choice<'_, '_>>().as_ref() }
     }
 
-    /// See [`Link::choose`].
-    #[cold]
-    #[inline(never)]
+    /// See [`Link::choose_node`].
     fn choose(&self) -> (Fiber, usize) {
         let (choice, number) = (self.choice(), self.number.get());
         choice.chosen.set(Some(number));
@@ -162,10 +164,10 @@ impl WaitNode {
 
     /// Leaves its list, if it is in one.
     fn leave(&self) {
-        if let Some(list) = self.list.get() {
+        if let Some(list) = self.list.take() {
             // SAFETY: invariant N2.
             let list = unsafe { list.as_ref() };
-            list.remove(Link::of_node(self));
+            list.close_gap(self.prev.take(), self.next.take());
         }
     }
 }
@@ -191,7 +193,8 @@ impl<'l> Choice<'_, 'l> {
         node.number.set(number);
         node.choice.set(Some(NonNull::from(self).cast()));
         node.list.set(Some(NonNull::from(list)));
-        list.push(Link::of_node(node));
+        node.next.set(None);
+        node.prev.set(list.append(Link::of_node(node)));
     }
 
     /// Which place was chosen, if one was.

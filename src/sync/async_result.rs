@@ -5,8 +5,7 @@ use std::cell::OnceCell;
 use std::convert::Infallible;
 use std::time::Duration;
 
-use super::line::{Line, Waited};
-use crate::runtime::park::NEVER;
+use super::line::Line;
 use crate::runtime::source::after;
 use crate::switch::fiber::Reason;
 
@@ -105,7 +104,7 @@ impl<T, E> AsyncResult<T, E> {
             if let Some(result) = self.try_wait() {
                 return result;
             }
-            self.wait_until(NEVER).or_panic(format_args!("an AsyncResult"));
+            self.line.wait_or_panic(Reason::Event("an AsyncResult"), || "an AsyncResult", |_| {});
         }
     }
 
@@ -118,7 +117,7 @@ impl<T, E> AsyncResult<T, E> {
     /// May switch: yes, if the result is not there.
     pub fn wait_timeout(&self, limit: Duration) -> Option<Result<&T, &E>> {
         if !self.is_set() {
-            self.wait_until(after(limit));
+            self.line.wait(Reason::Event("an AsyncResult"), after(limit), |_| {});
         }
         self.try_wait()
     }
@@ -145,11 +144,6 @@ impl<T, E> AsyncResult<T, E> {
     /// May switch: no.
     pub fn into_inner(self) -> Option<Result<T, E>> {
         self.result.into_inner()
-    }
-
-    /// Waits in line.
-    fn wait_until(&self, deadline: u64) -> Waited {
-        self.line.wait(Reason::Event("an AsyncResult"), deadline, |_| {})
     }
 }
 

@@ -5,7 +5,6 @@ use std::cell::Cell;
 use std::fmt;
 
 use super::line::Line;
-use crate::runtime::park::NEVER;
 use crate::switch::fiber::Reason;
 
 /// std's `Barrier` for the green threads of one OS thread.
@@ -80,12 +79,15 @@ impl Barrier {
             return BarrierWaitResult(true);
         }
         self.here.set(here);
-        let waited = self.line.wait(Reason::Event("a Barrier"), NEVER, |chosen| {
-            if !chosen {
-                self.here.set(self.here.get() - 1);
-            }
-        });
-        waited.or_panic(format_args!("a Barrier"));
+        self.line.wait_or_panic(
+            Reason::Event("a Barrier"),
+            || "a Barrier",
+            |chosen| {
+                if !chosen {
+                    self.here.set(self.here.get() - 1);
+                }
+            },
+        );
         BarrierWaitResult(false)
     }
 }

@@ -9,7 +9,7 @@ use std::fmt;
 use std::sync::{LockResult, PoisonError};
 use std::time::Duration;
 
-use super::line::{Line, Waited, refusal};
+use super::line::{Line, Waited, refusal, refused};
 use super::mutex::MutexGuard;
 use crate::runtime::park::NEVER;
 use crate::runtime::source::after;
@@ -193,10 +193,11 @@ impl Condvar {
                 self.notify_one();
             }
         });
-        let timed_out = !waited.is_chosen();
-        if let Waited::Refused(_) = waited {
-            waited.or_panic(format_args!("a Condvar to be notified"));
-        }
+        let timed_out = match waited {
+            Waited::Chosen => false,
+            Waited::TimedOut => true,
+            Waited::Refused(refusal) => refused(&refusal, "a Condvar to be notified"),
+        };
         let mut pass_on = PassOn((!timed_out).then_some(self));
         let guard = lock.lock();
         pass_on.0 = None;

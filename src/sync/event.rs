@@ -4,12 +4,14 @@
 use std::cell::Cell;
 use std::time::Duration;
 
-use super::line::{Line, Waited};
+use super::line::Line;
 use crate::runtime::choose::{AnyArm, Arm, End, Failed, Who};
-use crate::runtime::park::NEVER;
 use crate::runtime::source::after;
 use crate::switch::fiber::Reason;
 use crate::switch::wait_list::WaitList;
+
+/// What is waited for, in reports and panics.
+const SET: &str = "an Event to be set";
 
 /// A flag that green threads of one OS thread wait for.
 ///
@@ -60,6 +62,7 @@ impl Event {
     /// only if nobody waits. Setting a set one does nothing.
     ///
     /// May switch: no.
+    #[inline]
     pub fn set(&self) {
         if !self.auto {
             self.flag.set(true);
@@ -90,9 +93,10 @@ impl Event {
     /// [`timeout`](crate::timeout); panics inside [`no_switch`](crate::no_switch), and in main on a deadlock.
     ///
     /// May switch: yes, if it is not set.
+    #[inline(always)]
     pub fn wait(&self) {
         if !self.pass() {
-            self.wait_until(NEVER).or_panic(format_args!("an Event to be set"));
+            self.line.wait_or_panic(Reason::Event(SET), || SET, |chosen| self.left(chosen));
         }
     }
 
@@ -104,7 +108,7 @@ impl Event {
     ///
     /// May switch: yes, if it is not set.
     pub fn wait_timeout(&self, limit: Duration) -> bool {
-        self.pass() || self.wait_until(after(limit)).is_chosen()
+        self.pass() || self.line.wait(Reason::Event(SET), after(limit), |chosen| self.left(chosen)).is_chosen()
     }
 
     /// For `select!`.
@@ -114,6 +118,7 @@ impl Event {
     }
 
     /// Goes through if it is set.
+    #[inline(always)]
     fn pass(&self) -> bool {
         let set = self.flag.get();
         if self.auto {
@@ -122,13 +127,11 @@ impl Event {
         set
     }
 
-    /// Waits in line.
-    fn wait_until(&self, deadline: u64) -> Waited {
-        self.line.wait(Reason::Event("an Event to be set"), deadline, |chosen| {
-            if chosen && self.auto {
-                self.set();
-            }
-        })
+    /// A wait was in vain; `chosen` if it was let through all the same.
+    fn left(&self, chosen: bool) {
+        if chosen && self.auto {
+            self.set();
+        }
     }
 }
 

@@ -18,14 +18,15 @@
 
 use std::fmt;
 use std::io;
+use std::mem::forget;
 
-use crate::runtime::hub::{ending, hub_of};
-use crate::runtime::park::{Wake, park};
+use crate::runtime::hub::{ending, hub, hub_of};
+use crate::runtime::park::{NEVER, Wake, park_again};
 use crate::runtime::report::label_of;
 use crate::switch::cancel::{self, Obstacle};
 use crate::switch::fiber::{Fiber, Held, Reason};
-use crate::switch::root::try_root;
-use crate::switch::wait_list::{WaitList, Waiting};
+use crate::switch::root::{Root, existing_root, try_root};
+use crate::switch::wait_list::WaitList;
 
 /// See the file.
 #[derive(Debug, Default)]
@@ -46,17 +47,6 @@ pub(super) enum Waited {
 }
 
 impl Waited {
-    /// For waits without a deadline.
-    ///
-    /// # Panics
-    /// If the wait was refused: there is no way to return, and going on without what was waited for would be wrong.
-    #[inline]
-    pub(super) fn or_panic(self, what: fmt::Arguments<'_>) {
-        if let Waited::Refused(refusal) = self {
-            refused(&refusal, what);
-        }
-    }
-
     /// For waits with a deadline: a refused one is like one whose time was up at once.
     #[inline]
     pub(super) fn is_chosen(&self) -> bool {
@@ -82,10 +72,11 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// Panics with who could not wait for what, and why.
+/// Panics with who could not wait for what, and why: for waits without a deadline. There is no way to return, and going on
+/// without what was waited for would be wrong.
 #[cold]
 #[inline(never)]
-fn refused(refusal: &Refusal, what: fmt::Arguments<'_>) -> ! {
+pub(super) fn refused(refusal: &Refusal, what: impl fmt::Display) -> ! {
     panic!("greenling: {} cannot wait for {what}: {refusal}", label_of(me()));
 }
 
@@ -137,9 +128,10 @@ impl Line {
     }
 
     /// Takes out who waits longest and makes it runnable: it owns what it waited for. Returns its id.
+    #[inline]
     pub(super) fn choose(&self) -> Option<u64> {
         let fiber = self.waiters.pop()?;
-        if let Some(root) = try_root() {
+        if let Some(root) = existing_root() {
             root.wake(fiber);
         }
         Some(fiber.id.get())
@@ -155,25 +147,22 @@ impl Line {
     /// `left` is called if the caller does not get what it waited for, before the call returns or unwinds. Its argument
     /// says whether the caller had been chosen, and so must pass on what it owns.
     ///
+    /// Inlined, as everything between a call that blocks and the switch: each frame that is returned through after a switch
+    /// is a return that the processor predicted wrongly.
+    ///
     /// # Panics
     /// As `park`.
-    #[inline(never)]
-    pub(super) fn wait(&self, reason: Reason, deadline: u64, left: impl FnOnce(bool)) -> Waited {
-        if let Some(refusal) = refusal() {
-            left(false);
-            return Waited::Refused(refusal);
-        }
-        let Some((root, Ok(hub))) = try_root().map(|root| (root, hub_of(root))) else {
-            unreachable!("`refusal` found a hub")
+    #[inline(always)]
+    pub(super) fn wait<F: Fn(bool) + Copy>(&self, reason: Reason, deadline: u64, left: F) -> Waited {
+        let (root, hub) = match hub() {
+            Ok(found) => found,
+            Err(error) => return Waited::Refused(no_hub(error, left)),
         };
-        let me = root.current();
-        me.reason.set(reason);
-        let mut place = Place { waiting: Some(self.waiters.join(me)), me, left: Some(left) };
+        let (me, place) = self.enter(root, reason, left);
         loop {
-            let woken = park(root, hub, me, reason, deadline);
-            match woken {
+            match park_again(root, hub, me, deadline) {
                 Ok(_) if !me.linked.get() => {
-                    place.left = None;
+                    forget(place);
                     return Waited::Chosen;
                 }
                 Ok(Wake::Woken) => {}
@@ -182,26 +171,75 @@ impl Line {
             }
         }
     }
+
+    /// [`wait`](Self::wait) without a deadline, for what the words of `what` say.
+    ///
+    /// # Panics
+    /// As `park`; and if the caller may not wait.
+    #[inline(always)]
+    pub(super) fn wait_or_panic<W: fmt::Display>(
+        &self,
+        reason: Reason,
+        what: impl Fn() -> W,
+        left: impl Fn(bool) + Copy,
+    ) {
+        // Not by way of `wait`: whoever panics inside need not be told apart from whoever was chosen after it.
+        let (root, hub) = match hub() {
+            Ok(found) => found,
+            Err(error) => refused(&no_hub(error, left), what()),
+        };
+        let (me, place) = self.enter(root, reason, left);
+        while me.linked.get() {
+            if let Err(obstacle) = park_again(root, hub, me, NEVER) {
+                drop(place);
+                refused(&Refusal::Obstacle(obstacle), what());
+            }
+        }
+        forget(place);
+    }
+
+    /// Puts the running fiber at the end.
+    #[inline(always)]
+    fn enter<F: Fn(bool) + Copy>(&self, root: &Root, reason: Reason, left: F) -> (Fiber, Place<'_, F>) {
+        let me = root.current();
+        me.reason.set(reason);
+        self.waiters.enter(me);
+        (me, Place { line: self, me, left })
+    }
 }
 
-/// A place in the line; given up when dropped.
-struct Place<'a, F: FnOnce(bool)> {
-    /// The place in the list.
-    waiting: Option<Waiting<'a>>,
+/// There is no hub to wait in.
+#[cold]
+#[inline(never)]
+fn no_hub(error: io::Error, left: impl Fn(bool)) -> Refusal {
+    left(false);
+    cancel::obstacle().map_or(Refusal::NoHub(error), Refusal::Obstacle)
+}
+
+/// A place in the line; given up when dropped, and forgotten if it was not in vain. Its destructor is one call, as that of
+/// a taker of a channel.
+struct Place<'a, F: Fn(bool) + Copy> {
+    /// The line.
+    line: &'a Line,
     /// Whose it is.
     me: Fiber,
-    /// What to do when it is given up; taken out when it was not in vain.
-    left: Option<F>,
+    /// What to do when it is given up.
+    left: F,
 }
 
-impl<F: FnOnce(bool)> Drop for Place<'_, F> {
+impl<F: Fn(bool) + Copy> Drop for Place<'_, F> {
+    #[inline(always)]
     fn drop(&mut self) {
-        let chosen = !self.me.linked.get();
-        drop(self.waiting.take());
-        if let Some(left) = self.left.take() {
-            left(chosen);
-        }
+        give_up(self.line, self.me, self.left);
     }
+}
+
+/// `me` does not get what it waited for, or not any more.
+#[cold]
+#[inline(never)]
+fn give_up(line: &Line, me: Fiber, left: impl Fn(bool)) {
+    let chosen = !line.waiters.leave(me);
+    left(chosen);
 }
 
 /// The reason of a waiter for something that `holder` has.

@@ -17,12 +17,11 @@ use std::ops::{Deref, DerefMut};
 use std::sync::{LockResult, TryLockError, TryLockResult};
 use std::time::Duration;
 
-use super::line::{Line, Waited, held, me};
+use super::line::{Line, held, me};
 use super::poison::{Entry, Poison};
-use crate::runtime::park::NEVER;
 use crate::runtime::report::label_of;
 use crate::runtime::source::after;
-use crate::switch::fiber::Held;
+use crate::switch::fiber::{Held, Reason};
 
 /// The lock without the value.
 #[derive(Debug)]
@@ -53,23 +52,33 @@ impl Raw {
     }
 
     /// `lock` when it is taken.
-    #[cold]
-    #[inline(never)]
+    #[inline(always)]
     fn lock_contended(&self) {
         let holder = self.holder.get();
         if holder == me() {
-            panic!("greenling: {} locks a Mutex that it holds already: it would wait for itself", label_of(holder));
+            locked_twice(holder);
         }
-        self.wait(NEVER).or_panic(format_args!("a Mutex that {} holds", label_of(holder)));
+        let what = || format!("a Mutex that {} holds", label_of(self.holder.get()));
+        self.line.wait_or_panic(self.reason(), what, |chosen| self.left(chosen));
     }
 
-    /// Waits in line.
-    fn wait(&self, deadline: u64) -> Waited {
-        let reason = held(Held::Mutex, self.holder.get());
-        self.line.wait(reason, deadline, |chosen| match chosen {
+    /// Takes the lock, or waits for it until `deadline`. Says whether the caller has it.
+    fn lock_until(&self, deadline: u64) -> bool {
+        self.try_lock() || self.line.wait(self.reason(), deadline, |chosen| self.left(chosen)).is_chosen()
+    }
+
+    /// The reason to wait.
+    #[inline(always)]
+    fn reason(&self) -> Reason {
+        held(Held::Mutex, self.holder.get())
+    }
+
+    /// A wait was in vain; `chosen` if it got the lock all the same.
+    fn left(&self, chosen: bool) {
+        match chosen {
             true => self.unlock(),
             false => self.line.note_holder(self.holder.get()),
-        })
+        }
     }
 
     /// Gives the lock to the first in line.
@@ -90,6 +99,13 @@ impl Raw {
         self.holder.set(next);
         self.line.note_holder(next);
     }
+}
+
+/// The caller would wait for itself.
+#[cold]
+#[inline(never)]
+fn locked_twice(holder: u64) -> ! {
+    panic!("greenling: {} locks a Mutex that it holds already: it would wait for itself", label_of(holder));
 }
 
 /// std's `Mutex` for the green threads of one OS thread.
@@ -171,7 +187,7 @@ impl<T: ?Sized> Mutex<T> {
     /// deadlock.
     ///
     /// May switch: yes, if another thread holds it.
-    #[inline]
+    #[inline(always)]
     pub fn lock(&self) -> LockResult<MutexGuard<'_, T>> {
         self.raw.lock();
         self.poison.wrap(self.guard())
@@ -202,7 +218,7 @@ impl<T: ?Sized> Mutex<T> {
     ///
     /// May switch: yes, if it is held.
     pub fn lock_timeout(&self, limit: Duration) -> TryLockResult<MutexGuard<'_, T>> {
-        if !self.raw.try_lock() && !self.raw.wait(after(limit)).is_chosen() {
+        if !self.raw.lock_until(after(limit)) {
             return Err(TryLockError::WouldBlock);
         }
         Ok(self.poison.wrap(self.guard())?)

@@ -15,7 +15,6 @@ use std::cell::Cell;
 use std::fmt;
 
 use super::line::{Line, held, me};
-use crate::runtime::park::NEVER;
 use crate::runtime::report::label_of;
 use crate::switch::cancel;
 use crate::switch::fiber::{Held, Reason};
@@ -172,7 +171,7 @@ impl Once {
                 State::Poisoned if !force => poisoned(),
                 State::Running(id) => self.wait_for(id),
                 State::New | State::Poisoned => {
-                    self.line.wait(Reason::Event("a Once"), NEVER, |_| {}).or_panic(format_args!("a Once"));
+                    self.line.wait_or_panic(Reason::Event("a Once"), || "a Once", |_| {});
                 }
             }
         }
@@ -202,8 +201,8 @@ impl Once {
         if id == me() {
             panic!("greenling: {} waits inside the closure of a Once for its end", label_of(id));
         }
-        let waited = self.line.wait(held(Held::Once, id), NEVER, |_| {});
-        waited.or_panic(format_args!("a Once that {} runs", label_of(id)));
+        let what = || format!("a Once that {} runs", label_of(id));
+        self.line.wait_or_panic(held(Held::Once, id), what, |_| {});
     }
 }
 

@@ -18,7 +18,6 @@ use std::time::Duration;
 
 use super::line::{Line, Waited, held, me};
 use super::poison::{Entry, Poison};
-use crate::runtime::park::NEVER;
 use crate::runtime::report::label_of;
 use crate::runtime::source::after;
 use crate::switch::fiber::{Held, Reason};
@@ -94,11 +93,7 @@ impl Raw {
 
     /// Waits in line.
     fn wait(&self, what: Held, deadline: u64) -> Waited {
-        self.line.wait(held(what, self.writer.get()), deadline, |chosen| match (chosen, what) {
-            (true, Held::Read) => self.end_read(),
-            (true, _) => self.end_write(),
-            (false, _) => self.admit(),
-        })
+        self.line.wait(held(what, self.writer.get()), deadline, |chosen| self.left(what, chosen))
     }
 
     /// Waits in line for as long as it takes.
@@ -109,10 +104,19 @@ impl Raw {
         if writer != 0 && writer == me() {
             panic!("greenling: {} locks a RwLock that it writes already: it would wait for itself", label_of(writer));
         }
-        let waited = self.wait(what, NEVER);
-        match writer {
-            0 => waited.or_panic(format_args!("a RwLock that others read")),
-            _ => waited.or_panic(format_args!("a RwLock that {} writes", label_of(writer))),
+        let words = || match writer {
+            0 => String::from("a RwLock that others read"),
+            _ => format!("a RwLock that {} writes", label_of(writer)),
+        };
+        self.line.wait_or_panic(held(what, writer), words, |chosen| self.left(what, chosen));
+    }
+
+    /// A wait was in vain; `chosen` if it got the lock all the same.
+    fn left(&self, what: Held, chosen: bool) {
+        match (chosen, what) {
+            (true, Held::Read) => self.end_read(),
+            (true, _) => self.end_write(),
+            (false, _) => self.admit(),
         }
     }
 }

@@ -14,10 +14,12 @@ use std::fmt;
 use std::mem::forget;
 use std::time::Duration;
 
-use super::line::{Line, Waited};
-use crate::runtime::park::NEVER;
+use super::line::Line;
 use crate::runtime::source::after;
 use crate::switch::fiber::Reason;
+
+/// What is waited for, in reports and panics.
+const PERMIT: &str = "a permit of a Semaphore";
 
 /// A counting semaphore for the green threads of one OS thread. First come, first served.
 ///
@@ -86,10 +88,10 @@ impl Semaphore {
     /// [`timeout`](crate::timeout); panics inside [`no_switch`](crate::no_switch), and in main on a deadlock.
     ///
     /// May switch: yes, if no permit is free.
-    #[inline]
+    #[inline(always)]
     pub fn acquire(&self) -> SemaphorePermit<'_> {
         if !self.take() {
-            self.wait(NEVER).or_panic(format_args!("a permit of a Semaphore"));
+            self.line.wait_or_panic(Reason::Event(PERMIT), || PERMIT, |chosen| self.left(chosen));
         }
         SemaphorePermit { semaphore: self }
     }
@@ -109,7 +111,8 @@ impl Semaphore {
     ///
     /// May switch: yes, if no permit is free.
     pub fn acquire_timeout(&self, limit: Duration) -> Option<SemaphorePermit<'_>> {
-        (self.take() || self.wait(after(limit)).is_chosen()).then(|| SemaphorePermit { semaphore: self })
+        let waits = || self.line.wait(Reason::Event(PERMIT), after(limit), |chosen| self.left(chosen));
+        (self.take() || waits().is_chosen()).then(|| SemaphorePermit { semaphore: self })
     }
 
     /// Adds a permit, or brings back one whose guard was [forgotten](SemaphorePermit::forget).
@@ -145,15 +148,11 @@ impl Semaphore {
         free > 0
     }
 
-    /// Waits for a permit.
-    #[cold]
-    #[inline(never)]
-    fn wait(&self, deadline: u64) -> Waited {
-        self.line.wait(Reason::Event("a permit of a Semaphore"), deadline, |chosen| {
-            if chosen {
-                self.give_back();
-            }
-        })
+    /// A wait was in vain; `chosen` if it got a permit all the same.
+    fn left(&self, chosen: bool) {
+        if chosen {
+            self.give_back();
+        }
     }
 
     /// Gives a permit to the first in line, or sets it free.

@@ -4,8 +4,7 @@
 use std::cell::Cell;
 use std::time::Duration;
 
-use super::line::{Line, Waited};
-use crate::runtime::park::NEVER;
+use super::line::Line;
 use crate::runtime::source::after;
 use crate::switch::fiber::Reason;
 
@@ -93,7 +92,7 @@ impl WaitGroup {
     /// May switch: yes, unless all are done.
     pub fn wait(&self) {
         if self.left.get() > 0 {
-            self.wait_until(NEVER).or_panic(format_args!("a WaitGroup"));
+            self.line.wait_or_panic(Reason::Event("a WaitGroup"), || "a WaitGroup", |_| {});
         }
     }
 
@@ -105,12 +104,7 @@ impl WaitGroup {
     ///
     /// May switch: yes, unless all are done.
     pub fn wait_timeout(&self, limit: Duration) -> bool {
-        self.left.get() == 0 || self.wait_until(after(limit)).is_chosen()
-    }
-
-    /// Waits in line.
-    fn wait_until(&self, deadline: u64) -> Waited {
-        self.line.wait(Reason::Event("a WaitGroup"), deadline, |_| {})
+        self.left.get() == 0 || self.line.wait(Reason::Event("a WaitGroup"), after(limit), |_| {}).is_chosen()
     }
 }
 
