@@ -1,4 +1,4 @@
-//! The OS thread's side of switching: who runs, who is next, and the one loop that resumes fibers.
+//! The OS thread's side of switching: who runs, who is next, and the loop that resumes fibers.
 //!
 //! ```text
 //!   OS thread's own stack                                     fibers' stacks
