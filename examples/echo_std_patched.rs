@@ -6,6 +6,8 @@
 //! $ cargo run --release --features monkey --example echo_std_patched -- 127.0.0.1:7007
 //! listening on 127.0.0.1:7007
 //! ```
+//!
+//! (As for any program of `std`, `ulimit -n` is to be raised first for more connections than there are descriptors.)
 
 #![allow(unsafe_code)] // `patch_all` is a promise about the whole program
 

@@ -49,7 +49,8 @@ connections that say nothing.
 usage: compare_models [--models A,B,..] [--idle N,N,..] [--active N] [--duration TIME] [--rounds N]
                       [--quick] [--csv FILE] [--svg FILE]
 
-  --models A,B,..   which ones; `server_models --list` prints all, and all are the default
+  --models A,B,..   which ones; `server_models --list` prints all, and all are the default. green-patched is among them
+                    in a build with --features monkey
   --idle N,N,..     idle connections: 0,100,1000,5000,10000 by default. The select models get 900, too
   --active N        connections that ask for 64 bytes as fast as they get them: 50 by default
   --duration TIME   how long each point is measured: 1 second by default
@@ -58,7 +59,8 @@ usage: compare_models [--models A,B,..] [--idle N,N,..] [--active N] [--duration
   --csv FILE        write the figures
   --svg FILE        draw CPU time, throughput and memory
 
-It needs the examples echo_load and server_models beside it: cargo build --release --examples
+It needs the examples echo_load and server_models beside it, built with the same features as it was:
+cargo build --release --examples
 ";
 
 /// No more idle connections than that are tried: from one address to one port there are about 28000.
@@ -241,7 +243,10 @@ fn parse() -> Result<Options, String> {
 
 fn named(name: &str) -> Result<&'static Model, String> {
     let found = MODELS.iter().find(|model| model.name == name);
-    found.ok_or_else(|| format!("--models {name}: there is none; `server_models --list` prints all"))
+    found.ok_or_else(|| match name {
+        "green-patched" => format!("--models {name}: this build is without it, for want of --features monkey"),
+        _ => format!("--models {name}: there is none; `server_models --list` prints all"),
+    })
 }
 
 fn idle_count(text: &str) -> Result<usize, String> {

@@ -86,4 +86,11 @@ pub(crate) const MODELS: &[Model] = &[
     model("greenlet", (130, 90, 200), Square),
     Model { waits: true, ..model("green", (30, 150, 50), Square) },
     Model { look: dashed(model("", (0, 90, 20), Cross).look), ..model("green-hubs", (0, 0, 0), Circle) },
+    // `server_models` has it only when it is built with the feature, as both are by one command.
+    #[cfg(feature = "monkey")]
+    Model {
+        waits: true,
+        look: dashed(model("", (150, 190, 0), Triangle).look),
+        ..model("green-patched", (0, 0, 0), Circle)
+    },
 ];

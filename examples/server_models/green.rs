@@ -9,14 +9,13 @@
 //! ```
 #![forbid(unsafe_code)]
 
-use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::net::SocketAddr;
 
 use greenling::net::{TcpListener, TcpStream};
 use greenling::{sleep, thread::Builder};
 
-use crate::shared::{BACK_OFF, Listener, SPARE, Service, out_of_descriptors};
+use crate::shared::{BACK_OFF, Listener, Service, Spare};
 
 /// Spawns for each client.
 pub(crate) fn serve(listener: Listener, service: Service) -> io::Result<()> {
@@ -25,38 +24,20 @@ pub(crate) fn serve(listener: Listener, service: Service) -> io::Result<()> {
 
 /// Gives each client of `listener` its green thread, for ever.
 pub(crate) fn accept(listener: &TcpListener, service: Service) -> io::Result<()> {
-    let mut spare = File::open(SPARE).ok();
+    let spare = Spare::new();
     loop {
-        match listener.accept() {
-            Ok((stream, peer)) => welcome(stream, peer, service),
-            // As in `shared.rs`: the spare descriptor is for the one who comes next.
-            Err(error) if out_of_descriptors(&error) && spare.take().is_some() => {
-                let next = listener.accept();
-                spare = File::open(SPARE).ok();
-                match next {
-                    Ok((stream, peer)) if spare.is_some() => welcome(stream, peer, service),
-                    Ok((stream, peer)) => {
-                        service.refused(peer, error);
-                        drop(stream);
-                        spare = File::open(SPARE).ok();
-                    }
-                    Err(_) => {}
-                }
-            }
+        match spare.accept(&service, || listener.accept()) {
+            Ok(Some((stream, peer))) => welcome(stream, peer, service),
+            Ok(None) => {}
             Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
             // Green: the others go on meanwhile.
-            Err(_) => {
-                sleep(BACK_OFF);
-                // Another hub may have taken the descriptor.
-                spare = spare.or_else(|| File::open(SPARE).ok());
-            }
+            Err(_) => sleep(BACK_OFF),
         }
     }
 }
 
 /// Gives a client its green thread.
 fn welcome(stream: TcpStream, peer: SocketAddr, service: Service) {
-    service.came(peer);
     // Fails only if the client has gone again, and then reading will say so.
     let _ = stream.set_nodelay(true);
     let spawned = Builder::new().spawn(move || {

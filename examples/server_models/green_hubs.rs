@@ -1,6 +1,6 @@
 //! Shows green threads on all processors: several OS threads, each with a hub, a listener and clients of its own. The
 //! kernel spreads new connections over the listeners (SO_REUSEPORT), a connection stays where it was accepted, and the
-//! hubs share nothing, so that there is nothing to lock. The top of the ladder.
+//! hubs share nothing, so that there is nothing to lock. The next rung, `green-patched`, is for code that cannot be changed.
 //!
 //! ```text
 //!                    +--> listener 0 ---> accept, spawn      main, its hub

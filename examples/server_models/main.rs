@@ -1,4 +1,4 @@
-//! You will see one echo server written twelve times, from one client at a time to green threads: each file of this
+//! You will see one echo server written thirteen times, from one client at a time to green threads: each file of this
 //! folder is a rung of the ladder, and its first lines say what it shows and what the next rung mends.
 //!
 //! ```text
@@ -14,6 +14,7 @@
 //!   greenlet       straight-line code again: one greenlet per client, switched by hand
 //!   green          nothing by hand: green threads
 //!   green-hubs     the same on each of several OS threads: all processors
+//!   green-patched  `thread`, by `std` alone, turned green unmodified; with `--features monkey`
 //! ```
 //!
 //! All of them do the same as seen from outside: they print `listening on ADDR`, log who connects and who leaves, and
@@ -32,6 +33,8 @@ mod epoll_et;
 mod epoll_lt;
 mod green;
 mod green_hubs;
+#[cfg(feature = "monkey")]
+mod green_patched;
 mod greenlet;
 mod nonblocking;
 mod poll;
@@ -51,7 +54,7 @@ One echo server, written once for each model of serving many clients.
 usage: server_models --model NAME [--addr HOST:PORT] [--reply echo|thanks] [--hubs N] [--quiet]
        server_models --list
 
-  --model NAME         which one; --list prints all, simplest first
+  --model NAME         which one; --list prints all, simplest first. green-patched needs a build with --features monkey
   --addr HOST:PORT     where to listen: 127.0.0.1:7007 by default; port 0 takes a free one
   --reply echo|thanks  send back what comes in (the default), or `thank you!` for each piece of it
   --hubs N             the OS threads of green-hubs: one for each processor by default; the others have one each
@@ -84,6 +87,8 @@ const MODELS: &[Model] = &[
     Model { name: "greenlet", about: "greenlet per client, switched by hand", serve: greenlet::serve },
     Model { name: "green", about: "green thread per client", serve: green::serve },
     Model { name: "green-hubs", about: "green threads on every processor", serve: green_hubs::serve },
+    #[cfg(feature = "monkey")]
+    Model { name: "green-patched", about: "std's blocking calls, turned green", serve: green_patched::serve },
 ];
 
 fn main() {
@@ -114,7 +119,12 @@ fn parse() -> Result<(&'static Model, String, Service), String> {
             Long("model") => {
                 let name = cli::text("--model", &mut parser)?;
                 let found = MODELS.iter().find(|model| model.name == name);
-                model = Some(found.ok_or_else(|| format!("--model {name}: there is none; --list prints all"))?);
+                model = Some(found.ok_or_else(|| match &name[..] {
+                    "green-patched" => {
+                        format!("--model {name}: this build is without it, for want of --features monkey")
+                    }
+                    _ => format!("--model {name}: there is none; --list prints all"),
+                })?);
             }
             Long("addr") => addr = cli::text("--addr", &mut parser)?,
             Long("reply") => {

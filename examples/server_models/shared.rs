@@ -34,8 +34,8 @@ pub(crate) const BUFFER: usize = 16 * 1024;
 /// A client with so many bytes of answers in its queue is not read from.
 const QUEUE_LIMIT: usize = 64 * 1024;
 
-/// What the spare descriptor is of; see [`Listener::accept`].
-pub(crate) const SPARE: &str = "/dev/null";
+/// What the spare descriptor is of; see [`Spare`].
+const SPARE: &str = "/dev/null";
 
 /// How long to wait when the kernel has no memory for another connection.
 pub(crate) const BACK_OFF: Duration = Duration::from_millis(100);
@@ -112,9 +112,8 @@ pub(crate) fn check(result: impl Into<i64>) -> io::Result<i64> {
 pub(crate) struct Listener {
     /// It listens.
     fd: OwnedFd,
-    /// An open file that is given up to accept, and turn away, a client for whom there is no descriptor; none only if
-    /// it could not be opened again.
-    spare: RefCell<Option<File>>,
+    /// For a client for whom there is no descriptor.
+    spare: Spare,
     /// Whether accepting, and all accepted sockets, are non-blocking.
     nonblocking: bool,
 }
@@ -139,7 +138,7 @@ impl Listener {
         // number to its own limit.
         // SAFETY: takes numbers only.
         check(unsafe { libc::listen(fd.as_raw_fd(), 4096) })?;
-        Ok(Listener { fd, spare: RefCell::new(File::open(SPARE).ok()), nonblocking: false })
+        Ok(Listener { fd, spare: Spare::new(), nonblocking: false })
     }
 
     /// Where it listens; with the port that the kernel chose for port 0.
@@ -169,31 +168,12 @@ impl Listener {
     /// skipped; one for whom there is no descriptor is turned away. An error means that the listener is broken.
     pub(crate) fn accept(&self, service: &Service) -> io::Result<Option<(Socket, SocketAddr)>> {
         loop {
-            let (accepted, was_full) = match self.accept_once() {
-                // Mended: out of descriptors, accept fails and the client stays in line: an event loop turns at full
-                // speed, and the documents' servers end. Ours gives up its spare one for a moment.
-                Err(error) if out_of_descriptors(&error) && self.spare.take().is_some() => {
-                    (self.accept_once(), Some(error))
-                }
-                accepted => (accepted, None),
-            };
-            if was_full.is_some() {
-                self.spare.replace(File::open(SPARE).ok());
-            }
-            match (accepted, was_full) {
-                // No spare one is left: this is the last descriptor there is.
-                (Ok((socket, peer)), Some(error)) if self.spare.borrow().is_none() => {
-                    service.refused(peer, error);
-                    drop(socket);
-                    self.spare.replace(File::open(SPARE).ok());
-                }
-                (Ok((socket, peer)), _) => {
-                    service.came(peer);
-                    return Ok(Some((socket, peer)));
-                }
-                // Also after the first call failed: the kernel looks for a descriptor before it looks for a client.
-                (Err(error), _) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
-                (Err(error), _) => wait_after(error)?,
+            match self.spare.accept(service, || self.accept_once()) {
+                Ok(Some(client)) => return Ok(Some(client)),
+                // This one was turned away. There may be another in line.
+                Ok(None) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
+                Err(error) => wait_after(error)?,
             }
         }
     }
@@ -231,13 +211,63 @@ fn internet(addr: SockAddr) -> io::Result<SocketAddr> {
     addr.as_socket().ok_or_else(|| io::Error::other("not an internet address"))
 }
 
+/// An open file that is given up to accept, and turn away, a client for whom there is no descriptor; none only if it could
+/// not be opened again.
+pub(crate) struct Spare(RefCell<Option<File>>);
+
+impl Spare {
+    /// Opens it.
+    pub(crate) fn new() -> Spare {
+        Spare(RefCell::new(File::open(SPARE).ok()))
+    }
+
+    /// The next client, by `accept`, which is called once more if there is no descriptor. None if one was turned away.
+    pub(crate) fn accept<S>(
+        &self,
+        service: &Service,
+        accept: impl Fn() -> io::Result<(S, SocketAddr)>,
+    ) -> io::Result<Option<(S, SocketAddr)>> {
+        self.renew();
+        let (accepted, was_full) = match accept() {
+            // Mended: out of descriptors, accept fails and the client stays in line: an event loop turns at full
+            // speed, and the documents' servers end. Ours gives up its spare one for a moment.
+            Err(error) if out_of_descriptors(&error) && self.0.take().is_some() => (accept(), Some(error)),
+            accepted => (accepted, None),
+        };
+        if was_full.is_some() {
+            self.renew();
+        }
+        match (accepted, was_full) {
+            // No spare one is left: this is the last descriptor there is.
+            (Ok((socket, peer)), Some(error)) if self.0.borrow().is_none() => {
+                service.refused(peer, error);
+                drop(socket);
+                self.renew();
+                Ok(None)
+            }
+            (Ok((socket, peer)), _) => {
+                service.came(peer);
+                Ok(Some((socket, peer)))
+            }
+            // Also after the first call failed: the kernel looks for a descriptor before it looks for a client.
+            (Err(error), _) => Err(error),
+        }
+    }
+
+    /// Opens it again if it could not be opened when it was to be: an OS thread of ours was quicker.
+    fn renew(&self) {
+        let open = self.0.take().or_else(|| File::open(SPARE).ok());
+        self.0.replace(open);
+    }
+}
+
 /// Whether a call failed for want of a descriptor.
-pub(crate) fn out_of_descriptors(error: &io::Error) -> bool {
+fn out_of_descriptors(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
 /// What to do when accept fails: nothing that ends the server, unless the listener itself is broken.
-fn wait_after(error: io::Error) -> io::Result<()> {
+pub(crate) fn wait_after(error: io::Error) -> io::Result<()> {
     match error.raw_os_error() {
         Some(libc::EBADF | libc::EINVAL | libc::ENOTSOCK | libc::EFAULT) | None => Err(error),
         Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {

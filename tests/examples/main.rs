@@ -3,7 +3,10 @@
 #![allow(unsafe_code)]
 
 mod client;
+mod echo;
 mod net;
+#[cfg(feature = "monkey")]
+mod patched;
 mod programs;
 mod server;
 mod support;

@@ -27,7 +27,7 @@ fn built_examples() -> PathBuf {
     let folder = profile.join("examples");
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let sources = newest(&root.join("src")).max(newest(&root.join("examples")));
-    let names = [
+    let mut names = vec![
         "greenlet_ping_pong",
         "spawn_join",
         "sleep_interleave",
@@ -48,11 +48,14 @@ fn built_examples() -> PathBuf {
         "port_forwarder",
         "udp_echo",
     ];
+    if cfg!(feature = "monkey") {
+        names.push("echo_std_patched");
+    }
     let fresh = |name| {
         let built = folder.join(name).metadata().and_then(|program| program.modified());
         built.is_ok_and(|built| built > sources)
     };
-    if names.into_iter().all(fresh) {
+    if names.into_iter().all(fresh) && has_our_features(&folder.join("server_models")) {
         return folder;
     }
     let above = profile.parent().unwrap();
@@ -68,11 +71,19 @@ fn built_examples() -> PathBuf {
         }
         None => panic!("no profile in {}", test.display()),
     }
-    if cfg!(feature = "sanitizer") {
-        cargo.args(["--features", "sanitizer"]);
+    let features = [("sanitizer", cfg!(feature = "sanitizer")), ("monkey", cfg!(feature = "monkey"))];
+    for (feature, _) in features.into_iter().filter(|&(_, is_ours)| is_ours) {
+        cargo.args(["--features", feature]);
     }
     assert!(cargo.status().unwrap().success(), "the examples do not build");
     folder
+}
+
+/// Whether the examples were built with the feature `monkey` exactly if this was: builds with and without it lie in one
+/// folder, the last over the others.
+fn has_our_features(server_models: &Path) -> bool {
+    let list = Command::new(server_models).arg("--list").output();
+    list.is_ok_and(|list| String::from_utf8_lossy(&list.stdout).contains("green-patched") == cfg!(feature = "monkey"))
 }
 
 /// When anything in a folder was changed last.
@@ -223,10 +234,13 @@ impl Server {
     }
 
     pub(crate) fn start_program(name: &str, args: &[&str], prepare: impl FnOnce(&mut Command)) -> Server {
+        let addr: &[&str] = if args.contains(&"--addr") { &[] } else { &["--addr", "127.0.0.1:0"] };
+        Server::start_exactly(name, &[addr, args].concat(), prepare)
+    }
+
+    /// With these arguments and no others, one of which says where to listen.
+    pub(crate) fn start_exactly(name: &str, args: &[&str], prepare: impl FnOnce(&mut Command)) -> Server {
         let mut command = Command::new(example(name));
-        if !args.contains(&"--addr") {
-            command.args(["--addr", "127.0.0.1:0"]);
-        }
         command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped());
         prepare(&mut command);
         let mut process = Running(command.spawn().unwrap());

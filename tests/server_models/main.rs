@@ -2,6 +2,9 @@
 //!
 //! `cases.rs` has one function per promise, which takes the model; the macro below makes a test of each, for each model.
 //! What a model cannot do by its nature is part of its row in `Model`, and asserted as such by the same case.
+//!
+//! `green-patched` is there with the feature `monkey`. Without it, a case in
+//! `own.rs` asserts the refusal.
 // Child processes with descriptors and limits of their own have no safe counterpart in std.
 #![allow(unsafe_code)]
 
@@ -33,10 +36,10 @@ const fn model(name: &'static str) -> Model {
 
 /// Makes a module of tests for each model.
 macro_rules! models {
-    ($($module:ident: $model:expr,)*) => {
+    ($($(#[$attribute:meta])? $module:ident: $model:expr,)*) => {
         /// All of them, simplest first.
-        const MODELS: &[Model] = &[$($model),*];
-        $(mod $module { models!(@cases $model;
+        const MODELS: &[Model] = &[$($(#[$attribute])? $model),*];
+        $($(#[$attribute])? mod $module { models!(@cases $model;
             it_answers_two_clients_in_turn
             it_thanks_for_every_message
             it_serves_two_hundred_that_come_at_once
@@ -77,4 +80,5 @@ models! {
     greenlet: model("greenlet"),
     green: model("green"),
     green_hubs: Model { hubs: true, ..model("green-hubs") },
+    #[cfg(feature = "monkey")] green_patched: model("green-patched"),
 }

@@ -34,6 +34,20 @@ fn a_wrong_command_line_is_one_clear_line() {
     }
 }
 
+/// The help says so too, in every build.
+#[test]
+fn green_patched_without_its_feature_names_the_feature() {
+    let help = run("server_models", &["--help"], b"");
+    let line = help.lines().into_iter().find(|line| line.contains("green-patched")).unwrap();
+    assert!(line.contains("--features monkey"), "{line}");
+    if cfg!(not(feature = "monkey")) {
+        let ended = run("server_models", &["--model", "green-patched"], b"");
+        assert_eq!(ended.status.code(), Some(2));
+        let complaint = "--model green-patched: this build is without it, for want of --features monkey";
+        assert_eq!(ended.stderr, format!("server_models: {complaint} (try --help)\n"));
+    }
+}
+
 #[test]
 fn an_address_in_use_is_one_clear_line() {
     let server = start(model("green"), &[]);
