@@ -2,9 +2,11 @@
 #![allow(unsafe_code)]
 
 mod common;
+#[path = "common/patched.rs"]
+mod helpers;
 
 use std::cell::{Cell, RefCell};
-use std::ffi::{c_int, c_void};
+use std::ffi::c_int;
 use std::io::{self, ErrorKind, Read, Write};
 use std::mem::{MaybeUninit, zeroed};
 use std::net::{TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
@@ -18,69 +20,7 @@ use std::time::{Duration, Instant};
 
 use greenling::monkey::{self, Part};
 use greenling::{no_switch, spawn, timeout, yield_now};
-
-/// Patches everything and guards against hanging.
-fn patched() -> common::Guard {
-    // SAFETY: the tests hold nothing over a blocking call that minds other green threads.
-    unsafe { monkey::patch_all() }.unwrap();
-    common::guard()
-}
-
-/// Counts how often it ran until it is told to stop.
-fn ticker() -> (greenling::thread::JoinHandle<()>, Rc<Cell<u32>>) {
-    let ticks = Rc::new(Cell::new(0));
-    let mine = Rc::clone(&ticks);
-    let thread = spawn(move || {
-        while mine.get() < u32::MAX / 2 {
-            mine.set(mine.get() + 1);
-            greenling::sleep(Duration::from_micros(100));
-        }
-    });
-    (thread, ticks)
-}
-
-/// Runs `f` and checks that a ticker ran meanwhile.
-fn others_run<T>(f: impl FnOnce() -> T) -> T {
-    let (thread, ticks) = ticker();
-    yield_now();
-    let before = ticks.get();
-    let result = f();
-    assert!(ticks.get() > before, "nobody else ran");
-    thread.kill();
-    let _ = thread.join();
-    result
-}
-
-/// Runs `f` and checks that nobody else ran meanwhile.
-fn nobody_runs<T>(f: impl FnOnce() -> T) -> T {
-    let (thread, ticks) = ticker();
-    yield_now();
-    let before = ticks.get();
-    let result = f();
-    assert_eq!(ticks.get(), before, "somebody else ran");
-    thread.kill();
-    let _ = thread.join();
-    result
-}
-
-/// Calls `f` on a green thread, a little later.
-fn later(f: impl FnOnce() + 'static) -> greenling::thread::JoinHandle<()> {
-    spawn(|| {
-        greenling::sleep(Duration::from_millis(5));
-        f();
-    })
-}
-
-fn errno() -> i32 {
-    io::Error::last_os_error().raw_os_error().unwrap()
-}
-
-fn set_errno(errno: i32) {
-    // SAFETY: it needs nothing.
-    let at = unsafe { libc::__errno_location() };
-    // SAFETY: the address is good as long as the OS thread runs.
-    unsafe { *at = errno };
-}
+use helpers::{errno, later, nobody_runs, others_run, patched, set_errno};
 
 #[test]
 fn patching_is_reported_and_happens_once() {
@@ -89,7 +29,7 @@ fn patching_is_reported_and_happens_once() {
     let report = unsafe { monkey::patch_all() }.unwrap();
     assert_eq!(report.newly_patched().count(), 0);
     assert!(report.functions().any(|name| name == "recv"));
-    for part in [Part::Net, Part::Sleep, Part::Dns, Part::Poll, Part::Process] {
+    for part in [Part::Net, Part::Sleep, Part::Dns, Part::Poll, Part::Process, Part::Files] {
         assert!(monkey::is_patched(part));
     }
 }
@@ -700,170 +640,4 @@ fn the_child_of_a_fork_blocks_like_any_process() {
     // SAFETY: the status lives until the call returns.
     assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
     assert_eq!((byte, status), (*b"x", 0));
-}
-
-// ---- the same calls with and without ---------------------------------------------------------------------------------
-
-/// Makes random calls and writes down what each returned, its errno, and what it read.
-struct Differ {
-    random: u64,
-    fds: Vec<OwnedFd>,
-    lines: Vec<String>,
-}
-
-impl Differ {
-    fn below(&mut self, n: u64) -> u64 {
-        // splitmix64
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.random;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % n
-    }
-
-    fn add(&mut self, fd: impl Into<OwnedFd>) {
-        self.fds.push(fd.into());
-    }
-
-    /// A few of each kind. Sockets have time limits, so that no call waits for ever.
-    fn open(&mut self) {
-        let limit = libc::timeval { tv_sec: 0, tv_usec: 2000 };
-        let limited = |fd: &OwnedFd| {
-            for name in [libc::SO_RCVTIMEO, libc::SO_SNDTIMEO] {
-                let len = size_of::<libc::timeval>() as u32;
-                let at = (&raw const limit).cast();
-                // SAFETY: the fd is open, and the kernel reads one timeval.
-                unsafe { libc::setsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, name, at, len) };
-            }
-        };
-        let mut sockets: Vec<OwnedFd> = Vec::new();
-        for kind in [libc::SOCK_STREAM, libc::SOCK_DGRAM, libc::SOCK_SEQPACKET] {
-            let mut pair = [0; 2];
-            // SAFETY: two numbers are filled in.
-            unsafe { libc::socketpair(libc::AF_UNIX, kind, 0, pair.as_mut_ptr()) };
-            // SAFETY: the kernel has just made them.
-            sockets.extend(pair.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
-        }
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        for stream in [TcpStream::connect(listener.local_addr().unwrap()).unwrap(), listener.accept().unwrap().0] {
-            // What was sent is there at once, whatever was sent before.
-            stream.set_nodelay(true).unwrap();
-            sockets.push(stream.into());
-        }
-        sockets.push(listener.into());
-        sockets.push(UdpSocket::bind("127.0.0.1:0").unwrap().into());
-        sockets.iter().for_each(limited);
-        sockets.into_iter().for_each(|fd| self.add(fd));
-        let (reader, writer) = io::pipe().unwrap();
-        // Only sockets have time limits: the others must not block.
-        for fd in [reader.as_raw_fd(), writer.as_raw_fd()] {
-            // SAFETY: it takes a number.
-            unsafe { libc::fcntl(fd, libc::F_SETFL, libc::O_NONBLOCK) };
-        }
-        self.add(reader);
-        self.add(writer);
-        self.add(std::fs::File::open("/proc/self/exe").unwrap());
-        self.add(std::fs::File::open("/dev/zero").unwrap());
-        self.add(std::fs::File::open("/").unwrap());
-        // SAFETY: it takes numbers.
-        let counter = unsafe { libc::eventfd(3, libc::EFD_NONBLOCK) };
-        // SAFETY: the kernel has just made it.
-        self.add(unsafe { OwnedFd::from_raw_fd(counter) });
-    }
-
-    fn step(&mut self) {
-        let at = self.below(self.fds.len() as u64) as usize;
-        let fd = if self.below(40) == 0 { 99_999 } else { self.fds[at].as_raw_fd() };
-        let len = [0, 1, 7, 8, 100, 5000][self.below(6) as usize];
-        // To receive no bytes from TCP is 0 when the time limit is over, and EAGAIN with us: a limit of `monkey`.
-        let len = if (6..=7).contains(&at) { len.max(2) } else { len };
-        let flags =
-            [0, 0, 0, libc::MSG_DONTWAIT, libc::MSG_PEEK, libc::MSG_TRUNC, libc::MSG_OOB][self.below(7) as usize];
-        let mut buf = vec![at as u8; len];
-        let mut bytes: *mut c_void = buf.as_mut_ptr().cast();
-        if self.below(50) == 0 && len > 0 {
-            bytes = null_mut();
-        }
-        let mut iov = [libc::iovec { iov_base: bytes, iov_len: len / 2 }; 2];
-        // SAFETY: all zeros is a valid header.
-        let mut message: libc::msghdr = unsafe { zeroed() };
-        message.msg_iov = iov.as_mut_ptr();
-        message.msg_iovlen = 2;
-        let mut entry = libc::pollfd { fd, events: libc::POLLIN | libc::POLLOUT, revents: 0 };
-        let which = self.below(16);
-        let count = self.below(4) as c_int - 1;
-        set_errno(0);
-        // In all of them: pointers to what is above, as long as it says, or null, which the kernel refuses.
-        let result = match which {
-            // SAFETY: as said.
-            0 => unsafe { libc::read(fd, bytes, len) },
-            // SAFETY: as said.
-            1 => unsafe { libc::write(fd, bytes, len) },
-            // SAFETY: as said.
-            2 => unsafe { libc::recv(fd, bytes, len, flags) },
-            // SAFETY: as said.
-            3 => unsafe { libc::send(fd, bytes, len, (flags & libc::MSG_DONTWAIT) | libc::MSG_NOSIGNAL) },
-            // SAFETY: as said.
-            4 => unsafe { libc::readv(fd, iov.as_ptr(), count) },
-            // SAFETY: as said.
-            5 => unsafe { libc::writev(fd, iov.as_ptr(), count) },
-            // SAFETY: as said.
-            6 => unsafe { libc::recvmsg(fd, &raw mut message, flags) },
-            // SAFETY: as said.
-            7 => unsafe { libc::sendmsg(fd, &raw const message, libc::MSG_NOSIGNAL) },
-            // SAFETY: as said.
-            8 => unsafe { libc::poll(&raw mut entry, 1, 2) as isize },
-            // SAFETY: no address is asked for.
-            9 => unsafe { libc::accept(fd, null_mut(), null_mut()) as isize },
-            // SAFETY: it takes numbers.
-            10 => unsafe { libc::shutdown(fd, self.below(3) as c_int) as isize },
-            // SAFETY: it takes numbers.
-            11 => unsafe { libc::fcntl(fd, libc::F_GETFL) as isize },
-            // SAFETY: no status is asked for, and there are no children.
-            12 => unsafe { libc::waitpid(-1, null_mut(), 0) as isize },
-            // SAFETY: a null address, which the kernel refuses.
-            13 => unsafe { libc::connect(fd, std::ptr::null(), 0) as isize },
-            // SAFETY: as said.
-            14 => unsafe { libc::recvfrom(fd, bytes, len, flags | libc::MSG_WAITALL, null_mut(), null_mut()) },
-            // SAFETY: it takes numbers; what it makes is closed below.
-            _ => unsafe { libc::dup2(fd, fd) as isize },
-        };
-        let error = if result < 0 { errno() } else { 0 };
-        let result = match which {
-            9 | 15 if result > 0 => 1, // a number, which differs from process to process
-            _ => result,
-        };
-        let sum = buf.iter().fold(0_u32, |sum, byte| sum.rotate_left(5) ^ u32::from(*byte));
-        self.lines.push(format!("{at} {which} {len} {flags:x} -> {result} {error} {sum:x} {:x}", entry.revents));
-    }
-}
-
-/// The lines of one sequence.
-fn sequence(seed: u64) -> Vec<String> {
-    let mut differ = Differ { random: seed, fds: Vec::new(), lines: Vec::new() };
-    differ.open();
-    for _ in 0..250 {
-        differ.step();
-    }
-    differ.lines
-}
-
-const SEQUENCES: u64 = 12;
-
-/// In a process of its own, which has no children that a call could find.
-#[test]
-fn random_calls_return_what_they_return_unpatched() {
-    let out = common::child("random_calls_return_what_they_return_unpatched", || {
-        let seeds = 20_261_120..20_261_120 + SEQUENCES;
-        let unpatched: Vec<String> = seeds.clone().flat_map(sequence).collect();
-        let _guard = patched();
-        let ours: Vec<String> = seeds.flat_map(|seed| spawn(move || sequence(seed)).join().unwrap()).collect();
-        assert_eq!(unpatched.len(), ours.len());
-        for (number, (theirs, ours)) in unpatched.iter().zip(&ours).enumerate() {
-            assert_eq!(theirs, ours, "call {number}");
-        }
-        println!("{} calls agree", ours.len());
-    });
-    let text = String::from_utf8_lossy(&out.stdout);
-    assert!(out.status.success() && text.contains("3000 calls agree"), "{out:?}");
 }

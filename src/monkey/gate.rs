@@ -45,6 +45,8 @@ pub(super) mod part {
     pub(crate) const POLL: u32 = 8;
     /// Waiting for children.
     pub(crate) const PROCESS: u32 = 16;
+    /// Locks of files.
+    pub(crate) const FILES: u32 = 32;
     /// Not a part: `verify` looks whether calls arrive here at all.
     pub(crate) const PROBE: u32 = 1 << 31;
 }

@@ -28,14 +28,20 @@
 //!
 //! | function | what | part |
 //! |---|---|---|
-//! | [`patch_net`] | `read` `write` `readv` `writev` `recv` `recvfrom` `recvmsg` `send` `sendto` `sendmsg` `accept` `accept4` `connect`, on sockets, pipes, terminals, eventfds and the like | [`Part::Net`] |
+//! | [`patch_net`] | `read` `write` `readv` `writev` `recv` `recvfrom` `recvmsg` `recvmmsg` `send` `sendto` `sendmsg` `sendmmsg` `accept` `accept4` `connect` `sendfile` `splice` `tee`, on sockets, pipes, terminals, eventfds and the like | [`Part::Net`] |
 //! | [`patch_sleep`] | `nanosleep` `clock_nanosleep` `usleep` `sleep` | [`Part::Sleep`] |
 //! | [`patch_dns`] | `getaddrinfo`, on OS threads | [`Part::Dns`] |
-//! | [`patch_poll`] | `poll` `ppoll` `select` `pselect` `epoll_wait` `epoll_pwait` without a signal mask | [`Part::Poll`] |
-//! | [`patch_process`] | `waitpid` and `waitid` for the end of one child | [`Part::Process`] |
+//! | [`patch_poll`] | `poll` `ppoll` `select` `pselect` `epoll_wait` `epoll_pwait` `epoll_pwait2` without a signal mask | [`Part::Poll`] |
+//! | [`patch_process`] | `wait` `wait3` `wait4` `waitpid` `waitid`: for one child by its pidfd, for any and for a stop by an OS thread | [`Part::Process`] |
+//! | [`patch_files`] | `flock`, tried again and again | [`Part::Files`] |
 //!
-//! and the aliases that C code calls which was compiled with checks (`__read_chk`, `__poll_chk`, ..). `close`, `dup2` and
-//! `dup3` wake those who wait for the number; `sigaction` and `signal` mark what runs in signal handlers.
+//! and the aliases that C code calls which was compiled with checks or for large files (`__read_chk`, `__poll_chk`,
+//! `sendfile64`, ..). So `std::io::copy` between files, sockets and pipes lets others run. `close`, `dup2` and `dup3` wake
+//! those who wait for the number; `sigaction` and `signal` mark what runs in signal handlers; `syscall` looks for waits of
+//! `std`'s locks (see below).
+//!
+//! What needs no patch, since it does not wait, and no flag is kept here that it could change: `fcntl` (but for its
+//! locks), `ioctl`, `setsockopt`, `getsockopt`, `shutdown`, `dup`, `socketpair`, `pipe`, `copy_file_range` (files only).
 //!
 //! # What stays as it was
 //!
@@ -52,11 +58,33 @@
 //! * calls inside [`no_switch`](crate::no_switch), in a signal handler, and the runtime's own;
 //! * regular files and directories, and the descriptors 0, 1 and 2: `std` holds a lock around them
 //!   ([`greenling::io::stdin`](crate::io::stdin) is green);
-//! * calls that are not in the table: `sendfile`, `splice` (so `std::io::copy` between a file and a socket, or with a pipe),
-//!   `recvmmsg`, `flock`, `waitpid(-1, ..)`, and the futex calls of std's `Mutex`, `Condvar` and `mpsc`.
+//! * calls that are not in the table: the locks of `fcntl` and `lockf` (to try again and again would lose the kernel's
+//!   EDEADLK), `open` of a FIFO, `vmsplice`, `preadv2`, `sigwait`, System V's and POSIX's queues and semaphores, C's own
+//!   mutexes and condition variables, the end of an OS thread (`std::thread::JoinHandle::join`);
+//! * the waits of `std`'s `Mutex`, `RwLock`, `Condvar`, `Once`, `Barrier`, `mpsc` and `thread::park`: see the next section.
 //!
 //! While the caller unwinds from a panic, a call that would wait fails with ECANCELED; a sleep blocks the OS thread for its
 //! time.
+//!
+//! # Locks of std's
+//!
+//! They wait for a word in memory, with the OS thread, and so does whoever waits for one in a green thread. For a moment,
+//! until another OS thread gives the lock back, that may be right. If the holder is a green thread of the same OS thread
+//! that is suspended in a patched call, nobody ever gives it back. Such a wait is not ended; but when it has taken a second,
+//! who waits is reported on standard error, with the green threads that have a pointer to the lock in their frames, what
+//! those wait for, and where they were spawned:
+//!
+//! ```text
+//! greenling: #4 "writer", spawned at src/main.rs:31:18, has blocked its OS thread for 1.0 s: it waits for a Mutex, ..
+//!  likely held, unless by another OS thread, by
+//!   #3 "reader" waits until descriptor 7 can be read, for 1.2 s, spawned at src/main.rs:24:18
+//!  ..
+//! ```
+//!
+//! The cure: [`sync::Mutex`](crate::sync::Mutex) and the like, which let others run; or [`no_switch`](crate::no_switch)
+//! around what runs while the lock is held, which then blocks the OS thread instead of switching. What waits for other OS
+//! threads (`mpsc`) belongs into [`blocking`](crate::blocking) or [`hub::channel`](crate::hub::channel). An OS thread reports
+//! once in ten seconds at most, and never what C's own locks do.
 //!
 //! # Kill, timeout, deadlock
 //!
@@ -87,6 +115,10 @@
 //! |---|---|---|
 //! | a listener in blocking mode that other processes, or OS threads without a hub, accept from too | accept cannot be tried; if somebody else is quicker, the OS thread waits for the next connection | a listener each (`SO_REUSEPORT`), or `O_NONBLOCK` |
 //! | to receive no bytes from TCP with `SO_RCVTIMEO` set | the kernel's 0 at the end of the time is EAGAIN here | – |
+//! | `sendfile` and `splice` to a stream socket whose buffer is nearly full | they wait for room when a third of it is free (Unix: three quarters); the kernel would fill the rest first | – |
+//! | `flock`: who waits longest is not always first | a lock has no descriptor to wait for | [`sync::Mutex`](crate::sync::Mutex) within a process |
+//! | `wait` for any child, killed or timed out | the OS thread that waited for it, one of 16, waits until some child ends | `waitpid` for one |
+//! | futex waits without time limit end with EINTR, not with another try, when a handler with `SA_RESTART` runs in their first second | the first second is a wait of its own | – |
 //! | crates that are asynchronous inside (`postgres`, which runs tokio) | their executor notes in a thread-local that it runs, and refuses a second call with a panic | a client's whole life, its drop included, in [`blocking`](crate::blocking) |
 //! | the C library's calls within itself (`fgets`, `getpwnam`, `system`) | it does not call itself by these names | [`blocking`](crate::blocking) |
 //! | libraries loaded by `dlopen` | they may be bound to the C library's functions | link them |
@@ -99,13 +131,19 @@ compile_error!("greenling's feature `monkey` stands in for functions of glibc, a
 
 mod child;
 mod closing;
+mod flock;
+mod futex;
 mod gate;
+mod holder;
+mod many;
 mod names;
 mod patch;
 mod poll;
 mod stream;
 mod time;
+mod transfer;
 
 pub use patch::{
-    Part, PatchError, Report, is_patched, patch_all, patch_dns, patch_net, patch_poll, patch_process, patch_sleep,
+    Part, PatchError, Report, is_patched, patch_all, patch_dns, patch_files, patch_net, patch_poll, patch_process,
+    patch_sleep,
 };

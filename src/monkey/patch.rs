@@ -33,11 +33,13 @@ pub enum Part {
     Poll,
     /// Waiting for children.
     Process,
+    /// Locks of files.
+    Files,
 }
 
 impl Part {
     /// All of them.
-    const ALL: [Part; 5] = [Part::Net, Part::Sleep, Part::Dns, Part::Poll, Part::Process];
+    const ALL: [Part; 6] = [Part::Net, Part::Sleep, Part::Dns, Part::Poll, Part::Process, Part::Files];
 
     /// Its bit.
     fn bit(self) -> u32 {
@@ -47,6 +49,7 @@ impl Part {
             Part::Dns => part::DNS,
             Part::Poll => part::POLL,
             Part::Process => part::PROCESS,
+            Part::Files => part::FILES,
         }
     }
 
@@ -54,13 +57,31 @@ impl Part {
     fn functions(self) -> &'static [&'static str] {
         match self {
             Part::Net => &[
-                "read", "write", "readv", "writev", "recv", "recvfrom", "recvmsg", "send", "sendto", "sendmsg",
-                "accept", "accept4", "connect",
+                "read",
+                "write",
+                "readv",
+                "writev",
+                "recv",
+                "recvfrom",
+                "recvmsg",
+                "send",
+                "sendto",
+                "sendmsg",
+                "accept",
+                "accept4",
+                "connect",
+                "recvmmsg",
+                "sendmmsg",
+                "sendfile",
+                "sendfile64",
+                "splice",
+                "tee",
             ],
             Part::Sleep => &["nanosleep", "clock_nanosleep", "usleep", "sleep"],
             Part::Dns => &["getaddrinfo"],
-            Part::Poll => &["poll", "ppoll", "select", "pselect", "epoll_wait", "epoll_pwait"],
-            Part::Process => &["waitpid", "waitid"],
+            Part::Poll => &["poll", "ppoll", "select", "pselect", "epoll_wait", "epoll_pwait", "epoll_pwait2"],
+            Part::Process => &["wait", "wait3", "wait4", "waitpid", "waitid"],
+            Part::Files => &["flock"],
         }
     }
 }
@@ -211,6 +232,19 @@ pub unsafe fn patch_poll() -> Result<Report, PatchError> {
 /// May switch: no.
 pub unsafe fn patch_process() -> Result<Report, PatchError> {
     patch_parts(&[Part::Process])
+}
+
+/// Patches locks of files.
+///
+/// # Safety
+/// As [`patch_all`].
+///
+/// # Errors
+/// As [`patch_all`].
+///
+/// May switch: no.
+pub unsafe fn patch_files() -> Result<Report, PatchError> {
+    patch_parts(&[Part::Files])
 }
 
 /// Whether `part` is patched.

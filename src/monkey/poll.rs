@@ -357,12 +357,45 @@ pub(super) unsafe extern "C" fn epoll_pwait(
         // SAFETY: M1.
         return pass(unsafe { raw::epoll_pwait(epoll, events, most, limit, mask) }) as c_int;
     };
+    let limit = u64::try_from(limit).ok().map(|ms| ms * 1_000_000);
+    // SAFETY: M1.
+    unsafe { epoll_for(green, epoll, events, most, limit) }
+}
+
+/// epoll_pwait2(2).
+///
+/// # Safety
+/// As [`poll`].
+#[unsafe(no_mangle)]
+pub(super) unsafe extern "C" fn epoll_pwait2(
+    epoll: c_int,
+    events: *mut epoll_event,
+    most: c_int,
+    limit: *const timespec,
+    mask: *const sigset_t,
+) -> c_int {
+    // SAFETY: null, or the caller's span (M1).
+    let nanos = unsafe { limit.as_ref() }.map(raw::nanos);
+    let green = green(part::POLL).filter(|_| !matches!(nanos, Some(None | Some(0))) && mask.is_null());
+    let Some(green) = green else {
+        // SAFETY: M1.
+        return pass(unsafe { raw::epoll_pwait2(epoll, events, most, limit, mask) }) as c_int;
+    };
+    // SAFETY: M1.
+    unsafe { epoll_for(green, epoll, events, most, nanos.flatten()) }
+}
+
+/// epoll_wait(2) with `limit` nanoseconds.
+///
+/// # Safety
+/// M1.
+unsafe fn epoll_for(green: Green, epoll: c_int, events: *mut epoll_event, most: c_int, limit: Option<u64>) -> c_int {
     let before = entry();
     // SAFETY: M1.
     let look = || unsafe { raw::epoll_pwait(epoll, events, most, 0, null()) };
     let answer = match look() {
         Ok(0) => {
-            let until = deadline(u64::try_from(limit).ok().map(|ms| ms * 1_000_000));
+            let until = deadline(limit);
             blocking(|| {
                 loop {
                     let waited = green.wait(epoll, Interest::IN, Reason::Read(epoll), until);

@@ -45,7 +45,7 @@ const MOST_BUFFERS: usize = 1024;
 
 /// Which way a call goes.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Way {
+pub(super) enum Way {
     /// Reading, accepting.
     In,
     /// Writing, connecting.
@@ -54,7 +54,7 @@ enum Way {
 
 impl Way {
     /// What to wait for.
-    fn interest(self) -> Interest {
+    pub(super) fn interest(self) -> Interest {
         match self {
             Way::In => Interest::IN | Interest::RDHUP,
             Way::Out => Interest::OUT,
@@ -62,7 +62,7 @@ impl Way {
     }
 
     /// The same for poll(2).
-    fn poll_bits(self) -> i16 {
+    pub(super) fn poll_bits(self) -> i16 {
         match self {
             Way::In => POLLIN,
             Way::Out => POLLOUT,
@@ -70,7 +70,7 @@ impl Way {
     }
 
     /// What reports say.
-    fn reason(self, fd: c_int) -> Reason {
+    pub(super) fn reason(self, fd: c_int) -> Reason {
         match self {
             Way::In => Reason::Read(fd),
             Way::Out => Reason::Write(fd),
@@ -78,7 +78,7 @@ impl Way {
     }
 
     /// Until when the socket lets a call wait that waits from now on.
-    fn deadline(self, fd: c_int) -> u64 {
+    pub(super) fn deadline(self, fd: c_int) -> u64 {
         let option = match self {
             Way::In => raw::SO_RCVTIMEO,
             Way::Out => raw::SO_SNDTIMEO,
@@ -89,7 +89,7 @@ impl Way {
 
 /// What is left of the time until `deadline` after a try that was in vain: an error if nothing is. Whoever is woken at each
 /// turn never meets the timer.
-fn check(deadline: u64) -> Result<(), i32> {
+pub(super) fn check(deadline: u64) -> Result<(), i32> {
     if deadline != NEVER && deadline <= monotonic_ns() { Err(EAGAIN) } else { Ok(()) }
 }
 
@@ -277,7 +277,7 @@ fn few(count: c_int) -> Option<usize> {
 }
 
 /// Whether a read with these flags returns what is there and waits for nothing else.
-fn is_plain(flags: c_int) -> bool {
+pub(super) fn is_plain(flags: c_int) -> bool {
     flags & (MSG_WAITALL | MSG_ERRQUEUE | MSG_OOB) == 0
 }
 
@@ -566,34 +566,36 @@ pub(super) unsafe extern "C" fn sendmsg(fd: c_int, message: *const msghdr, flags
     };
     let before = entry();
     // SAFETY: M1.
-    let first = until_ready(green, fd, Way::Out, |now| unsafe { raw::sendmsg(fd, message, flags | now) });
-    let answer = match first {
-        Ok(sent) => {
-            // SAFETY: M1; the kernel has read it, too.
-            let message = unsafe { &*message };
-            let (iov, count) = (message.msg_iov, message.msg_iovlen);
-            // SAFETY: M1; the kernel has read the list, too.
-            let most = unsafe { total(iov, count) };
-            if sent == most || !raw::is_stream(fd) {
-                Ok(sent)
-            } else {
-                // The control data has gone with the first part.
-                let mut begun = Some(sent);
-                until_done(green, fd, Way::Out, most, |done| {
-                    if let Some(sent) = begun.take() {
-                        return Ok(sent);
-                    }
-                    // SAFETY: M1.
-                    let mut list = unsafe { rest(iov, count, done) };
-                    let message = header(&mut list);
-                    // SAFETY: the buffers are the caller's (M1), the header and the list are ours.
-                    unsafe { raw::sendmsg(fd, &raw const message, flags | MSG_NOSIGNAL | MSG_DONTWAIT) }
-                })
-            }
+    finish(before, unsafe { send_message(green, fd, message, flags) })
+}
+
+/// Sends a message; on a stream all of it.
+///
+/// # Safety
+/// M1.
+pub(super) unsafe fn send_message(green: Green, fd: c_int, message: *const msghdr, flags: c_int) -> Answer {
+    // SAFETY: M1.
+    let sent = until_ready(green, fd, Way::Out, |now| unsafe { raw::sendmsg(fd, message, flags | now) })?;
+    // SAFETY: M1; the kernel has read it, too.
+    let message = unsafe { &*message };
+    let (iov, count) = (message.msg_iov, message.msg_iovlen);
+    // SAFETY: M1; the kernel has read the list, too.
+    let most = unsafe { total(iov, count) };
+    if sent == most || !raw::is_stream(fd) {
+        return Ok(sent);
+    }
+    // The control data has gone with the first part.
+    let mut begun = Some(sent);
+    until_done(green, fd, Way::Out, most, |done| {
+        if let Some(sent) = begun.take() {
+            return Ok(sent);
         }
-        Err(error) => Err(error),
-    };
-    finish(before, answer)
+        // SAFETY: M1.
+        let mut list = unsafe { rest(iov, count, done) };
+        let message = header(&mut list);
+        // SAFETY: the buffers are the caller's (M1), the header and the list are ours.
+        unsafe { raw::sendmsg(fd, &raw const message, flags | MSG_NOSIGNAL | MSG_DONTWAIT) }
+    })
 }
 
 /// accept(2).
@@ -618,7 +620,9 @@ static ACCEPT: Mutex<()> = Mutex::new(());
 pub(super) unsafe extern "C" fn accept4(fd: c_int, addr: *mut sockaddr, room: *mut socklen_t, flags: c_int) -> c_int {
     // SAFETY: M1.
     let plain = || unsafe { raw::accept4(fd, addr, room, flags) };
-    let Some(green) = green(part::NET) else { return pass(plain()) as c_int };
+    // Flags that there are not are refused before anything is waited for.
+    let known = flags & !(raw::SOCK_CLOEXEC | raw::SOCK_NONBLOCK) == 0;
+    let Some(green) = green(part::NET).filter(|_| known) else { return pass(plain()) as c_int };
     let before = entry();
     if !raw::is_listener(fd) {
         return pass(plain()) as c_int;

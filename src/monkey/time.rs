@@ -13,7 +13,9 @@ use std::time::Duration;
 use super::gate::{Green, entry, finish, green, part, refuse};
 use crate::runtime::source::after;
 use crate::switch::cancel::obstacle;
-use crate::sys::raw::{self, CLOCK_MONOTONIC, CLOCK_REALTIME, TIMER_ABSTIME, timespec, useconds_t};
+use crate::sys::raw::{
+    self, CLOCK_MONOTONIC, CLOCK_REALTIME, CLOCK_THREAD_CPUTIME_ID, EINVAL, TIMER_ABSTIME, timespec, useconds_t,
+};
 
 /// The right to sleep in the hub. Whoever unwinds sleeps with the OS thread: it is only for a time.
 fn may_doze() -> Option<Green> {
@@ -45,6 +47,9 @@ pub(super) unsafe extern "C" fn clock_nanosleep(
     left: *mut timespec,
 ) -> c_int {
     let known = matches!(clock, CLOCK_MONOTONIC | CLOCK_REALTIME) && flags & !TIMER_ABSTIME == 0;
+    if clock == CLOCK_THREAD_CPUTIME_ID {
+        return EINVAL; // as the C library says; the kernel has another word for it
+    }
     // SAFETY: null, or the caller's span (M1).
     let nanos = unsafe { span.as_ref() }.and_then(raw::nanos);
     let Some((green, nanos)) = may_doze().zip(nanos).filter(|_| known) else {

@@ -12,10 +12,10 @@ use crate::switch::wait_node::Link;
 use crate::sys::clock::monotonic_ns;
 
 /// Fibers listed at most in a panic message, which is for reading.
-const MOST: usize = 50;
+pub(crate) const MOST: usize = 50;
 
 /// `#7 "name"`, or `main`.
-fn label(fiber: Fiber) -> String {
+pub(crate) fn label(fiber: Fiber) -> String {
     let id = fiber.id.get();
     match (fiber.is_main(), fiber.name(), fiber.green_thread.get()) {
         (true, _, _) => String::from("main"),
@@ -112,11 +112,9 @@ fn line(fiber: Fiber, current: Fiber, now: u64, names: &HashMap<u64, String>) ->
     text
 }
 
-/// Main, every green thread and every started greenlet, a line each; of more than `most`, the number of the others.
-fn list(root: &Root, text: &mut String, most: usize) {
-    let mut fibers = vec![root.main()];
-    root.for_each_fiber(|fiber| fibers.push(fiber));
-    let names: HashMap<u64, String> = fibers.iter().map(|fiber| (fiber.id.get(), label(*fiber))).collect();
+/// Adds a line for each of `fibers`; of more than `most`, the number of the others. `all` are those whom they may wait for.
+pub(crate) fn lines(root: &Root, text: &mut String, fibers: &[Fiber], all: &[Fiber], most: usize) {
+    let names = names_of(all);
     let now = monotonic_ns();
     for fiber in fibers.iter().take(most) {
         let _ = write!(text, "\n  {}", line(*fiber, root.current(), now, &names));
@@ -124,7 +122,19 @@ fn list(root: &Root, text: &mut String, most: usize) {
     if fibers.len() > most {
         let _ = write!(text, "\n  and {} more", fibers.len() - most);
     }
-    if let Some(cycle) = cycle(&fibers, &names) {
+}
+
+/// Ids to labels.
+fn names_of(fibers: &[Fiber]) -> HashMap<u64, String> {
+    fibers.iter().map(|fiber| (fiber.id.get(), label(*fiber))).collect()
+}
+
+/// Main, every green thread and every started greenlet, a line each; of more than `most`, the number of the others.
+fn list(root: &Root, text: &mut String, most: usize) {
+    let mut fibers = vec![root.main()];
+    root.for_each_fiber(|fiber| fibers.push(fiber));
+    lines(root, text, &fibers, &fibers, most);
+    if let Some(cycle) = cycle(&fibers, &names_of(&fibers)) {
         let _ = write!(text, "\n  cycle: {cycle}");
     }
 }

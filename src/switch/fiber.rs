@@ -267,6 +267,9 @@ pub(crate) struct ControlBlock {
     pub(crate) reason: Cell<Reason>,
     /// When it was parked: the root's clock, in monotonic nanoseconds.
     pub(crate) since: Cell<u64>,
+    /// What `frames_below` says, as an address: main's stack is no slot, and may be further away than that can say.
+    #[cfg(feature = "monkey")]
+    frames_at: Cell<usize>,
     /// Next in the wait list this fiber is in.
     pub(crate) wait_next: Cell<Option<Link>>,
     /// Previous in the wait list this fiber is in.
@@ -515,6 +518,8 @@ impl ControlBlock {
             io_credit: Cell::new(u8::MAX),
             reason: Cell::new(Reason::Park),
             since: Cell::new(0),
+            #[cfg(feature = "monkey")]
+            frames_at: Cell::new(0),
             wait_next: Cell::new(None),
             wait_prev: Cell::new(None),
             deadline: Cell::new(u64::MAX),
@@ -665,6 +670,8 @@ impl ControlBlock {
     pub(crate) fn note_frames(&self) {
         // A slot is 4 GiB at most. On main's stack, which is no slot, it means nothing.
         self.frames_below.set(ptr::from_ref(self).addr().wrapping_sub(stack_pointer()) as u32);
+        #[cfg(feature = "monkey")]
+        self.frames_at.set(stack_pointer());
     }
 
     /// Where its frames end, if it `has_frames`.
@@ -718,6 +725,24 @@ impl ControlBlock {
     pub(crate) fn unused_below(&self) -> usize {
         debug_assert_eq!(self.state.get(), State::Parked);
         self.frames_end() - SWITCH_FRAMES
+    }
+
+    /// The addresses among which the frames of a suspended fiber lie; none if it has not run, or is main. Exact after a
+    /// park or a yield. Of one in an explicit switch nobody knows where they end, so it is its whole stack.
+    #[cfg(feature = "monkey")]
+    pub(crate) fn frames(&self) -> std::ops::Range<usize> {
+        let top = self.stack_base();
+        match self.state.get() {
+            State::Parked | State::Ready | State::Running if self.has_frames() => self.frames_end()..top,
+            State::Switched => self.slot().stack_low()..top,
+            _ => top..top,
+        }
+    }
+
+    /// Where the frames of main end while it is parked. Where they begin is not known.
+    #[cfg(feature = "monkey")]
+    pub(crate) fn frames_of_main(&self) -> Option<usize> {
+        (self.state.get() == State::Parked && self.frames_at.get() != 0).then(|| self.frames_at.get())
     }
 
     /// Where the frames of a fiber begin, as an address: everything below is its stack.
@@ -902,7 +927,7 @@ mod tests {
 
     #[test]
     fn the_fields_of_a_switch_share_the_first_cache_line() {
-        if cfg!(not(feature = "sanitizer")) {
+        if cfg!(not(any(feature = "sanitizer", feature = "monkey"))) {
             assert_eq!(offset_of!(ControlBlock, payload), 64);
             assert_eq!(offset_of!(ControlBlock, small_payload), 128);
             assert_eq!(offset_of!(ControlBlock, reason), 192);

@@ -376,6 +376,10 @@ impl Root {
     /// leaving both to the loop. If nobody else is runnable it goes on at once, until it is time for a look.
     #[inline(always)]
     pub(crate) fn requeue_current(&self, me: Fiber) {
+        if cfg!(feature = "monkey") {
+            // Whose turn comes later is looked through for std's locks.
+            me.note_frames();
+        }
         if !self.spend() {
             return self.requeue_and_look(me);
         }
@@ -740,6 +744,17 @@ impl Root {
                 f(fiber);
             }
         }
+    }
+
+    /// Every live fiber, in no particular order, for a caller that may be anywhere in the program: none if the runtime is
+    /// just making a stack or freeing one.
+    #[cfg(feature = "monkey")]
+    pub(crate) fn try_fibers(&self) -> Vec<Fiber> {
+        let mut fibers = Vec::new();
+        if self.pool.try_borrow_mut().is_ok() {
+            self.for_each_fiber(|fiber| fibers.push(fiber));
+        }
+        fibers
     }
 
     /// Unwinds every fiber: kills all, lets them run, and repeats for those that swallowed it. Says how many are

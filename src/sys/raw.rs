@@ -1,9 +1,10 @@
 //! System calls by number, past whatever function of that name the program is linked with.
 //!
 //! With the feature `monkey` the program's `recv` is ours (see `monkey`), and so is the one that the `libc` crate
-//! declares. What ours is made of are the calls below: `syscall(2)` is a function that nobody replaces. They are the
-//! kernel's calls, not the C library's: no cancellation points, `dup2` is spelled `dup3`, `poll` is `ppoll`, since
-//! aarch64 has no others.
+//! declares. What ours is made of are the calls below, made through `syscall(2)`. That function is ours as well
+//! (`monkey/futex.rs`, which looks at one number and hands on the rest), and under it there is only the instruction:
+//! [`kernel`]. They are the kernel's calls, not the C library's: no cancellation points, `dup2` is spelled `dup3`, `poll`
+//! is `ppoll`, since aarch64 has no others.
 //!
 //! Here are also the C library's types and numbers that the layers above need, so that they need not name it, and the
 //! two functions for which there is no system call: they are reached through `dlsym(RTLD_NEXT)`, that is, as the next
@@ -13,19 +14,24 @@
 //! callers do. A null pointer is one that the manual allows.
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
+use std::arch::asm;
+use std::ffi::{CStr, c_char, c_int, c_long, c_uint, c_void};
 use std::mem::{MaybeUninit, size_of};
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 pub(crate) use libc::{
-    CLOCK_MONOTONIC, CLOCK_REALTIME, EAI_SYSTEM, F_GETFD, FD_SETSIZE, MSG_DONTWAIT, MSG_ERRQUEUE, MSG_NOSIGNAL,
-    MSG_OOB, MSG_PEEK, MSG_WAITALL, P_PID, POLLIN, POLLOUT, POLLPRI, SO_RCVTIMEO, SO_SNDTIMEO, SOCK_STREAM,
-    TIMER_ABSTIME, WEXITED, WNOHANG, WNOWAIT, addrinfo, epoll_event, fd_set, id_t, idtype_t, iovec, msghdr, nfds_t,
-    pid_t, pollfd, rusage, siginfo_t, sigset_t, sockaddr, socklen_t, timespec, timeval, useconds_t,
+    __WNOTHREAD, CLOCK_MONOTONIC, CLOCK_REALTIME, CLOCK_THREAD_CPUTIME_ID, EAI_SYSTEM, F_GETFD, FD_SETSIZE,
+    FUTEX_CLOCK_REALTIME, FUTEX_PRIVATE_FLAG, FUTEX_WAIT, FUTEX_WAIT_BITSET, LOCK_NB, MSG_DONTWAIT, MSG_ERRQUEUE,
+    MSG_NOSIGNAL, MSG_OOB, MSG_PEEK, MSG_WAITALL, MSG_WAITFORONE, O_ACCMODE, O_APPEND, O_NONBLOCK, O_RDONLY, O_WRONLY,
+    P_ALL, P_PGID, P_PID, P_PIDFD, POLLERR, POLLIN, POLLOUT, POLLPRI, SO_RCVTIMEO, SO_SNDTIMEO, SOCK_CLOEXEC,
+    SOCK_NONBLOCK, SOCK_STREAM, SPLICE_F_NONBLOCK, SYS_futex, TIMER_ABSTIME, WEXITED, WNOHANG, WNOWAIT, addrinfo,
+    epoll_event, fd_set, id_t, idtype_t, iovec, mmsghdr, msghdr, nfds_t, off_t, pid_t, pollfd, rusage, siginfo_t,
+    sigset_t, sockaddr, socklen_t, timespec, timeval, useconds_t,
 };
 pub(crate) use libc::{
     EAGAIN, EBADF, ECANCELED, EDEADLK, EINPROGRESS, EINTR, EINVAL, ENOSYS, ENOTSOCK, EOPNOTSUPP, EPERM, ETIMEDOUT,
+    EWOULDBLOCK,
 };
 
 /// What a call returned, or its errno.
@@ -53,6 +59,36 @@ pub(crate) fn set_errno(errno: i32) {
 #[inline]
 fn answer(result: libc::c_long) -> Answer {
     usize::try_from(result).map_err(|_| errno())
+}
+
+/// The system call itself, past the C library and past our own `syscall`. Leaves errno alone.
+///
+/// # Safety
+/// Invariant W1; what a number does not use of the arguments may be anything.
+#[inline(always)]
+pub(crate) unsafe fn kernel(number: c_long, arguments: [usize; 6]) -> Answer {
+    let [a, b, c, d, e, f] = arguments;
+    let result: isize;
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: the number and the arguments go together (Invariant W1). The kernel keeps all registers but the two named
+    // and the result's, and does not touch the stack.
+    unsafe {
+        asm!(
+            "syscall", inlateout("rax") number as isize => result,
+            in("rdi") a, in("rsi") b, in("rdx") c, in("r10") d, in("r8") e, in("r9") f,
+            lateout("rcx") _, lateout("r11") _, options(nostack)
+        );
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: as above; here the kernel keeps all registers but the result's.
+    unsafe {
+        asm!(
+            "svc 0", in("x8") number, inlateout("x0") a as isize => result,
+            in("x1") b, in("x2") c, in("x3") d, in("x4") e, in("x5") f, options(nostack)
+        );
+    }
+    // The kernel's convention: what lies in the last page of numbers is an errno.
+    if (-4095..0).contains(&result) { Err(-result as i32) } else { Ok(result as usize) }
 }
 
 /// Defines one function for each system call, with its manual page.
@@ -98,6 +134,15 @@ calls! {
     "getsockopt(2)" getsockopt(fd: c_int, level: c_int, name: c_int, value: *mut c_void, len: *mut socklen_t)
         = SYS_getsockopt;
     "ioctl(2)" ioctl(fd: c_int, request: libc::Ioctl, argument: *mut c_void) = SYS_ioctl;
+    "sendfile(2)" sendfile(to: c_int, from: c_int, offset: *mut off_t, count: usize) = SYS_sendfile;
+    "splice(2)" splice(
+        from: c_int, from_at: *mut off_t, to: c_int, to_at: *mut off_t, len: usize, flags: c_uint
+    ) = SYS_splice;
+    "recvmmsg(2)" recvmmsg(fd: c_int, list: *mut mmsghdr, count: c_uint, flags: c_int, limit: *mut timespec) = SYS_recvmmsg;
+    "sendmmsg(2)" sendmmsg(fd: c_int, list: *mut mmsghdr, count: c_uint, flags: c_int) = SYS_sendmmsg;
+    "epoll_wait(2)" epoll_pwait2(
+        epoll: c_int, events: *mut epoll_event, most: c_int, limit: *const timespec, mask: *const sigset_t
+    ) = SYS_epoll_pwait2, KERNEL_SIGSET;
     "fstat(2)" fstat(fd: c_int, status: *mut libc::stat) = SYS_fstat;
 }
 
@@ -140,6 +185,32 @@ pub(crate) fn dup3(old: c_int, new: c_int, flags: c_int) -> Answer {
     answer(unsafe { libc::syscall(libc::SYS_dup3, old, new, flags) })
 }
 
+/// See tee(2).
+#[inline]
+pub(crate) fn tee(from: c_int, to: c_int, len: usize, flags: c_uint) -> Answer {
+    // SAFETY: as in `close`.
+    answer(unsafe { libc::syscall(libc::SYS_tee, from, to, len, flags) })
+}
+
+/// See flock(2).
+#[inline]
+pub(crate) fn flock(fd: c_int, operation: c_int) -> Answer {
+    // SAFETY: as in `close`.
+    answer(unsafe { libc::syscall(libc::SYS_flock, fd, operation) })
+}
+
+/// Copies memory of this process that may be changed or unmapped meanwhile: the kernel does it, and stops where nothing
+/// is mapped. Returns how many bytes it was; 0 also where the call is forbidden.
+pub(crate) fn read_memory(from: usize, into: &mut [u8]) -> usize {
+    let here = iovec { iov_base: into.as_mut_ptr().cast(), iov_len: into.len() };
+    let there = iovec { iov_base: ptr::without_provenance_mut(from), iov_len: into.len() };
+    let (me, one) = (std::process::id(), 1_usize);
+    let (here, there) = (&raw const here, &raw const there);
+    // SAFETY: the kernel writes into `into`, which is ours and as long as it says; from the other address it only reads,
+    // and an address that is not mapped is an error (process_vm_readv(2)).
+    answer(unsafe { libc::syscall(libc::SYS_process_vm_readv, me, here, one, there, one, 0_usize) }).unwrap_or(0)
+}
+
 /// fcntl(2) with an integer argument, or none.
 #[inline]
 pub(crate) fn fcntl(fd: c_int, command: c_int, argument: c_int) -> Answer {
@@ -147,11 +218,17 @@ pub(crate) fn fcntl(fd: c_int, command: c_int, argument: c_int) -> Answer {
     answer(unsafe { libc::syscall(libc::SYS_fcntl, fd, command, argument) })
 }
 
+/// The flags of the open file: its access mode, O_NONBLOCK, O_APPEND and the like.
+#[inline]
+pub(crate) fn file_flags(fd: c_int) -> Result<c_int, i32> {
+    fcntl(fd, libc::F_GETFL, 0).map(|flags| flags as c_int)
+}
+
 /// Whether the open file has O_NONBLOCK, asked of the kernel each time: it is the only one who always knows, since the
 /// flag belongs to the open file, which other descriptors, OS threads and processes share.
 #[inline]
 pub(crate) fn is_nonblocking(fd: c_int) -> bool {
-    fcntl(fd, libc::F_GETFL, 0).is_ok_and(|flags| flags & libc::O_NONBLOCK as usize != 0)
+    file_flags(fd).is_ok_and(|flags| flags & O_NONBLOCK != 0)
 }
 
 /// Sets or clears O_NONBLOCK.
@@ -176,7 +253,25 @@ pub(crate) fn take_error(fd: c_int) -> Result<c_int, i32> {
 
 /// Whether it is a stream socket.
 pub(crate) fn is_stream(fd: c_int) -> bool {
-    option(fd, libc::SO_TYPE, 0) == Ok(SOCK_STREAM)
+    socket_type(fd) == Ok(SOCK_STREAM)
+}
+
+/// The type of a socket: SOCK_STREAM and so on.
+///
+/// # Errors
+/// ENOTSOCK, EBADF.
+pub(crate) fn socket_type(fd: c_int) -> Result<c_int, i32> {
+    option(fd, libc::SO_TYPE, 0)
+}
+
+/// Whether it is a Unix socket.
+pub(crate) fn is_unix(fd: c_int) -> bool {
+    option(fd, libc::SO_DOMAIN, 0) == Ok(libc::AF_UNIX)
+}
+
+/// How many bytes the kernel keeps for a socket that its peer has not taken, with what it takes to keep them.
+pub(crate) fn send_buffer(fd: c_int) -> usize {
+    option(fd, libc::SO_SNDBUF, 0).ok().and_then(|size: c_int| usize::try_from(size).ok()).unwrap_or(0)
 }
 
 /// Whether it listens for connections.
@@ -219,15 +314,24 @@ pub(crate) enum Kind {
     Device,
 }
 
-/// The kind of a file that is no socket.
-pub(crate) fn kind(fd: c_int) -> Kind {
+/// See fstat(2).
+fn status(fd: c_int) -> Result<libc::stat, i32> {
     let mut status = MaybeUninit::<libc::stat>::uninit();
     // SAFETY: the kernel fills `status` (fstat(2)).
-    if unsafe { fstat(fd, status.as_mut_ptr()) }.is_err() {
-        return Kind::Disk;
-    }
+    unsafe { fstat(fd, status.as_mut_ptr()) }?;
     // SAFETY: the call succeeded, so it was filled.
-    let status = unsafe { status.assume_init() };
+    Ok(unsafe { status.assume_init() })
+}
+
+/// Which pipe it is an end of, if it is one: both ends and all duplicates have the same number.
+pub(crate) fn pipe_of(fd: c_int) -> Option<(libc::dev_t, libc::ino_t)> {
+    let status = status(fd).ok().filter(|status| status.st_mode & libc::S_IFMT == libc::S_IFIFO)?;
+    Some((status.st_dev, status.st_ino))
+}
+
+/// The kind of a file that is no socket.
+pub(crate) fn kind(fd: c_int) -> Kind {
+    let Ok(status) = status(fd) else { return Kind::Disk };
     match status.st_mode & libc::S_IFMT {
         // The kernel's own descriptors have no kind.
         libc::S_IFIFO | 0 => Kind::Pipe,
@@ -240,6 +344,12 @@ pub(crate) fn kind(fd: c_int) -> Kind {
 pub(crate) fn nanos(span: &timespec) -> Option<u64> {
     let (seconds, rest) = (u64::try_from(span.tv_sec).ok()?, u64::try_from(span.tv_nsec).ok()?);
     (rest < 1_000_000_000).then(|| seconds.saturating_mul(1_000_000_000).saturating_add(rest))
+}
+
+/// The process group of this process.
+pub(crate) fn own_group() -> pid_t {
+    // SAFETY: it takes nothing and cannot fail.
+    unsafe { libc::getpgrp() }
 }
 
 /// The kernel's form of `nanos` nanoseconds.
@@ -322,6 +432,18 @@ pub(crate) unsafe fn sigaction(signal: c_int, new: *const libc::sigaction, old: 
     unsafe { function(signal, new, old) }
 }
 
+/// Writes to standard error, past every buffer and lock. What cannot be written is lost.
+pub(crate) fn write_stderr(mut bytes: &[u8]) {
+    while !bytes.is_empty() {
+        // SAFETY: the pointer and the length are those of one slice (write(2)).
+        match unsafe { write(libc::STDERR_FILENO, bytes.as_ptr().cast(), bytes.len()) } {
+            Ok(written) => bytes = &bytes[written..],
+            Err(EINTR) => {}
+            Err(_) => return,
+        }
+    }
+}
+
 /// Ends the process as the C library does when a checked call (`__read_chk`) is told of a buffer that is too small.
 pub(crate) fn check_failed() -> ! {
     unsafe extern "C" {
@@ -345,4 +467,39 @@ pub(crate) unsafe fn pid_in(info: *const siginfo_t) -> pid_t {
 /// A number for `c_uint` arguments of the C library, where the kernel has an `int`.
 pub(crate) fn seconds_left(nanos: u64) -> c_uint {
     c_uint::try_from(nanos.div_ceil(1_000_000_000)).unwrap_or(c_uint::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_read_up_to_where_none_is_mapped() {
+        let (bytes, mut copy) = (*b"what is there", [0; 13]);
+        assert_eq!(read_memory(bytes.as_ptr().addr(), &mut copy), 13);
+        assert_eq!(copy, bytes);
+        assert_eq!(read_memory(8, &mut copy), 0);
+        let page = crate::sys::mmap::page_size();
+        let mapping = crate::sys::mmap::Mapping::reserve(2 * page).expect("memory");
+        // SAFETY: the mapping is this test's, and nothing lies there.
+        unsafe { mapping.guard(page, page, crate::sys::mmap::GuardKind::Protect) }.expect("a guard");
+        assert_eq!(read_memory(mapping.base().as_ptr().addr() + page - 5, &mut copy), 5);
+    }
+
+    #[test]
+    fn the_kernel_is_called_with_all_six_arguments_and_errno_stays() {
+        let words = [1_u8, 2, 3];
+        let mut copy = [0_u8; 3];
+        let here = iovec { iov_base: copy.as_mut_ptr().cast(), iov_len: 3 };
+        let there = iovec { iov_base: words.as_ptr().cast_mut().cast(), iov_len: 3 };
+        let lists = [(&raw const here).expose_provenance(), (&raw const there).expose_provenance()];
+        let me = std::process::id() as usize;
+        set_errno(77);
+        // SAFETY: as in `read_memory`.
+        let answer = unsafe { kernel(libc::SYS_process_vm_readv, [me, lists[0], 1, lists[1], 1, 0]) };
+        assert_eq!((answer, copy), (Ok(3), words));
+        // SAFETY: the same; flags other than 0 are refused.
+        let answer = unsafe { kernel(libc::SYS_process_vm_readv, [me, lists[0], 1, lists[1], 1, 1]) };
+        assert_eq!((answer, errno()), (Err(EINVAL), 77));
+    }
 }

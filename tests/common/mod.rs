@@ -152,6 +152,11 @@ impl Random {
         Random(seed)
     }
 
+    /// The one with this seed.
+    pub fn of(seed: u64) -> Random {
+        Random(seed)
+    }
+
     /// Another one, for another thread.
     pub fn fork(&mut self) -> Random {
         Random(self.next())
