@@ -18,6 +18,9 @@
 //! freshly started processes with fresh connections (the same program differs by 1-3 % from start to start: where its
 //! pages and the kernel's socket structures fall), and gives the median of its ratios. The result is the median of the rounds, its spread their minimum and maximum.
 //!
+//! The row `patched` is `std::net` made green by `monkey::patch_all`; its verdict compares it with the native API, by the
+//! same rounds.
+//!
 //! The row `c-again` is the C server measured against itself: how far it is from 1.000 is how far to trust the others.
 
 // Epoll, CPU affinity and child-process set-up have no safe counterpart in std.
@@ -43,9 +46,13 @@ const IDLE_BAR_KIB: f64 = 4.6;
 /// System calls per request, `epoll_wait` not counted.
 const SYSCALL_BAR: f64 = 2.01;
 
+/// CPU per request of unmodified `std::net` in green threads over that of the native API.
+const PATCHED_BAR: f64 = 1.10;
+
 const MESSAGE: usize = 64;
 const BASELINE: &str = "c";
 const SUBJECT: &str = "greenling";
+const PATCHED: &str = "patched";
 
 const USAGE: &str = "usage: cargo bench --bench echo -- [OPTION...] [WORD]
   WORD, --only WORD     only rows whose name contains WORD (the C loop always runs)
@@ -256,6 +263,19 @@ fn cpu_section(
                 text: format!("{}: {ratio:.3} x the C loop's CPU per request, bar {CPU_BAR}", row(contender)),
             });
         }
+    }
+    let ratios = |name: &str| chosen.iter().position(|contender| contender.name == name).map(|at| &series[at].ratio);
+    if let Some((native, patched)) = ratios(SUBJECT).zip(ratios(PATCHED)) {
+        let by_round: Vec<f64> = native.iter().zip(patched).map(|(native, patched)| patched / native).collect();
+        let ratio = median(&by_round);
+        verdicts.push(Verdict {
+            met: ratio <= PATCHED_BAR,
+            text: format!(
+                "echo/{connections}/{PATCHED}: {ratio:.3} x {SUBJECT}'s CPU per request ({:.3}..{:.3}), bar {PATCHED_BAR:.2}",
+                quantile(&by_round, 0.0),
+                quantile(&by_round, 1.0)
+            ),
+        });
     }
     Ok(())
 }
@@ -518,7 +538,11 @@ impl Contender {
             }
             Err(error) => println!("no C server ({error}): its rows are skipped and ratios are to the first row"),
         }
-        match build_echo_server() {
+        match build_example("echo_std_patched", &["--features", "monkey"]) {
+            Ok(program) => found.push(Contender::new(PATCHED, &program, &["127.0.0.1:0"])),
+            Err(error) => println!("no echo_std_patched ({error}): its rows are skipped"),
+        }
+        match build_example("echo_server", &[]) {
             Ok(program) => {
                 found.push(Contender::new(SUBJECT, &program, &["--quiet", "--addr", "127.0.0.1:0"]));
             }
@@ -548,19 +572,20 @@ fn build_c_server() -> Outcome<PathBuf> {
     if status.success() { Ok(program) } else { Err(format!("{compiler}: {status}").into()) }
 }
 
-fn build_echo_server() -> Outcome<PathBuf> {
+fn build_example(name: &str, more: &[&str]) -> Outcome<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().ok_or("no target directory")?;
-    if !root.join("examples/echo_server.rs").exists() {
-        return Err("examples/echo_server.rs is not there".into());
+    if !root.join("examples").join(name).with_extension("rs").exists() {
+        return Err(format!("examples/{name}.rs is not there").into());
     }
     let cargo = env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
     let status = Command::new(cargo)
         .current_dir(root)
-        .args(["build", "--quiet", "--release", "--example", "echo_server", "--target-dir"])
+        .args(["build", "--quiet", "--release", "--example", name, "--target-dir"])
         .arg(target)
+        .args(more)
         .status()?;
-    if status.success() { Ok(target.join("release/examples/echo_server")) } else { Err(status.to_string().into()) }
+    if status.success() { Ok(target.join("release/examples").join(name)) } else { Err(status.to_string().into()) }
 }
 
 /// A running server. Dropping it kills the process.

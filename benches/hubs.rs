@@ -320,9 +320,28 @@ fn print(name: &str, value: f64, unit: &str, ratio: f64) {
     println!("{name:<28} {value:>12.1} {unit:<8} {ratio:>12.2}");
 }
 
+/// What words after `--` choose from.
+const NAMES: [&str; 8] = [
+    "cross-hub/wake-latency",
+    "cross-hub/ping-pong",
+    "cross-hub/throughput",
+    "cross-hub/spawn+join",
+    "local/raw-pair",
+    "local/yield",
+    "local/spawn+join",
+    "echo",
+];
+
 fn main() -> Outcome<()> {
     let wanted: Vec<String> = env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
     let wants = |name: &str| wanted.is_empty() || wanted.iter().any(|wanted| name.starts_with(wanted.as_str()));
+    let unknown = env::args().skip(1).find(|arg| {
+        arg != "--bench" && (arg.starts_with("--") || !NAMES.iter().any(|name| name.starts_with(arg.as_str())))
+    });
+    if let Some(unknown) = unknown {
+        eprintln!("hubs: nothing begins with {unknown}; there are the rows {}", NAMES.join(", "));
+        std::process::exit(2);
+    }
     println!("{:<28} {:>12} {:<8} {:>12}", "name", "value", "unit", "ratio-to-raw");
     let crossings: [Crossing; 4] = [
         ("cross-hub/wake-latency", wake_latency),

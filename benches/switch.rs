@@ -390,6 +390,13 @@ fn main() {
             rows.push(Row { name, bar: None, measure: Box::new(move || yields(threads)) });
         }
     }
+    let option = std::env::args().skip(1).find(|arg| arg.starts_with("--") && arg != "--bench" && arg != "--curve");
+    let unknown = option.or(wanted.iter().find(|name| !rows.iter().any(|row| row.name.starts_with(*name))).cloned());
+    if let Some(unknown) = unknown {
+        let names: Vec<_> = rows.iter().map(|row| row.name).collect();
+        eprintln!("switch: nothing begins with {unknown}; there are --curve, and the rows {}", names.join(", "));
+        std::process::exit(2);
+    }
     println!("{:<24} {:>9}  unit  {:>12}  bar", "name", "value", "ratio-to-raw");
     println!(
         "{:<24} {:>9.2}  ns    {:>12.2}",

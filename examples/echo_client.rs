@@ -87,6 +87,9 @@ fn main() {
 }
 
 /// Prints what comes back, up to the end of the connection.
+//
+// Mended: the documents' clients receive once for each line, so that the rest of an answer longer than 1024 bytes is taken
+// for the next one; and one of them waits for the answer to an empty line, of which it has sent nothing.
 fn receive(stream: &TcpStream, traffic: &Traffic, main: &Thread) {
     loop {
         let count = stream.read_with(|bytes| {

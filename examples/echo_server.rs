@@ -34,9 +34,10 @@ use greenling::Hubs;
 use greenling::hub;
 use greenling::io::stdin;
 use greenling::net::{TcpListener, TcpStream, ToSocketAddrs};
-use greenling::server::{Limit, ServerHandle, TcpServer};
+use greenling::server::{Limit, ListenFd, ServerHandle, TcpServer, listen_fds};
 use greenling::signal::{SIGTERM, SIGUSR1, Signals};
 use greenling::thread::{self, Thread};
+use socket2::SockRef;
 
 #[path = "common/cli.rs"]
 mod cli;
@@ -67,6 +68,8 @@ usage: echo_server [--addr HOST:PORT] [--quiet] [--max-connections N] [--idle-ti
 On a terminal, typing `quit` or Ctrl-D stops it: it accepts nobody any more, goes on serving those who are there, or in
 line, until they leave or the grace is over, and ends. SIGTERM does the same, a second one ends the grace; Ctrl-C ends all
 at once. Typing `stats`, or SIGUSR1, shows the counters.
+
+Started by socket activation (LISTEN_FDS), it serves the listener that it was passed, and not --addr.
 
 A client takes a descriptor, and all that the hard limit allows are used: ulimit -H -n
 ";
@@ -134,8 +137,19 @@ fn main() {
         0 => std::thread::available_parallelism().map_or(1, NonZero::get),
         hubs => hubs,
     };
-    let listener = listen(&options, options.addr.as_str(), hubs);
-    let addr = listener.local_addr().unwrap_or_else(|error| cannot_listen(&options, &error));
+    let listener = match passed() {
+        Some(listener) => listener,
+        None if options.reuse_port => listen(&options, options.addr.as_str()),
+        None => TcpListener::bind(options.addr.as_str())
+            .unwrap_or_else(|error| cli::cannot_listen(NAME, &options.addr, &error)),
+    };
+    // Only now, when the address is ours, it is shared, with the other hubs. Asked for as a shared one, it would be given
+    // to a second server, too, whose user has forgotten the first.
+    if hubs > 1 {
+        let shared = SockRef::from(&listener).set_reuse_port(true);
+        shared.unwrap_or_else(|error| cli::cannot_listen(NAME, &options.addr, &error));
+    }
+    let addr = listener.local_addr().unwrap_or_else(|error| cli::cannot_listen(NAME, &options.addr, &error));
     let limit = Limit::new(options.max_connections);
     let house = Arc::new(House { guests: AtomicUsize::new(0), limit, handle: ServerHandle::new() });
     // Both hold signals, and so must come before other OS threads are started.
@@ -147,7 +161,7 @@ fn main() {
     let (theirs, same_house) = (options.clone(), Arc::clone(&house));
     let others = (hubs > 1).then(|| {
         let others = Hubs::new(hubs - 1).name("echo").start(move |_| {
-            let server = TcpServer::new(listen(&theirs, addr, hubs));
+            let server = TcpServer::new(listen(&theirs, addr));
             let _ = ready.send(());
             let service = Service::new(theirs.clone(), Arc::clone(&same_house));
             serve(&service, server, |_| ());
@@ -180,11 +194,15 @@ fn main() {
     service.print("stopped\n");
 }
 
-/// Listens, so that as many hubs can, and other processes if they are to.
-fn listen(options: &Options, addr: impl ToSocketAddrs, hubs: usize) -> TcpListener {
-    let shared = hubs > 1 || options.reuse_port;
-    let listener = if shared { TcpListener::bind_reuse_port(addr) } else { TcpListener::bind(addr) };
-    listener.unwrap_or_else(|error| cannot_listen(options, &error))
+/// The listener that whoever started this process has opened for it, if there is one.
+fn passed() -> Option<TcpListener> {
+    let first = listen_fds().and_then(|passed| passed.into_iter().next().map(ListenFd::into_tcp_listener).transpose());
+    first.unwrap_or_else(|error| cli::fail(2, NAME, format_args!("cannot listen on what it was passed: {error}")))
+}
+
+/// Listens on an address that is shared: with other hubs, and with other processes if they are to.
+fn listen(options: &Options, addr: impl ToSocketAddrs) -> TcpListener {
+    TcpListener::bind_reuse_port(addr).unwrap_or_else(|error| cli::cannot_listen(NAME, &options.addr, &error))
 }
 
 /// One hub's server, from its first client to its last. `on_drain` is called when it begins to stop.
@@ -234,6 +252,8 @@ fn echo(stream: &TcpStream, echoed: &Cell<u64>) -> Why {
 }
 
 /// Sends all of `bytes`. Waits for a client that does not take them; nothing more is read from it meanwhile.
+//
+// Mended: the documents' gevent server calls `send` once for each piece, and so loses the rest of a long answer.
 #[inline]
 fn send(mut stream: &TcpStream, mut bytes: &[u8], echoed: &Cell<u64>) -> Result<(), Why> {
     while !bytes.is_empty() {
@@ -413,17 +433,6 @@ fn write_log(service: &Service) {
 fn complain(what: impl std::fmt::Display) {
     // Nobody may be there to read it.
     let _ = writeln!(io::stderr(), "{NAME}: {what}");
-}
-
-/// Ends the process: there is nowhere to listen.
-fn cannot_listen(options: &Options, error: &io::Error) -> ! {
-    let addr = &options.addr;
-    match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            cli::fail(2, NAME, format_args!("{addr} is in use; take another port with --addr HOST:PORT"))
-        }
-        _ => cli::fail(2, NAME, format_args!("cannot listen on {addr}: {error}")),
-    }
 }
 
 /// An address at which a client on this machine reaches a server that listens on `ip`.

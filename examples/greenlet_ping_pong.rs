@@ -116,7 +116,8 @@ fn turns(line: &str, plan: &Plan, other: &Greenlet<()>) {
         }
         other.switch(());
         if !plan.delay.is_zero() {
-            // Blocks this greenlet. A green thread, if there were one, would run meanwhile.
+            // Mended: the documents' `time.sleep` stops the OS thread, and all that is on it; and their program has no end.
+            // This blocks the greenlet. A green thread, if there were one, would run meanwhile.
             sleep(plan.delay);
         }
     }

@@ -37,8 +37,8 @@ struct Args {
 
 fn main() {
     let args = parse().unwrap_or_else(|what| cli::misused(NAME, what));
-    let listener = TcpListener::bind(args.addr.as_str())
-        .unwrap_or_else(|error| cli::fail(2, NAME, format_args!("cannot listen on {}: {error}", args.addr)));
+    let listener =
+        TcpListener::bind(args.addr.as_str()).unwrap_or_else(|error| cli::cannot_listen(NAME, &args.addr, &error));
     match listener.local_addr() {
         Ok(addr) => cli::say(NAME, format_args!("listening on {addr}")),
         Err(error) => cli::fail(1, NAME, error),

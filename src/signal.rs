@@ -9,8 +9,10 @@
 //! No handler runs, so nothing is restricted to what a handler may do. The price is one rule:
 //!
 //! **Make the `Signals` in main before any other OS thread is started.** Threads inherit what is blocked, those of
-//! [`Hubs`](crate::Hubs) and of this crate too. A signal to the process goes to any OS thread that has not blocked it; if there
-//! is one, the signal does there what it would have done without this module: SIGTERM ends the process.
+//! [`Hubs`](crate::Hubs) too. A signal to the process goes to any OS thread that has not blocked it; if there is one, the
+//! signal does there what it would have done without this module: SIGTERM ends the process. The OS threads that look up
+//! names and do the work of [`fs`](crate::fs) take no signals, whenever they were started; a job of
+//! [`blocking`](crate::blocking) has blocked what its caller had.
 //!
 //! Children started with [`process`](crate::process) do not inherit it. Those of std's `Command` do: it would take SIGKILL
 //! to end them.

@@ -148,8 +148,12 @@ fn select_ends_where_its_set_ends_and_the_claims_say_so() {
     let scans = figure(&ended, "select scans linearly", "holds");
     assert!(scans.contains("beside 0 idle connections") && scans.contains("beside 900"), "{scans}");
     figure(&ended, "poll copies", "holds in part");
-    let table = ended.lines().into_iter().find(|line| line.starts_with("| select ") && line.contains(">= 1100"));
-    assert!(table.is_some_and(|line| line.contains("FD_SETSIZE is 1024")), "{:#?}", ended.lines());
+    let rows: Vec<String> = ended.lines().into_iter().filter(|line| line.starts_with('|')).map(String::from).collect();
+    let refused = rows.iter().filter(|line| line.starts_with("| select ") && line.contains(">= 1100"));
+    assert_eq!(refused.count(), 2, "one in each table: {rows:#?}");
+    assert!(rows.iter().all(|line| line.len() <= 80), "wider than a terminal: {rows:#?}");
+    let refusal = "select, 1100 idle: FD_SETSIZE is 1024; ";
+    assert!(ended.lines().iter().any(|line| line.starts_with(refusal)), "{:#?}", ended.lines());
 }
 
 #[test]
@@ -162,11 +166,37 @@ fn a_wrong_command_line_is_one_clear_line() {
         (&["--rounds", "0"], "--rounds 0: not a whole number, 1 or more"),
         (&["--rounds", "21"], "--rounds must be 20 at most"),
         (&["--duration", "1ms"], "--duration must be from 20ms to 60s"),
+        (&["--csv", "/dev/null/x"], "--csv /dev/null/x: Not a directory (os error 20)"),
+        (&["--svg", "/"], "--svg /: Is a directory (os error 21)"),
     ] {
         let ended = run("compare_models", args, b"");
         assert_eq!(ended.status.code(), Some(2), "{args:?}");
         assert_eq!(ended.stderr, format!("compare_models: {complaint} (try --help)\n"));
     }
+}
+
+#[test]
+fn a_chart_that_cannot_be_written_is_an_error() {
+    let args = ["--models", "poll", "--idle", "0", "--duration", "20ms", "--rounds", "1", "--svg", "/dev/full"];
+    let ended = run("compare_models", &args, b"");
+    assert_eq!(ended.status.code(), Some(1));
+    assert_eq!(ended.stderr, "compare_models: /dev/full: No space left on device (os error 28)\n");
+}
+
+#[test]
+fn on_a_terminal_no_line_is_broken_in_a_word() {
+    let (ours, theirs) = terminal();
+    let mut command = Command::new(example("compare_models"));
+    command.args(["--models", "poll,select", "--idle", "0,1", "--duration", "50ms", "--rounds", "1"]);
+    command.stdin(Stdio::null()).stdout(theirs).stderr(Stdio::null());
+    let mut process = Running(command.spawn().unwrap());
+    drop(command);
+    let text = Lines::of(ours);
+    assert!(process.wait().success());
+    text.wait_for("measured in");
+    let lines = text.all();
+    assert!(lines.iter().all(|line| line.trim_end().chars().count() <= 80), "{lines:#?}");
+    assert!(lines.iter().any(|line| line.starts_with("  coroutines switch a million times")), "{lines:#?}");
 }
 
 #[cfg(not(feature = "monkey"))]

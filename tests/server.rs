@@ -1107,11 +1107,18 @@ fn listeners_that_were_passed_are_served() {
         assert_eq!(other.kind(), ErrorKind::InvalidInput);
         assert!(other.to_string().ends_with("is not a TCP listener, but a UDP socket"), "{other}");
         let listener = passed.pop().unwrap().into_tcp_listener().unwrap();
-        let report = TcpServer::new(listener).max_connections(1).total_timeout(LONG);
+        let server = TcpServer::new(listener).max_connections(1).total_timeout(LONG);
         let handle = ServerHandle::new();
-        handle.drain();
-        let report = report.handle(&handle).grace(LONG).run(answer).unwrap();
-        assert_eq!(report.from_backlog, 1);
+        let asked = handle.clone();
+        let one_answer = move |mut stream: TcpStream, _| -> io::Result<()> {
+            let mut request = [0; 4];
+            stream.read_exact(&mut request)?;
+            stream.write_all(&request)?;
+            asked.drain();
+            Ok(())
+        };
+        let report = server.handle(&handle).grace(LONG).run(one_answer).unwrap();
+        assert_eq!((report.counters.accepted, report.from_backlog, report.turned_away), (1, 0, 0));
         std::process::exit(0);
     }
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -1119,9 +1126,16 @@ fn listeners_that_were_passed_are_served() {
     // It connects before the service runs.
     let mut client = std_client(listener.local_addr().unwrap());
     client.write_all(b"ask!").unwrap();
+    let ours = listener.try_clone().unwrap();
+    let (addr, second) = (ours.local_addr().unwrap(), std_client(ours.local_addr().unwrap()));
     let output = activated(NAME, "echo:", listener.into(), udp.into());
     assert!(output.status.success(), "{}", common::stderr(&output));
     client.read_exact(&mut [0; 4]).expect("an answer");
+    // The service has drained, and left the socket to the next one: with who was in its queue, and with who comes.
+    let third = std_client(addr);
+    for waits in [second, third] {
+        assert_eq!(ours.accept().expect("nobody was refused").1, waits.local_addr().unwrap());
+    }
 }
 
 /// The number of a descriptor.

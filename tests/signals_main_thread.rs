@@ -107,6 +107,44 @@ const CASES: &[Case] = &[
         Err(SIGTERM),
     ),
     (
+        "os threads of the pools started before",
+        || {
+            // Idle now: one of files and jobs, one of names.
+            greenling::fs::metadata("/").unwrap();
+            greenling::net::TcpListener::bind("localhost:0").unwrap();
+            let signals = Signals::new([SIGTERM]).unwrap();
+            ready();
+            assert_eq!(signals.recv().unwrap().number(), SIGTERM);
+            // A job that is asked for now does not take it either, and the pool's thread is as before when it is done.
+            let job = spawn(|| {
+                greenling::blocking(|| {
+                    ready();
+                    std::thread::sleep(Duration::from_millis(50));
+                })
+            });
+            assert_eq!(signals.recv().unwrap().number(), SIGTERM);
+            job.join().unwrap();
+            ready();
+            assert_eq!(signals.recv().unwrap().number(), SIGTERM);
+        },
+        &["TERM", "TERM", "TERM"],
+        Ok(0),
+    ),
+    (
+        "a job of a caller who has blocked nothing",
+        || {
+            greenling::blocking(|| {
+                // What a child of std's inherits.
+                let mask = Command::new("grep").args(["SigBlk", "/proc/self/status"]).output().unwrap().stdout;
+                assert_eq!(String::from_utf8_lossy(&mask).trim(), "SigBlk:\t0000000000000000");
+                ready();
+                std::thread::sleep(PATIENCE);
+            });
+        },
+        &["TERM"],
+        Err(SIGTERM),
+    ),
+    (
         "the end of a child",
         || {
             let signals = Signals::new([SIGCHLD]).unwrap();

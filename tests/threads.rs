@@ -221,7 +221,9 @@ fn a_panic_is_printed_with_the_threads_name_and_where_it_was_spawned() {
 fn a_hook_that_the_program_set_is_called() {
     let output = common::child("a_hook_that_the_program_set_is_called", || {
         // Before the hub was made, and after.
-        std::panic::set_hook(Box::new(|info| println!("early hook: {}", info.payload_as_str().unwrap())));
+        std::panic::set_hook(Box::new(|info| {
+            println!("early hook: {}", info.payload().downcast_ref::<&str>().unwrap())
+        }));
         assert!(spawn(|| panic!("one")).join().is_err());
         let ours = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {

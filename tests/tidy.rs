@@ -46,6 +46,7 @@ const UNSAFE: &[&str] = &[
     "monkey/names.rs",
     "monkey/patch.rs",
     "monkey/poll.rs",
+    "monkey/setting.rs",
     "monkey/stream.rs",
     "monkey/time.rs",
     "monkey/transfer.rs",

@@ -21,11 +21,29 @@ pub(crate) fn misused(program: &str, what: impl Display) -> ! {
     fail(2, program, format_args!("{what} (try --help)"))
 }
 
+/// [`fail`] for an address, as the command line has it, on which it cannot listen; says what to do about it.
+pub(crate) fn cannot_listen(program: &str, addr: &str, error: &io::Error) -> ! {
+    let cure = match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            fail(2, program, format_args!("{addr} is in use; take another port with --addr HOST:PORT"))
+        }
+        io::ErrorKind::InvalidInput => "; it must be HOST:PORT",
+        io::ErrorKind::PermissionDenied => "; take a port from 1024 up",
+        _ => "",
+    };
+    fail(2, program, format_args!("cannot listen on {addr}: {error}{cure}"))
+}
+
 /// Prints the help and ends the process.
 pub(crate) fn help(text: &str) -> ! {
-    // `--help | head -1` is no error.
-    let _ = io::stdout().write_all(text.as_bytes());
-    std::process::exit(0);
+    match io::stdout().write_all(text.as_bytes()) {
+        // `--help | head -1` is no error.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            let _ = writeln!(io::stderr(), "cannot print the help: {error}");
+            std::process::exit(1);
+        }
+        _ => std::process::exit(0),
+    }
 }
 
 /// Prints a line. When nobody reads any more, as after `| head`, that is the end of the program, not a panic.

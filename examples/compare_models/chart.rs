@@ -38,7 +38,14 @@ const THREE: [Panel; 3] = [
 
 /// Writes the chart. `captions` stand under its title, a line each.
 pub(crate) fn draw(path: &Path, rows: &[Row], captions: &[&str]) -> Result<(), Box<dyn Error>> {
-    let root = SVGBackend::new(path, SIZE).into_drawing_area();
+    let mut svg = String::new();
+    // As text first: a backend that writes to a file does not say whether it could.
+    paint(SVGBackend::with_string(&mut svg, SIZE).into_drawing_area(), rows, captions)?;
+    Ok(std::fs::write(path, svg)?)
+}
+
+/// Draws all of it.
+fn paint(root: Area, rows: &[Row], captions: &[&str]) -> Result<(), Box<dyn Error>> {
     root.fill(&WHITE)?;
     let root = root.margin(10, 10, 10, 10);
     let from_left = |size| (FONT, size).into_font().color(&BLACK).pos(Pos::new(HPos::Left, VPos::Top));

@@ -18,6 +18,8 @@
 //! answer is the figure to compare: throughput also tells how fast the load generator is, and what else the machine did.
 //! Resident memory is the process's own; what the kernel keeps for sockets, threads and page tables is not in it.
 
+use std::fmt::Display;
+use std::fs::File;
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -137,10 +139,11 @@ fn main() {
         options.rounds,
         options.duration / options.rounds,
     );
-    cli::say(NAME, format_args!("{caption}\n{}\n\n{}\n", machine(), output::table(&rows)));
-    cli::say(NAME, format_args!("{}\n\n{}", output::COLUMNS, output::refusals(&rows)));
+    say(format_args!("{caption}\n{}\n", machine()));
+    say(format_args!("{}\n\n{}\n", output::times(&rows), output::sizes(&rows)));
+    say(format_args!("{}\n\n{}", output::COLUMNS, output::refusals(&rows)));
     let claims = claims::judge(&rows, &kernel_kib);
-    cli::say(NAME, format_args!("claims\n{}", output::claims(&claims)));
+    say(format_args!("claims\n{}", output::claims(&claims)));
     cli::say(NAME, format_args!("measured in {:.0} s", begin.elapsed().as_secs_f64()));
     if let Some(path) = &options.csv {
         output::csv(path, &rows)
@@ -150,6 +153,13 @@ fn main() {
         chart::draw(path, &rows, &[&caption, &machine()])
             .unwrap_or_else(|error| cli::fail(1, NAME, format_args!("{}: {error}", path.display())));
     }
+}
+
+/// Prints text; on a terminal, which would break its lines in the middle of words, with lines that fit.
+fn say(text: impl Display) {
+    let text = text.to_string();
+    let text = if io::stdout().is_terminal() { output::broken(&text) } else { text };
+    cli::say(NAME, text);
 }
 
 /// All points of a model, and the kernel's memory for an end of a connection as its larger steps showed it.
@@ -237,6 +247,13 @@ fn parse() -> Result<Options, String> {
     }
     if !(Duration::from_millis(20)..=Duration::from_secs(60)).contains(&options.duration) {
         return Err(String::from("--duration must be from 20ms to 60s"));
+    }
+    // A run takes minutes: that there is no such folder is to be known before.
+    for (option, path) in [("--csv", &options.csv), ("--svg", &options.svg)] {
+        if let Some(path) = path {
+            let opened = File::options().append(true).create(true).open(path);
+            opened.map_err(|error| format!("{option} {}: {error}", path.display()))?;
+        }
     }
     Ok(options)
 }

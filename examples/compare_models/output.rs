@@ -1,4 +1,4 @@
-//! What is written: the table for people, and the same as CSV.
+//! What is written: tables and text for people, and the figures as CSV.
 #![forbid(unsafe_code)]
 
 use std::path::Path;
@@ -9,12 +9,16 @@ use crate::Row;
 use crate::claims::Claim;
 use crate::measure::Figures;
 
+/// How long a line on a terminal may be.
+const WIDTH: usize = 80;
+
 /// What the columns are that do not say it themselves.
 pub(crate) const COLUMNS: &str = "\
-CPU us: CPU time of the server for each answer; alone us: the same when there is one active client
+CPU us: CPU time of the server for each answer
+alone us: the same when there is one active client
 asleep: CPU time of the server while nobody says anything, of one processor
-RSS, PSS: memory of all its processes, shared pages counted for each and once; without the kernel's
-threads: as the kernel sees them, of all its processes";
+RSS, PSS: memory of all its processes in MiB, shared pages counted for each of them and once; without the kernel's
+procs, threads: as the kernel sees them";
 
 /// The points that could not be done, and how far the model came.
 pub(crate) fn refusals(rows: &[Row]) -> String {
@@ -31,66 +35,91 @@ pub(crate) fn refusals(rows: &[Row]) -> String {
     lines
 }
 
-/// The table, as Markdown has it. A model's refusals are one row.
-pub(crate) fn table(rows: &[Row]) -> Table {
+/// What the answers cost and how long they took.
+pub(crate) fn times(rows: &[Row]) -> Table {
+    let header = ["model", "idle", "answers/s", "p50 us", "p99 us", "CPU us", "alone us"];
+    table(rows, &header, |figures| {
+        vec![
+            format!("{:.0}", figures.answers_per_s),
+            format!("{:.0}", figures.p50_us),
+            format!("{:.0}", figures.p99_us),
+            format!("{:.1}", figures.cpu_us),
+            figures.cpu_us_alone.map_or_else(|| String::from("-"), |us| format!("{us:.1}")),
+        ]
+    })
+}
+
+/// What the servers are while they answer, and while they do not.
+pub(crate) fn sizes(rows: &[Row]) -> Table {
+    let mib = |kib: u64| format!("{:.1}", kib as f64 / 1024.0);
+    let header = ["model", "idle", "active", "asleep", "RSS", "PSS", "procs", "threads"];
+    table(rows, &header, |figures| {
+        vec![
+            figures.active.to_string(),
+            format!("{:.0} %", figures.asleep_cores * 100.0),
+            mib(figures.resident_kib),
+            mib(figures.proportional_kib),
+            figures.processes.to_string(),
+            figures.threads.to_string(),
+        ]
+    })
+}
+
+/// A table, as Markdown has it, that fits on a terminal: of each point its model, its idle connections, and `cells`. What
+/// a model refused is one row.
+fn table(rows: &[Row], header: &[&str], cells: impl Fn(&Figures) -> Vec<String>) -> Table {
     let mut table = Table::new();
-    table.load_style(presets::ASCII_MARKDOWN).set_header([
-        "model",
-        "idle",
-        "active",
-        "answers/s",
-        "p50 us",
-        "p99 us",
-        "CPU us",
-        "alone us",
-        "asleep",
-        "RSS MiB",
-        "PSS MiB",
-        "processes",
-        "threads",
-        "why not",
-    ]);
+    table.load_style(presets::ASCII_MARKDOWN).set_header(header);
     let mut refused = "";
     for row in rows {
         let name = row.model.name.to_owned();
         match &row.outcome {
             Ok(figures) => {
-                let mut cells = vec![name, row.idle.to_string()];
-                cells.extend(cells_of(figures));
-                table.add_row(cells);
+                table.add_row([vec![name, row.idle.to_string()], cells(figures)].concat());
             }
-            Err(refusal) if refused != row.model.name => {
+            Err(_) if refused != row.model.name => {
                 refused = row.model.name;
                 let mut cells = vec![name, format!(">= {}", row.idle)];
-                cells.resize(13, String::from("-"));
-                cells.push(refusal.why.clone());
+                cells.resize(header.len(), String::from("-"));
                 table.add_row(cells);
             }
             Err(_) => {}
         }
     }
-    for column in table.column_iter_mut().skip(1).take(12) {
+    for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
     table
 }
 
-fn cells_of(figures: &Figures) -> Vec<String> {
-    let mib = |kib: u64| format!("{:.1}", kib as f64 / 1024.0);
-    vec![
-        figures.active.to_string(),
-        format!("{:.0}", figures.answers_per_s),
-        format!("{:.0}", figures.p50_us),
-        format!("{:.0}", figures.p99_us),
-        format!("{:.1}", figures.cpu_us),
-        figures.cpu_us_alone.map_or_else(|| String::from("-"), |us| format!("{us:.1}")),
-        format!("{:.0} %", figures.asleep_cores * 100.0),
-        mib(figures.resident_kib),
-        mib(figures.proportional_kib),
-        figures.processes.to_string(),
-        figures.threads.to_string(),
-        String::new(),
-    ]
+/// Text with line breaks before words that a terminal has no room for; what follows is indented as its line was. Tables
+/// fit as they are.
+pub(crate) fn broken(text: &str) -> String {
+    let line = |line: &str| match line.starts_with('|') {
+        true => line.to_owned(),
+        false => broken_line(line),
+    };
+    text.split('\n').map(line).collect::<Vec<_>>().join("\n")
+}
+
+fn broken_line(line: &str) -> String {
+    let words = line.trim_start();
+    let indent = &line[..line.len() - words.len()];
+    let (mut broken, mut length) = (String::from(indent), indent.len());
+    for (number, word) in words.split(' ').enumerate() {
+        let long = word.chars().count();
+        if number > 0 && length + 1 + long > WIDTH {
+            broken.push('\n');
+            broken += indent;
+            length = indent.len();
+        } else if number > 0 {
+            broken.push(' ');
+            length += 1;
+        }
+        broken += word;
+        length += long;
+    }
+    broken
 }
 
 /// The claims, one line for each, and the figure below it.

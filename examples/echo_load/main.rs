@@ -348,7 +348,7 @@ fn nobody_connected(run: &Run) -> ! {
     }
     let kinds = report::failures(run);
     let words = run.first_words.borrow().clone().map(|words| format!(": {words}")).unwrap_or_default();
-    cli::fail(1, NAME, format_args!("no connection to {addr} was made ({kinds}){words}"));
+    cli::fail(1, NAME, format_args!("no connection to {addr} got its first echo ({kinds}){words}"));
 }
 
 /// The green thread that says how it goes.

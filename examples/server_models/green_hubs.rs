@@ -29,6 +29,8 @@ pub(crate) fn serve(listener: Listener, service: Service) -> io::Result<()> {
         hubs => hubs,
     };
     if hubs > 1 {
+        // The address is ours, so that nobody else listens there; from now on it is shared.
+        listener.share()?;
         // All listen before anybody accepts, so that one that cannot is an error of the whole.
         let addr = listener.local_addr()?;
         let others: io::Result<Vec<Listener>> = (1..hubs).map(|_| Listener::bind(addr, true)).collect();

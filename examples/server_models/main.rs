@@ -95,11 +95,10 @@ fn main() {
     let (model, addr, service) = parse().unwrap_or_else(|what| cli::misused(NAME, what));
     let listening = addr.to_socket_addrs().and_then(|mut found| {
         let addr = found.next().ok_or_else(|| io::Error::other("the name has no address"))?;
-        let listener = Listener::bind(addr, model.name == "green-hubs")?;
+        let listener = Listener::bind(addr, false)?;
         Ok((listener.local_addr()?, listener))
     });
-    let (local, listener) =
-        listening.unwrap_or_else(|error| cli::fail(2, NAME, format_args!("cannot listen on {addr}: {error}")));
+    let (local, listener) = listening.unwrap_or_else(|error| cli::cannot_listen(NAME, &addr, &error));
     cli::say(NAME, format_args!("listening on {local}"));
     match (model.serve)(listener, service) {
         Ok(()) => cli::say(NAME, "stopped"),

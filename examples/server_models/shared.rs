@@ -119,7 +119,7 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
-    /// A socket that listens on `addr`; if `shared`, others of this process may listen there, too.
+    /// A socket that listens on `addr`; if `shared`, others that are shared may listen there, too.
     pub(crate) fn bind(addr: SocketAddr, shared: bool) -> io::Result<Listener> {
         let name = SockAddr::from(addr);
         // SAFETY: takes numbers only.
@@ -149,6 +149,12 @@ impl Listener {
         check(unsafe { libc::getsockname(self.as_raw_fd(), (&raw mut name).cast(), &raw mut len) })?;
         // SAFETY: the kernel has just written so much of an address.
         internet(unsafe { SockAddr::new(name, len) })
+    }
+
+    /// From now on others of this user may listen on the same address. Asked for earlier, that would let a second server
+    /// take half of the clients of a first one.
+    pub(crate) fn share(&self) -> io::Result<()> {
+        set_option(&self.fd, libc::SOL_SOCKET, libc::SO_REUSEPORT)
     }
 
     /// From now on `accept` does not wait, and neither does any call on an accepted socket.

@@ -1,15 +1,19 @@
-//! close, dup2 and dup3: a number that goes away or means another file from now on.
+//! close, dup, dup2, dup3, socket and socketpair: a number that goes away, or comes, or means another file from now on.
 //!
 //! Green threads of this OS thread that wait for it look again, and meet the kernel's answer: EBADF, or the new file. With
-//! OS threads the one that waits would stay asleep. Nothing here waits, and nothing depends on it but those waiters: a
-//! number that was closed by a call we never saw is found out when somebody waits for it again.
-#![allow(unsafe_code)] // `no_mangle` counts as unsafe
+//! OS threads the one that waits would stay asleep. Other OS threads' hubs learn of it by the number's stamp, when somebody
+//! waits there again. Nothing here waits, and nothing depends on it but that: a number that was closed by a call we never
+//! saw is found out, too, at the latest a moment after somebody waits for it.
+//!
+//! Invariant M1 holds here as in `stream.rs`.
+#![allow(unsafe_code)]
 
 use std::ffi::c_int;
 
 use super::gate::{hub_here, pass, patched, refuse};
+use crate::sys::numbers::{closing, duplicated};
 use crate::sys::own::is_own;
-use crate::sys::raw::{self, EINVAL};
+use crate::sys::raw::{self, Answer, EINVAL};
 
 /// The watch of `fd` ends.
 pub(super) fn forget(fd: c_int) {
@@ -23,8 +27,25 @@ pub(super) fn forget(fd: c_int) {
 /// [`forget`], on the way of a call of the program's.
 #[inline]
 fn forget_patched(fd: c_int) {
-    if patched() != 0 && !is_own() {
-        forget(fd);
+    if patched() != 0 {
+        closing(fd);
+        if !is_own() {
+            forget(fd);
+        }
+    }
+}
+
+/// The kernel has just given out a number: if it was known, it was closed unseen.
+pub(super) fn note_new(number: usize) {
+    closing(number as c_int);
+}
+
+/// Two numbers name one file from now on, if `answer` is one.
+pub(super) fn note_duplicate(old: c_int, answer: Answer) {
+    if let Ok(new) = answer {
+        note_new(new);
+        duplicated(old);
+        duplicated(new as c_int);
     }
 }
 
@@ -36,6 +57,17 @@ fn forget_patched(fd: c_int) {
 pub(super) extern "C" fn close(fd: c_int) -> c_int {
     forget_patched(fd);
     pass(raw::close(fd)) as c_int
+}
+
+/// dup(2).
+///
+/// # Safety
+/// As [`close`].
+#[unsafe(no_mangle)]
+pub(super) extern "C" fn dup(old: c_int) -> c_int {
+    let answer = raw::dup(old);
+    note_duplicate(old, answer);
+    pass(answer) as c_int
 }
 
 /// dup2(2).
@@ -52,7 +84,9 @@ pub(super) extern "C" fn dup2(old: c_int, new: c_int) -> c_int {
         };
     }
     forget_patched(new);
-    pass(raw::dup3(old, new, 0)) as c_int
+    let answer = raw::dup3(old, new, 0);
+    note_duplicate(old, answer);
+    pass(answer) as c_int
 }
 
 /// dup3(2).
@@ -65,5 +99,39 @@ pub(super) extern "C" fn dup3(old: c_int, new: c_int, flags: c_int) -> c_int {
         return refuse(EINVAL);
     }
     forget_patched(new);
-    pass(raw::dup3(old, new, flags)) as c_int
+    let answer = raw::dup3(old, new, flags);
+    note_duplicate(old, answer);
+    pass(answer) as c_int
+}
+
+/// socket(2).
+///
+/// # Safety
+/// As [`close`].
+#[unsafe(no_mangle)]
+pub(super) extern "C" fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int {
+    let answer = raw::socket(domain, kind, protocol);
+    answer.iter().copied().for_each(note_new);
+    pass(answer) as c_int
+}
+
+/// socketpair(2).
+///
+/// # Safety
+/// As the C library's; see [`monkey`](super).
+#[unsafe(no_mangle)]
+pub(super) unsafe extern "C" fn socketpair(
+    domain: c_int,
+    kind: c_int,
+    protocol: c_int,
+    pair: *mut [c_int; 2],
+) -> c_int {
+    // SAFETY: M1.
+    let answer = unsafe { raw::socketpair(domain, kind, protocol, pair) };
+    if answer.is_ok() {
+        // SAFETY: the kernel has filled it.
+        let numbers = unsafe { pair.read() };
+        numbers.into_iter().for_each(|number| note_new(number as usize));
+    }
+    pass(answer) as c_int
 }

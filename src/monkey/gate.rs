@@ -4,7 +4,7 @@
 //!   recv(..)    [green]  part not patched, no hub here, own call, signal handler, no_switch --> the kernel alone
 //!      |
 //!   try, without waiting -- done --> [pay] perhaps let others run --> return
-//!      | EAGAIN, and the program believes that the file blocks
+//!      | EAGAIN, and the program believes that the file blocks (which is asked before, or after: see `stream.rs`)
 //!   [blocking] [wait] park --+-- ready --> try again
 //!                            +-- time is over ------------> EAGAIN
 //!                            +-- killed ------------------> ECANCELED   \
@@ -24,12 +24,15 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use crate::runtime::hub::{Hub, existing_hub_of};
-use crate::runtime::park::{Counted, Wake, park};
+use crate::runtime::park::{Counted, NEVER, Wake, park};
+use crate::runtime::reactor::Direction;
 use crate::runtime::source::{give_way, spent_credit};
+use crate::runtime::watch::{BELIEF, Watching};
 use crate::switch::cancel::{ScopeExpired, calm, is_control, obstacle};
 use crate::switch::fiber::{Reason, attention};
 use crate::switch::root::{Root, existing_root};
 use crate::sys::epoll::Interest;
+use crate::sys::numbers::Stamp;
 use crate::sys::own::is_own;
 use crate::sys::raw::{Answer, EAGAIN, ECANCELED, EDEADLK, EINTR, ETIMEDOUT, errno, set_errno};
 
@@ -90,13 +93,14 @@ pub(super) struct Green {
 /// to switch. While the caller unwinds it has it still, and [`Green::wait`] is an error.
 #[inline(always)]
 pub(super) fn green(part: u32) -> Option<Green> {
-    if PATCHED.load(Ordering::Relaxed) & (part | part::PROBE) == 0 {
+    let patched = PATCHED.load(Ordering::Relaxed);
+    if patched & (part | part::PROBE) == 0 || patched & part::PROBE == 0 && existing_root().is_none() {
         return None;
     }
     green_slow(part)
 }
 
-/// [`green`] in a program that is patched.
+/// [`green`] in a program that is patched, on an OS thread that has or had a hub.
 #[inline(never)]
 fn green_slow(part: u32) -> Option<Green> {
     let patched = PATCHED.load(Ordering::Relaxed);
@@ -114,6 +118,35 @@ fn green_slow(part: u32) -> Option<Green> {
 pub(super) fn hub_here() -> Option<(&'static Root, &'static Hub)> {
     let root = existing_root()?;
     Some((root, existing_hub_of(root)?))
+}
+
+/// What a call on a socket waits for.
+#[derive(Clone, Copy)]
+pub(super) struct Target {
+    /// The descriptor.
+    pub(super) fd: RawFd,
+    /// Reading, or writing.
+    pub(super) direction: Direction,
+    /// For which events.
+    pub(super) interest: Interest,
+    /// What reports say.
+    pub(super) reason: Reason,
+}
+
+/// What the kernel was asked before a wait: the file blocks, and for how long.
+#[derive(Clone, Copy)]
+pub(super) struct Asked {
+    /// The stamp of the number from before the questions.
+    pub(super) before: Stamp,
+    /// When the call began to wait, in monotonic nanoseconds.
+    pub(super) begin: u64,
+    /// Until when the socket lets it wait.
+    pub(super) deadline: u64,
+}
+
+/// The errno of an error of the kernel's.
+fn os_error(error: std::io::Error) -> i32 {
+    error.raw_os_error().unwrap_or(EINTR)
 }
 
 impl Green {
@@ -146,8 +179,7 @@ impl Green {
         }
         let me = self.root.current();
         let reactor = self.hub.reactor();
-        let watch =
-            |(fd, interest)| reactor.watch(fd, me, interest).map_err(|error| error.raw_os_error().unwrap_or(EINTR));
+        let watch = |(fd, interest)| reactor.watch(fd, me, interest, false).map_err(os_error);
         let (first, mut others) = match fds.next() {
             Some(first) => (Some(watch(first)), Vec::new()),
             None => (None, Vec::new()),
@@ -159,10 +191,58 @@ impl Green {
             return Err(error);
         }
         let _counted = first.is_some().then(|| Counted::in_count(&reactor.waiting));
-        match park(self.root, self.hub, me, reason, deadline) {
+        self.rest(reason, deadline)
+    }
+
+    /// [`wait`](Self::wait) for a socket, whose user will as a rule wait for it again. The kernel has been `asked`.
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait).
+    ///
+    /// # Panics
+    /// As [`wait`](Self::wait).
+    pub(super) fn wait_asked(self, target: Target, asked: Asked) -> Result<(), i32> {
+        if obstacle().is_some() {
+            return Err(ECANCELED);
+        }
+        let reactor = self.hub.reactor();
+        let watching = reactor.watch(target.fd, self.root.current(), target.interest, true).map_err(os_error)?;
+        watching.asked(asked.before);
+        let _counted = Counted::in_count(&reactor.waiting);
+        self.rest(target.reason, asked.deadline)?;
+        let span = self.root.clock.get().saturating_sub(asked.begin);
+        watching.took(target.direction, span, asked.deadline.saturating_sub(asked.begin));
+        Ok(())
+    }
+
+    /// The right to wait for `target` without asking; none if too little is known of the number.
+    pub(super) fn believe(self, target: Target) -> Option<Believing> {
+        let me = self.root.current();
+        let watching = self.hub.reactor().watch_believing(target.fd, me, target.interest, target.direction)?;
+        Some(Believing { green: self, target, watching })
+    }
+
+    /// Parks until `deadline`, when everything is arranged.
+    fn rest(self, reason: Reason, deadline: u64) -> Result<(), i32> {
+        match park(self.root, self.hub, self.root.current(), reason, deadline) {
             Ok(Wake::Woken) => Ok(()),
             Ok(Wake::TimedOut) => Err(EAGAIN),
             Err(_) => Err(ECANCELED),
+        }
+    }
+
+    /// Whether there is nothing to read from `fd`, as far as is known. Who must not wait, or would be killed by it, is told
+    /// "no": what was known is as old as the last look at epoll, and there may be no next.
+    #[inline]
+    pub(super) fn is_dry(self, fd: RawFd) -> bool {
+        self.hub.reactor().is_dry(fd) && self.root.current().attention.get() == 0 && obstacle().is_none()
+    }
+
+    /// A read of `fd` returned `n` bytes, and had room for `len`. Call it before anything else runs.
+    #[inline]
+    pub(super) fn note_read(self, fd: RawFd, n: usize, len: usize) {
+        if n > 0 && n < len {
+            self.hub.reactor().note_short_read(fd);
         }
     }
 
@@ -182,6 +262,37 @@ impl Green {
         if spent_credit() {
             let _ = blocking(|| give_way(self.root, self.root.current()));
         }
+    }
+}
+
+/// The right to wait for a socket without asking the kernel anything.
+pub(super) struct Believing {
+    /// Who waits.
+    green: Green,
+    /// For what.
+    target: Target,
+    /// Its place among those who wait.
+    watching: Watching<'static>,
+}
+
+impl Believing {
+    /// As [`Green::wait_asked`], for [`BELIEF`] from `begin` at most.
+    ///
+    /// # Errors
+    /// As [`Green::wait`]; EAGAIN when it is time to ask.
+    ///
+    /// # Panics
+    /// As [`Green::wait`].
+    pub(super) fn wait(self, begin: u64) -> Result<(), i32> {
+        if obstacle().is_some() {
+            return Err(ECANCELED);
+        }
+        let _counted = Counted::in_count(&self.green.hub.reactor().waiting);
+        let result = self.green.rest(self.target.reason, begin.saturating_add(BELIEF));
+        if result == Err(EAGAIN) {
+            self.watching.took(self.target.direction, BELIEF, NEVER);
+        }
+        result
     }
 }
 
@@ -218,14 +329,18 @@ pub(super) fn finish(before: i32, answer: Answer) -> isize {
     }
 }
 
-/// [`finish`] for calls that went to the kernel as they came: errno says already why.
-#[inline]
+/// [`finish`] for calls that went to the kernel as they came, and with them errno, unless there is an error.
+#[inline(always)]
 pub(super) fn pass(answer: Answer) -> isize {
-    answer.map_or(-1, |value| value as isize)
+    match answer {
+        Ok(value) => value as isize,
+        Err(error) => refuse(error) as isize,
+    }
 }
 
 /// What a function returns that fails with `error`.
 #[cold]
+#[inline(never)]
 pub(super) fn refuse(error: i32) -> c_int {
     set_errno(error);
     -1

@@ -40,8 +40,9 @@
 //! those who wait for the number; `sigaction` and `signal` mark what runs in signal handlers; `syscall` looks for waits of
 //! `std`'s locks (see below).
 //!
-//! What needs no patch, since it does not wait, and no flag is kept here that it could change: `fcntl` (but for its
-//! locks), `ioctl`, `setsockopt`, `getsockopt`, `shutdown`, `dup`, `socketpair`, `pipe`, `copy_file_range` (files only).
+//! `dup`, `fcntl`, `ioctl`, `setsockopt`, `socket` and `socketpair` do not wait (but for the locks of `fcntl`) and go to the
+//! kernel as they are; what was known of the number is asked anew. What needs no patch: `getsockopt`, `shutdown`, `pipe`,
+//! `copy_file_range` (files only).
 //!
 //! # What stays as it was
 //!
@@ -49,6 +50,12 @@
 //! with `O_NONBLOCK` says EAGAIN, `SO_RCVTIMEO` and `SO_SNDTIMEO` hold, a blocking write writes everything, results and errno
 //! are the kernel's. Flags and options of files are not touched, so files that other OS threads, children or parents share
 //! work there as before. (One exception: `connect` on a blocking socket sets `O_NONBLOCK` for the moment of the call.)
+//!
+//! The kernel is asked for all this, but not by each call: a socket whose waits are short is taken to be as it was when it was
+//! last asked about. What this process changes through the C library's functions counts from the next call on. What others
+//! change (another process that shares the file, a system call made by hand) may be noticed 50 ms late, by a call that waits:
+//! the EAGAIN of a file that they have set non-blocking, the end of a time limit that they have made shorter, the bytes of a file
+//! to which they have given a number that was another's. A wait that lasts longer asks.
 //!
 //! # What never switches
 //!
@@ -139,6 +146,7 @@ mod many;
 mod names;
 mod patch;
 mod poll;
+mod setting;
 mod stream;
 mod time;
 mod transfer;

@@ -1,8 +1,23 @@
 //! Reading and writing, connecting and accepting: the calls of `std::net` and of C's sockets, on sockets and pipes.
 //!
 //! The kernel alone knows whether a file blocks and for how long (`O_NONBLOCK`, `SO_RCVTIMEO`: they belong to the open
-//! file, which other descriptors and processes share), so it is asked each time a call would wait, and nothing is ever
-//! set. What differs between the kinds is how a call is tried without waiting:
+//! file, which other descriptors and processes share), so it is asked when a call would wait, and nothing is ever set. A
+//! socket whose waits are short waits first, and asks if that takes long: see `runtime/watch.rs`.
+//!
+//! ```text
+//!   read empty by the last call? --yes------------.
+//!      | no, or nobody knows                      |
+//!   attempt --done--> return                      |
+//!      | EAGAIN                                   |
+//!      v                                          v
+//!   believed? --yes--> park --- event ----> attempt again (EAGAIN: from here on as below, once BELIEF is over)
+//!      | no              `-- BELIEF is over: attempt again, then
+//!   ask: does it block? --no--> EAGAIN (after an attempt)
+//!        for how long?
+//!   arm, park ----------------- event ----> attempt again
+//! ```
+//!
+//! What differs between the kinds is how a call is tried without waiting:
 //!
 //! ```text
 //!   socket            MSG_DONTWAIT
@@ -26,12 +41,15 @@ use std::ffi::{c_int, c_void};
 use std::ptr::{null, null_mut};
 use std::sync::{Mutex, PoisonError};
 
-use super::gate::{Green, blocking, entry, finish, green, part, pass};
+use super::closing::note_new;
+use super::gate::{Asked, Green, Target, blocking, entry, finish, green, part, pass};
 use crate::runtime::park::NEVER;
+use crate::runtime::reactor::Direction;
 use crate::runtime::source::after;
 use crate::switch::fiber::Reason;
 use crate::sys::clock::monotonic_ns;
 use crate::sys::epoll::Interest;
+use crate::sys::numbers::stamp;
 use crate::sys::raw::{
     self, Answer, EAGAIN, EINPROGRESS, EINVAL, ENOSYS, ENOTSOCK, EOPNOTSUPP, EPERM, Kind, MSG_DONTWAIT, MSG_ERRQUEUE,
     MSG_NOSIGNAL, MSG_OOB, MSG_PEEK, MSG_WAITALL, POLLIN, POLLOUT, iovec, msghdr, sockaddr, socklen_t,
@@ -79,11 +97,25 @@ impl Way {
 
     /// Until when the socket lets a call wait that waits from now on.
     pub(super) fn deadline(self, fd: c_int) -> u64 {
+        self.deadline_from(fd, monotonic_ns())
+    }
+
+    /// The same of a call that began to wait at `begin`.
+    fn deadline_from(self, fd: c_int, begin: u64) -> u64 {
         let option = match self {
             Way::In => raw::SO_RCVTIMEO,
             Way::Out => raw::SO_SNDTIMEO,
         };
-        raw::time_limit(fd, option).map_or(NEVER, |limit| after(std::time::Duration::from_nanos(limit)))
+        raw::time_limit(fd, option).map_or(NEVER, |limit| begin.saturating_add(limit).min(NEVER - 1))
+    }
+
+    /// What the reactor is told.
+    fn target(self, fd: c_int) -> Target {
+        let direction = match self {
+            Way::In => Direction::Read,
+            Way::Out => Direction::Write,
+        };
+        Target { fd, direction, interest: self.interest(), reason: self.reason(fd) }
     }
 }
 
@@ -93,61 +125,154 @@ pub(super) fn check(deadline: u64) -> Result<(), i32> {
     if deadline != NEVER && deadline <= monotonic_ns() { Err(EAGAIN) } else { Ok(()) }
 }
 
-/// Runs `attempt` until it does not say EAGAIN. It is told what to add to its flags: MSG_DONTWAIT, or nothing if the call is
-/// known not to wait.
-#[inline]
-fn until_ready(green: Green, fd: c_int, way: Way, mut attempt: impl FnMut(c_int) -> Answer) -> Answer {
-    match attempt(MSG_DONTWAIT) {
-        Err(EAGAIN) => {}
-        Ok(done) => {
-            green.pay();
-            return Ok(done);
+/// The waits of one call.
+struct Waits {
+    /// Who waits.
+    green: Green,
+    /// For what.
+    fd: c_int,
+    /// In which direction.
+    way: Way,
+    /// It is a socket, and no listener: what is learned of the number is worth remembering.
+    socket: bool,
+    /// The kernel has said EAGAIN to this call, and not only our memory.
+    tried: bool,
+    /// When the first wait began; none before.
+    begin: Option<u64>,
+    /// Until when the socket lets it wait; none as long as the kernel was not asked.
+    deadline: Option<u64>,
+    /// The time for belief is over.
+    doubts: bool,
+}
+
+impl Waits {
+    /// Of a call on a socket.
+    fn on_socket(green: Green, fd: c_int, way: Way) -> Waits {
+        Waits { green, fd, way, socket: true, tried: false, begin: None, deadline: None, doubts: false }
+    }
+
+    /// Of a call on anything else, or on a listener.
+    fn elsewhere(green: Green, fd: c_int, way: Way) -> Waits {
+        Waits { socket: false, ..Waits::on_socket(green, fd, way) }
+    }
+
+    /// Whether there is nothing to read, as far as is known.
+    fn is_dry(&self) -> bool {
+        self.socket && self.way == Way::In && self.green.is_dry(self.fd)
+    }
+
+    /// Waits until it is time to try again.
+    ///
+    /// # Errors
+    /// EAGAIN if the file does not block, or its time is over; as [`Green::wait`].
+    ///
+    /// # Panics
+    /// As [`Green::wait`].
+    fn wait(&mut self) -> Result<(), i32> {
+        let (green, fd, way) = (self.green, self.fd, self.way);
+        if self.socket
+            && self.deadline.is_none()
+            && !self.doubts
+            && let Some(believing) = green.believe(way.target(fd))
+        {
+            let begin = *self.begin.get_or_insert_with(monotonic_ns);
+            return match believing.wait(begin) {
+                // Before it is asked whether the file blocks, the kernel is asked whether there is something.
+                Err(EAGAIN) => {
+                    self.doubts = true;
+                    Ok(())
+                }
+                result => result,
+            };
         }
-        Err(error) => return Err(error),
+        if let Some(deadline) = self.deadline {
+            return green.wait(fd, way.interest(), way.reason(fd), deadline);
+        }
+        let before = stamp(fd);
+        if raw::is_nonblocking(fd) {
+            return if self.tried { Err(EAGAIN) } else { Ok(()) };
+        }
+        let begin = *self.begin.get_or_insert_with(monotonic_ns);
+        let deadline = *self.deadline.insert(way.deadline_from(fd, begin));
+        if self.socket {
+            green.wait_asked(way.target(fd), Asked { before, begin, deadline })
+        } else {
+            green.wait(fd, way.interest(), way.reason(fd), deadline)
+        }
     }
-    if raw::is_nonblocking(fd) {
-        return Err(EAGAIN);
+
+    /// After a try that was in vain.
+    ///
+    /// # Errors
+    /// EAGAIN if the time is over.
+    fn check(&mut self) -> Result<(), i32> {
+        self.tried = true;
+        self.deadline.map_or(Ok(()), check)
     }
-    let deadline = way.deadline(fd);
+}
+
+/// Runs `attempt` on a socket until it does not say EAGAIN. It is told what to add to its flags: MSG_DONTWAIT, or nothing if
+/// the call is known not to wait.
+#[inline]
+fn until_ready(green: Green, fd: c_int, way: Way, attempt: impl FnMut(c_int) -> Answer) -> Answer {
+    repeat_until_ready(Waits::on_socket(green, fd, way), attempt)
+}
+
+/// [`until_ready`], however it waits.
+#[inline]
+fn repeat_until_ready(mut waits: Waits, mut attempt: impl FnMut(c_int) -> Answer) -> Answer {
+    // If nothing is there as far as is known, the kernel is not asked for it.
+    if !waits.is_dry() {
+        match attempt(MSG_DONTWAIT) {
+            Err(EAGAIN) => waits.tried = true,
+            Ok(done) => {
+                waits.green.pay();
+                return Ok(done);
+            }
+            Err(error) => return Err(error),
+        }
+    }
     blocking(|| {
         loop {
-            green.wait(fd, way.interest(), way.reason(fd), deadline)?;
+            waits.wait()?;
             match attempt(MSG_DONTWAIT) {
                 Err(EAGAIN) => {}
                 result => return result,
             }
-            if way == Way::In && raw::is_hung_up(fd) {
+            if waits.way == Way::In && raw::is_hung_up(waits.fd) {
                 // A datagram socket that was shut down says EAGAIN to a call that must not wait, and 0 to one that may.
                 return attempt(0);
             }
-            check(deadline)?;
+            waits.check()?;
         }
     })?
 }
 
-/// Moves all of `total` bytes, in parts, as a blocking call does on a stream. `attempt` is told how many are done, and
-/// moves some of the rest without waiting; 0 ends it. An error after a part is left for the next call to find.
-fn until_done(green: Green, fd: c_int, way: Way, total: usize, mut attempt: impl FnMut(usize) -> Answer) -> Answer {
+/// Moves all of `total` bytes through a socket, in parts, as a blocking call does on a stream. `attempt` is told how many
+/// are done, and moves some of the rest without waiting; 0 ends it. An error after a part is left for the next call to find.
+fn until_done(green: Green, fd: c_int, way: Way, total: usize, attempt: impl FnMut(usize) -> Answer) -> Answer {
+    repeat_until_done(Waits::on_socket(green, fd, way), total, attempt)
+}
+
+/// [`until_done`], however it waits.
+fn repeat_until_done(mut waits: Waits, total: usize, mut attempt: impl FnMut(usize) -> Answer) -> Answer {
     let first = match attempt(0) {
         Err(EAGAIN) => 0,
         Ok(moved) if moved < total && moved > 0 => moved,
         Ok(moved) => {
-            green.pay();
+            waits.green.pay();
             return Ok(moved);
         }
         Err(error) => return Err(error),
     };
+    waits.tried = true;
     let part = |done: usize, error: i32| if done > 0 { Ok(done) } else { Err(error) };
-    if raw::is_nonblocking(fd) {
-        return part(first, EAGAIN);
-    }
-    let deadline = way.deadline(fd);
     let done = Cell::new(first);
     let ended = blocking(|| {
         loop {
-            green.wait(fd, way.interest(), way.reason(fd), deadline)?;
+            waits.wait()?;
             match attempt(done.get()) {
-                Err(EAGAIN) => check(deadline)?,
+                Err(EAGAIN) => waits.check()?,
                 Ok(moved) => {
                     done.set(done.get() + moved);
                     if moved == 0 || done.get() >= total {
@@ -240,7 +365,8 @@ unsafe fn read_other(green: Green, fd: c_int, iov: *const iovec, count: c_int) -
         Kind::Device => polled(green, fd, Way::In, plain),
         Kind::Pipe => {
             // SAFETY: M1.
-            let answer = until_ready(green, fd, Way::In, |_| unsafe { raw::readv_now(fd, iov, count) });
+            let answer =
+                repeat_until_ready(Waits::elsewhere(green, fd, Way::In), |_| unsafe { raw::readv_now(fd, iov, count) });
             if has_no_nowait(&answer) { polled(green, fd, Way::In, plain) } else { answer }
         }
     }
@@ -260,7 +386,7 @@ unsafe fn write_other(green: Green, fd: c_int, iov: *const iovec, count: c_int) 
             let Some(buffers) = few(count) else { return plain() };
             // SAFETY: M1.
             let most = unsafe { total(iov, buffers) };
-            let answer = until_done(green, fd, Way::Out, most, |done| {
+            let answer = repeat_until_done(Waits::elsewhere(green, fd, Way::Out), most, |done| {
                 // SAFETY: M1.
                 let list = unsafe { rest(iov, buffers, done) };
                 // SAFETY: the buffers are the caller's (M1), and the list of them is ours.
@@ -287,13 +413,27 @@ pub(super) fn is_plain(flags: c_int) -> bool {
 /// As the C library's; see [`monkey`](super).
 #[unsafe(no_mangle)]
 pub(super) unsafe extern "C" fn read(fd: c_int, buf: *mut c_void, len: usize) -> isize {
-    let Some(green) = green(part::NET).filter(|_| fd >= FIRST && len > 0) else {
+    match green(part::NET) {
         // SAFETY: M1.
-        return pass(unsafe { raw::read(fd, buf, len) });
-    };
+        Some(green) if fd >= FIRST && len > 0 => unsafe { read_green(green, fd, buf, len) },
+        // SAFETY: M1.
+        _ => pass(unsafe { raw::read(fd, buf, len) }),
+    }
+}
+
+/// [`read`], if it may wait in the hub. Apart from it, so that a call that is only passed on saves no registers.
+///
+/// # Safety
+/// M1.
+#[inline(never)]
+unsafe fn read_green(green: Green, fd: c_int, buf: *mut c_void, len: usize) -> isize {
     let before = entry();
-    // SAFETY: M1.
-    let attempt = |now| unsafe { raw::recvfrom(fd, buf, len, now, null_mut(), null_mut()) };
+    let attempt = |now| {
+        // SAFETY: M1.
+        let n = unsafe { raw::recvfrom(fd, buf, len, now, null_mut(), null_mut()) }?;
+        green.note_read(fd, n, len);
+        Ok(n)
+    };
     let mut answer = until_ready(green, fd, Way::In, attempt);
     if answer == Err(ENOTSOCK) {
         let buffer = iovec { iov_base: buf, iov_len: len };
@@ -350,10 +490,20 @@ pub(super) unsafe extern "C" fn readv(fd: c_int, iov: *const iovec, count: c_int
 /// As [`read`].
 #[unsafe(no_mangle)]
 pub(super) unsafe extern "C" fn write(fd: c_int, buf: *const c_void, len: usize) -> isize {
-    let Some(green) = green(part::NET).filter(|_| fd >= FIRST && len > 0) else {
+    match green(part::NET) {
         // SAFETY: M1.
-        return pass(unsafe { raw::write(fd, buf, len) });
-    };
+        Some(green) if fd >= FIRST && len > 0 => unsafe { write_green(green, fd, buf, len) },
+        // SAFETY: M1.
+        _ => pass(unsafe { raw::write(fd, buf, len) }),
+    }
+}
+
+/// [`write`], if it may wait in the hub.
+///
+/// # Safety
+/// M1.
+#[inline(never)]
+unsafe fn write_green(green: Green, fd: c_int, buf: *const c_void, len: usize) -> isize {
     let before = entry();
     // SAFETY: M1.
     let mut answer = unsafe { send_parts(green, fd, buf, len, 0) };
@@ -454,12 +604,34 @@ pub(super) unsafe extern "C" fn recvfrom(
     addr: *mut sockaddr,
     room: *mut socklen_t,
 ) -> isize {
+    match green(part::NET) {
+        // SAFETY: M1.
+        Some(green) if flags & MSG_DONTWAIT == 0 => unsafe { recvfrom_green(green, fd, buf, len, flags, addr, room) },
+        // SAFETY: M1.
+        _ => pass(unsafe { raw::recvfrom(fd, buf, len, flags, addr, room) }),
+    }
+}
+
+/// [`recvfrom`], if it may wait in the hub.
+///
+/// # Safety
+/// M1.
+#[inline(never)]
+unsafe fn recvfrom_green(
+    green: Green,
+    fd: c_int,
+    buf: *mut c_void,
+    len: usize,
+    flags: c_int,
+    addr: *mut sockaddr,
+    room: *mut socklen_t,
+) -> isize {
     let whole =
         flags & (MSG_WAITALL | MSG_PEEK) == MSG_WAITALL && len > 0 && addr.is_null() && is_plain(flags & !MSG_WAITALL);
-    let Some(green) = green(part::NET).filter(|_| flags & MSG_DONTWAIT == 0 && (whole || is_plain(flags))) else {
+    if !whole && !is_plain(flags) {
         // SAFETY: M1.
         return pass(unsafe { raw::recvfrom(fd, buf, len, flags, addr, room) });
-    };
+    }
     let before = entry();
     let answer = if whole && raw::is_stream(fd) {
         until_done(green, fd, Way::In, len, |done| {
@@ -468,8 +640,14 @@ pub(super) unsafe extern "C" fn recvfrom(
             unsafe { raw::recvfrom(fd, at, left, flags | MSG_DONTWAIT, null_mut(), null_mut()) }
         })
     } else {
-        // SAFETY: M1; nothing is written when the answer is EAGAIN.
-        until_ready(green, fd, Way::In, |now| unsafe { raw::recvfrom(fd, buf, len, flags | now, addr, room) })
+        until_ready(green, fd, Way::In, |now| {
+            // SAFETY: M1; nothing is written when the answer is EAGAIN.
+            let n = unsafe { raw::recvfrom(fd, buf, len, flags | now, addr, room) }?;
+            if flags == 0 {
+                green.note_read(fd, n, len);
+            }
+            Ok(n)
+        })
     };
     finish(before, answer)
 }
@@ -517,10 +695,20 @@ pub(super) unsafe extern "C" fn recvmsg(fd: c_int, message: *mut msghdr, flags: 
 /// As [`read`].
 #[unsafe(no_mangle)]
 pub(super) unsafe extern "C" fn send(fd: c_int, buf: *const c_void, len: usize, flags: c_int) -> isize {
-    let Some(green) = green(part::NET).filter(|_| flags & MSG_DONTWAIT == 0) else {
+    match green(part::NET) {
         // SAFETY: M1.
-        return pass(unsafe { raw::sendto(fd, buf, len, flags, null(), 0) });
-    };
+        Some(green) if flags & MSG_DONTWAIT == 0 => unsafe { send_green(green, fd, buf, len, flags) },
+        // SAFETY: M1.
+        _ => pass(unsafe { raw::sendto(fd, buf, len, flags, null(), 0) }),
+    }
+}
+
+/// [`send`], if it may wait in the hub.
+///
+/// # Safety
+/// M1.
+#[inline(never)]
+unsafe fn send_green(green: Green, fd: c_int, buf: *const c_void, len: usize, flags: c_int) -> isize {
     let before = entry();
     // SAFETY: M1.
     finish(before, unsafe { send_parts(green, fd, buf, len, flags) })
@@ -618,8 +806,12 @@ static ACCEPT: Mutex<()> = Mutex::new(());
 /// As [`read`].
 #[unsafe(no_mangle)]
 pub(super) unsafe extern "C" fn accept4(fd: c_int, addr: *mut sockaddr, room: *mut socklen_t, flags: c_int) -> c_int {
-    // SAFETY: M1.
-    let plain = || unsafe { raw::accept4(fd, addr, room, flags) };
+    let plain = || {
+        // SAFETY: M1.
+        let new = unsafe { raw::accept4(fd, addr, room, flags) }?;
+        note_new(new);
+        Ok(new)
+    };
     // Flags that there are not are refused before anything is waited for.
     let known = flags & !(raw::SOCK_CLOEXEC | raw::SOCK_NONBLOCK) == 0;
     let Some(green) = green(part::NET).filter(|_| known) else { return pass(plain()) as c_int };
@@ -627,7 +819,7 @@ pub(super) unsafe extern "C" fn accept4(fd: c_int, addr: *mut sockaddr, room: *m
     if !raw::is_listener(fd) {
         return pass(plain()) as c_int;
     }
-    let answer = until_ready(green, fd, Way::In, |_| {
+    let answer = repeat_until_ready(Waits::elsewhere(green, fd, Way::In), |_| {
         let _turn = ACCEPT.lock().unwrap_or_else(PoisonError::into_inner);
         if raw::ready_now(fd, POLLIN)? == 0 { Err(EAGAIN) } else { plain() }
     });

@@ -35,9 +35,21 @@ pub struct TcpListener {
     source: Source<net::TcpListener>,
     /// Only the mode is used.
     options: Options,
+    /// Whoever started this process has the socket, too, for those who come later: a server leaves it listening.
+    passed: bool,
 }
 
 impl TcpListener {
+    /// One whose socket nobody else has.
+    fn of_new_socket(fd: OwnedFd) -> TcpListener {
+        TcpListener { source: Source::new(fd.into(), false, false), options: Options::default(), passed: false }
+    }
+
+    /// One whose socket whoever started this process keeps.
+    pub(crate) fn of_passed_socket(fd: OwnedFd) -> TcpListener {
+        TcpListener { passed: true, ..TcpListener::from(fd) }
+    }
+
     /// std's listener, unless `close` was called.
     fn open(&self) -> io::Result<&net::TcpListener> {
         self.source.open()
@@ -59,7 +71,7 @@ impl TcpListener {
     pub fn bind<A: ToSocketAddrs>(addr: A) -> io::Result<TcpListener> {
         each_addr(addr, |addr| {
             let fd = socket::bind_listener(addr, BACKLOG, false)?;
-            Ok(TcpListener { source: Source::new(fd.into(), false, false), options: Options::default() })
+            Ok(TcpListener::of_new_socket(fd))
         })
     }
 
@@ -69,6 +81,8 @@ impl TcpListener {
     /// All of them must be made by this call (or set the option otherwise) and belong to one user. With port 0 the first
     /// gets a free one, which the others must then name. A connection that waits for `accept` belongs to one listener, and
     /// is reset if that one closes.
+    ///
+    /// A second process of the same user that does so is not refused, but gets a part of the connections: mean it.
     ///
     /// # Errors
     /// As [`bind`](Self::bind); `AddrInUse` also if a listener is there that does not share.
@@ -80,7 +94,7 @@ impl TcpListener {
     pub fn bind_reuse_port<A: ToSocketAddrs>(addr: A) -> io::Result<TcpListener> {
         each_addr(addr, |addr| {
             let fd = socket::bind_listener(addr, BACKLOG, true)?;
-            Ok(TcpListener { source: Source::new(fd.into(), false, false), options: Options::default() })
+            Ok(TcpListener::of_new_socket(fd))
         })
     }
 
@@ -119,6 +133,16 @@ impl TcpListener {
     /// From now on the kernel takes no new connections while one waits for `accept`; those that wait stay.
     pub(crate) fn take_no_more(&self) -> io::Result<()> {
         socket::listen(self.open()?.as_fd(), 0)
+    }
+
+    /// Whether others will listen on this socket when this process has ended.
+    pub(crate) fn is_passed(&self) -> bool {
+        self.passed
+    }
+
+    /// [`close`](Self::close) for this process alone: the socket goes on listening.
+    pub(crate) fn leave(&self) {
+        self.source.close();
     }
 
     /// For `select!`.
@@ -176,7 +200,7 @@ impl TcpListener {
     pub fn try_clone(&self) -> io::Result<TcpListener> {
         let clone = self.open()?.try_clone()?;
         self.source.set_shared();
-        Ok(TcpListener { source: self.source.sibling(clone), options: self.options.share() })
+        Ok(TcpListener { source: self.source.sibling(clone), options: self.options.share(), passed: self.passed })
     }
 
     /// Sets `IP_TTL`, which accepted connections inherit.
@@ -331,7 +355,7 @@ impl From<net::TcpListener> for TcpListener {
     fn from(listener: net::TcpListener) -> TcpListener {
         // It fails for no open descriptor that is a socket; on any other the first call will fail.
         let _ = listener.set_nonblocking(true);
-        TcpListener { source: Source::new(listener, false, true), options: Options::default() }
+        TcpListener { source: Source::new(listener, false, true), options: Options::default(), passed: false }
     }
 }
 
@@ -339,7 +363,7 @@ impl From<net::TcpListener> for TcpListener {
 /// the green listener share the socket: they would block their OS thread from now on.
 impl From<TcpListener> for net::TcpListener {
     fn from(listener: TcpListener) -> net::TcpListener {
-        let TcpListener { source, options } = listener;
+        let TcpListener { source, options, .. } = listener;
         let listener = source.into_inner();
         // It does not fail on an open socket.
         let _ = listener.set_nonblocking(options.nonblocking());

@@ -20,6 +20,11 @@
 //!   pushes.
 //!
 //! The lock is held for a push or a pop; no foreign code runs under it.
+//!
+//! Signals are none of the pool's business: an OS thread that has not blocked a signal may be given it, and a SIGTERM that
+//! a [`Signals`](crate::signal::Signals) of the program waits for would end the process there. So the pool's OS threads are
+//! started with everything blocked, and stay so for what this crate asks of them; a job of the program's has blocked what
+//! its caller has, which the children that it starts inherit.
 #![forbid(unsafe_code)]
 
 use std::cell::Cell;
@@ -42,6 +47,7 @@ use crate::switch::cancel;
 use crate::switch::fiber::Reason;
 use crate::switch::root::try_root;
 use crate::sys::fork::fork_generation;
+use crate::sys::signalfd::SignalSet;
 
 /// Settings of a [`ThreadPool`].
 #[derive(Clone, Debug)]
@@ -265,7 +271,7 @@ impl ThreadPool {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        match self.offer("a job", false, f) {
+        match self.offer("a job", false, as_the_caller(f)) {
             Ok(result) => result,
             Err((RunError { kind: Kind::Ending }, f)) => f(),
             Err((error, f)) => {
@@ -291,7 +297,7 @@ impl ThreadPool {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        self.offer("a job", true, f).map_err(|(error, _)| error)
+        self.offer("a job", true, as_the_caller(f)).map_err(|(error, _)| error)
     }
 
     /// Its counters.
@@ -368,6 +374,20 @@ impl ThreadPool {
                 unreachable!("it did not unwind before, and a thread that waits does not begin to");
             }
         }
+    }
+}
+
+/// A job of the program's: `f` with those signals blocked that are blocked here, in its caller.
+fn as_the_caller<F, T>(f: F) -> impl FnOnce() -> T + Send + 'static
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    // Neither call fails; if one did, `f` would run with all signals blocked.
+    let blocked = SignalSet::blocked_here().ok();
+    move || {
+        let _blocked = blocked.and_then(|blocked| blocked.block_only().ok());
+        f()
     }
 }
 
@@ -453,6 +473,8 @@ impl Shared {
             self.work.notify_one();
         } else if may_start {
             let shared = Arc::clone(self);
+            // The new thread inherits it, so that there is no moment in which it would take a signal.
+            let _blocked = SignalSet::all().and_then(|all| all.block_only());
             match thread::Builder::new().name(self.settings.name.clone()).spawn(move || shared.work()) {
                 Ok(_) => state.threads += 1,
                 Err(error) if state.threads == 0 => {

@@ -17,7 +17,7 @@
 //! | `source` | one file descriptor of a hub: try, wait, try again |
 //! | `choose` | waiting for several things at once |
 //! | `remote` | waiting for another hub, and waking whoever does |
-//! | `watch` | any descriptor, by its number, for one wait (feature `monkey`) |
+//! | `watch` | any descriptor, by its number: asked at each wait, or believed for a moment (feature `monkey`) |
 //! | `report` | who waits on what, since when, spawned where |
 
 pub(crate) mod choose;

@@ -181,10 +181,6 @@ impl Registration {
     /// An event came.
     #[inline]
     fn accept(&self, root: &Root, ready: Ready) {
-        #[cfg(feature = "monkey")]
-        if let Some(watch) = &self.watch {
-            return watch.accept(root, ready);
-        }
         let mut bits = self.ready.get();
         if ready.any(Ready::IN) {
             bits |= bits::READ;
@@ -301,7 +297,7 @@ impl Reactor {
         {
             drop(registrations);
             if let Some(root) = existing_root() {
-                self.forget_number(root, fd.as_raw_fd());
+                self.take_over_number(root, fd.as_raw_fd());
             }
             self.watches.enter(fd.as_raw_fd());
         }
@@ -324,16 +320,24 @@ impl Reactor {
         }
     }
 
-    /// Asks the kernel for one event of a number.
+    /// Asks the kernel for events of a number; whether it was not in the epoll set.
     ///
     /// # Errors
     /// Those of epoll_ctl(2).
     #[cfg(feature = "monkey")]
-    pub(super) fn arm_number(&self, fd: RawFd, registration: &Registration, interest: Interest) -> io::Result<()> {
+    pub(super) fn arm_number(&self, fd: RawFd, registration: &Registration, interest: Interest) -> io::Result<bool> {
         match registration.key.get() {
             Some(key) => self.epoll.rearm(fd, key.to_token(), interest),
-            None => Ok(()),
+            None => Ok(false),
         }
+    }
+
+    /// Takes a number out of the epoll set.
+    #[cfg(feature = "monkey")]
+    pub(super) fn disarm_number(&self, fd: RawFd) {
+        // It fails if the number names another file by now, or none. Then the entry went with its file, or is one whose
+        // token nobody knows.
+        let _ = self.epoll.delete_number(fd);
     }
 
     /// Forgets a descriptor; later events for it are ignored (E1). With `remove`, it is taken out of the epoll
@@ -374,6 +378,11 @@ impl Reactor {
             if token != BELL
                 && let Some(registration) = registrations.get(Key::from_token(token))
             {
+                #[cfg(feature = "monkey")]
+                if let Some(watch) = registration.watch() {
+                    self.accept_watched(root, watch, ready);
+                    continue;
+                }
                 registration.accept(root, ready);
             }
         }

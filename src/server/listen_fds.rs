@@ -136,7 +136,8 @@ impl ListenFd {
         self.name.as_deref()
     }
 
-    /// As a TCP listener.
+    /// As a TCP listener. A [`TcpServer`](super::TcpServer) that drains leaves it listening, for the next process;
+    /// [`close`](TcpListener::close) does not.
     ///
     /// # Errors
     /// `InvalidInput` if it is none; the descriptor is closed then.
@@ -144,7 +145,7 @@ impl ListenFd {
     /// May switch: no.
     pub fn into_tcp_listener(self) -> io::Result<TcpListener> {
         let fd = self.only_if("a TCP listener", |kind| kind.internet && kind.stream && kind.listens)?;
-        Ok(TcpListener::from(net::TcpListener::from(fd)))
+        Ok(TcpListener::of_passed_socket(fd))
     }
 
     /// As a UDP socket.

@@ -89,7 +89,9 @@
 //!
 //! # Socket activation
 //!
-//! [`listen_fds`] takes the listeners that systemd, or whoever speaks its protocol, has opened for the process.
+//! [`listen_fds`] takes the listeners that systemd, or whoever speaks its protocol, has opened for the process. They outlive
+//! it, so a drain skips its steps 1 and 2 for them: the port stays open, and who is in the kernel's queue, or comes now, is
+//! served by the next process.
 #![forbid(unsafe_code)]
 
 mod drain;

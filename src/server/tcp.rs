@@ -32,12 +32,16 @@ impl Port for TcpListener {
     }
 
     fn take_no_more(&self) {
+        if self.is_passed() {
+            // Who is in its queue is the next process's.
+            return self.leave();
+        }
         // It fails if the listener is the reason of the drain.
         let _ = TcpListener::take_no_more(self);
     }
 
     fn close(&self) {
-        TcpListener::close(self);
+        if self.is_passed() { self.leave() } else { TcpListener::close(self) }
     }
 
     fn watch((stream, _): &(TcpStream, SocketAddr)) -> Option<(RawFd, Watch)> {

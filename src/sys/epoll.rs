@@ -46,6 +46,12 @@ impl Interest {
     #[cfg(feature = "monkey")]
     pub(crate) const ONCE: Interest = Interest(libc::EPOLLONESHOT as u32);
 
+    /// Whether this is asked for where `other` is.
+    #[cfg(feature = "monkey")]
+    pub(crate) fn is_in(self, other: Interest) -> bool {
+        self.0 & !other.0 == 0
+    }
+
     /// What poll(2) calls by these bits.
     #[cfg(feature = "monkey")]
     pub(crate) fn of_poll_bits(bits: i16) -> Interest {
@@ -213,23 +219,35 @@ impl Epoll {
     }
 
     /// Asks anew for `interest` in a number that may or may not be watched already, and may name another file by now. What
-    /// is ready already is reported by the next wait.
+    /// is ready already is reported by the next wait. Returns whether it was not watched.
     ///
     /// # Errors
     ///
     /// As [`Epoll::add`], but for `EEXIST`; `EBADF`.
     #[cfg(feature = "monkey")]
-    pub(crate) fn rearm(&self, fd: std::os::fd::RawFd, token: u64, interest: Interest) -> io::Result<()> {
+    pub(crate) fn rearm(&self, fd: std::os::fd::RawFd, token: u64, interest: Interest) -> io::Result<bool> {
         let epoll = self.fd.as_raw_fd();
         let mut event = libc::epoll_event { events: interest.0, u64: token };
         // SAFETY: the kernel copies `event`, which lives until the call returns; a number that is not open is an error
         // (epoll_ctl(2)).
         match cvt(unsafe { libc::epoll_ctl(epoll, libc::EPOLL_CTL_MOD, fd, &raw mut event) }) {
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
-            result => return result.map(|_| ()),
+            result => return result.map(|_| false),
         }
         // SAFETY: as above.
         cvt(unsafe { libc::epoll_ctl(epoll, libc::EPOLL_CTL_ADD, fd, &raw mut event) })?;
+        Ok(true)
+    }
+
+    /// [`Epoll::delete`] of a number that may or may not be open.
+    ///
+    /// # Errors
+    ///
+    /// As [`Epoll::delete`]; `EBADF`.
+    #[cfg(feature = "monkey")]
+    pub(crate) fn delete_number(&self, fd: std::os::fd::RawFd) -> io::Result<()> {
+        // SAFETY: the event is ignored and may be null; a number that is not open is an error (epoll_ctl(2)).
+        cvt(unsafe { libc::epoll_ctl(self.fd.as_raw_fd(), libc::EPOLL_CTL_DEL, fd, ptr::null_mut()) })?;
         Ok(())
     }
 

@@ -14,6 +14,7 @@
 //! | `handlers` | a signal handler runs marked as `own` |
 //! | `inherit` | a descriptor of whoever started the process is owned once, or refused |
 //! | `mmap` | address space that costs memory only where it was touched; guards; what is resident |
+//! | `numbers` | whether this process has closed or changed a descriptor since somebody looked |
 //! | `own` | which calls are the runtime's own |
 //! | `prefetch` | a hint to the cache, harmless on any address |
 //! | `process` | a descriptor that is readable once a child has ended |
@@ -45,6 +46,8 @@ pub(crate) mod fork;
 pub(crate) mod handlers;
 pub(crate) mod inherit;
 pub(crate) mod mmap;
+#[cfg(feature = "monkey")]
+pub(crate) mod numbers;
 pub(crate) mod own;
 pub(crate) mod prefetch;
 pub(crate) mod process;

@@ -1,10 +1,10 @@
 //! System calls by number, past whatever function of that name the program is linked with.
 //!
 //! With the feature `monkey` the program's `recv` is ours (see `monkey`), and so is the one that the `libc` crate
-//! declares. What ours is made of are the calls below, made through `syscall(2)`. That function is ours as well
-//! (`monkey/futex.rs`, which looks at one number and hands on the rest), and under it there is only the instruction:
-//! [`kernel`]. They are the kernel's calls, not the C library's: no cancellation points, `dup2` is spelled `dup3`, `poll`
-//! is `ppoll`, since aarch64 has no others.
+//! declares. What ours is made of are the calls below: the instruction itself ([`kernel`]), so that a call that is only passed
+//! on costs little more than the C library's, and past `syscall(2)`, which is ours as well (`monkey/futex.rs`, which looks at
+//! one number and hands on the rest). They are the kernel's calls, not the C library's: no cancellation points, errno is left
+//! alone, `dup2` is spelled `dup3`, `poll` is `ppoll`, since aarch64 has no others.
 //!
 //! Here are also the C library's types and numbers that the layers above need, so that they need not name it, and the
 //! two functions for which there is no system call: they are reached through `dlsym(RTLD_NEXT)`, that is, as the next
@@ -21,11 +21,12 @@ use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 pub(crate) use libc::{
-    __WNOTHREAD, CLOCK_MONOTONIC, CLOCK_REALTIME, CLOCK_THREAD_CPUTIME_ID, EAI_SYSTEM, F_GETFD, FD_SETSIZE,
-    FUTEX_CLOCK_REALTIME, FUTEX_PRIVATE_FLAG, FUTEX_WAIT, FUTEX_WAIT_BITSET, LOCK_NB, MSG_DONTWAIT, MSG_ERRQUEUE,
-    MSG_NOSIGNAL, MSG_OOB, MSG_PEEK, MSG_WAITALL, MSG_WAITFORONE, O_ACCMODE, O_APPEND, O_NONBLOCK, O_RDONLY, O_WRONLY,
-    P_ALL, P_PGID, P_PID, P_PIDFD, POLLERR, POLLIN, POLLOUT, POLLPRI, SO_RCVTIMEO, SO_SNDTIMEO, SOCK_CLOEXEC,
-    SOCK_NONBLOCK, SOCK_STREAM, SPLICE_F_NONBLOCK, SYS_futex, TIMER_ABSTIME, WEXITED, WNOHANG, WNOWAIT, addrinfo,
+    __WNOTHREAD, CLOCK_MONOTONIC, CLOCK_REALTIME, CLOCK_THREAD_CPUTIME_ID, EAI_SYSTEM, F_DUPFD, F_DUPFD_CLOEXEC,
+    F_GETFD, F_GETOWN, F_SETFL, FD_SETSIZE, FIONBIO, FUTEX_CLOCK_REALTIME, FUTEX_PRIVATE_FLAG, FUTEX_WAIT,
+    FUTEX_WAIT_BITSET, Ioctl, LOCK_NB, MSG_DONTWAIT, MSG_ERRQUEUE, MSG_NOSIGNAL, MSG_OOB, MSG_PEEK, MSG_WAITALL,
+    MSG_WAITFORONE, O_ACCMODE, O_APPEND, O_NONBLOCK, O_RDONLY, O_WRONLY, P_ALL, P_PGID, P_PID, P_PIDFD, POLLERR,
+    POLLIN, POLLOUT, POLLPRI, SO_RCVTIMEO, SO_RCVTIMEO_NEW, SO_SNDTIMEO, SO_SNDTIMEO_NEW, SOCK_CLOEXEC, SOCK_NONBLOCK,
+    SOCK_STREAM, SOL_SOCKET, SPLICE_F_NONBLOCK, SYS_futex, TIMER_ABSTIME, WEXITED, WNOHANG, WNOWAIT, addrinfo,
     epoll_event, fd_set, id_t, idtype_t, iovec, mmsghdr, msghdr, nfds_t, off_t, pid_t, pollfd, rusage, siginfo_t,
     sigset_t, sockaddr, socklen_t, timespec, timeval, useconds_t,
 };
@@ -55,10 +56,16 @@ pub(crate) fn set_errno(errno: i32) {
     unsafe { *at = errno };
 }
 
-/// What `syscall` returned, as an answer.
-#[inline]
-fn answer(result: libc::c_long) -> Answer {
-    usize::try_from(result).map_err(|_| errno())
+/// Room for an argument each.
+macro_rules! arguments {
+    ($a:expr) => { arguments!($a, 0) };
+    ($a:expr, $b:expr) => { arguments!($a, $b, 0) };
+    ($a:expr, $b:expr, $c:expr) => { arguments!($a, $b, $c, 0) };
+    ($a:expr, $b:expr, $c:expr, $d:expr) => { arguments!($a, $b, $c, $d, 0) };
+    ($a:expr, $b:expr, $c:expr, $d:expr, $e:expr) => { arguments!($a, $b, $c, $d, $e, 0) };
+    ($a:expr, $b:expr, $c:expr, $d:expr, $e:expr, $f:expr) => {
+        [$a as usize, $b as usize, $c as usize, $d as usize, $e as usize, $f as usize]
+    };
 }
 
 /// The system call itself, past the C library and past our own `syscall`. Leaves errno alone.
@@ -101,7 +108,7 @@ macro_rules! calls {
         #[inline]
         pub(crate) unsafe fn $name($($arg: $kind),*) -> Answer {
             // SAFETY: the number and the arguments go together, and the pointers are the caller's (Invariant W1).
-            answer(unsafe { libc::syscall(libc::$number, $($arg,)* $($more),*) })
+            unsafe { kernel(libc::$number, arguments!($($arg),* $(, $more)*)) }
         }
     )*};
 }
@@ -134,6 +141,10 @@ calls! {
     "getsockopt(2)" getsockopt(fd: c_int, level: c_int, name: c_int, value: *mut c_void, len: *mut socklen_t)
         = SYS_getsockopt;
     "ioctl(2)" ioctl(fd: c_int, request: libc::Ioctl, argument: *mut c_void) = SYS_ioctl;
+    "socketpair(2)" socketpair(domain: c_int, kind: c_int, protocol: c_int, pair: *mut [c_int; 2]) = SYS_socketpair;
+    "fcntl(2)" fcntl_any(fd: c_int, command: c_int, argument: usize) = SYS_fcntl;
+    "setsockopt(2)" setsockopt(fd: c_int, level: c_int, name: c_int, value: *const c_void, len: socklen_t)
+        = SYS_setsockopt;
     "sendfile(2)" sendfile(to: c_int, from: c_int, offset: *mut off_t, count: usize) = SYS_sendfile;
     "splice(2)" splice(
         from: c_int, from_at: *mut off_t, to: c_int, to_at: *mut off_t, len: usize, flags: c_uint
@@ -157,7 +168,7 @@ pub(crate) const KERNEL_SIGSET: usize = 8;
 pub(crate) unsafe fn readv_now(fd: c_int, iov: *const iovec, count: c_int) -> Answer {
     let here = -1_isize;
     // SAFETY: as for all calls above; offset -1 is the file's own position (preadv2(2)).
-    answer(unsafe { libc::syscall(libc::SYS_preadv2, fd, iov, count, here, 0_usize, libc::RWF_NOWAIT) })
+    unsafe { kernel(libc::SYS_preadv2, arguments!(fd, iov, count, here, 0_usize, libc::RWF_NOWAIT)) }
 }
 
 /// [`writev`] that says EAGAIN instead of waiting, on the kinds of file that can (EOPNOTSUPP on others).
@@ -168,35 +179,49 @@ pub(crate) unsafe fn readv_now(fd: c_int, iov: *const iovec, count: c_int) -> An
 pub(crate) unsafe fn writev_now(fd: c_int, iov: *const iovec, count: c_int) -> Answer {
     let here = -1_isize;
     // SAFETY: as in `readv_now`.
-    answer(unsafe { libc::syscall(libc::SYS_pwritev2, fd, iov, count, here, 0_usize, libc::RWF_NOWAIT) })
+    unsafe { kernel(libc::SYS_pwritev2, arguments!(fd, iov, count, here, 0_usize, libc::RWF_NOWAIT)) }
 }
 
 /// See close(2). Any number may be asked: what follows from closing one that is in use is the caller's concern.
 #[inline]
 pub(crate) fn close(fd: c_int) -> Answer {
     // SAFETY: the call takes an integer and touches no memory.
-    answer(unsafe { libc::syscall(libc::SYS_close, fd) })
+    unsafe { kernel(libc::SYS_close, arguments!(fd)) }
+}
+
+/// See socket(2).
+#[inline]
+pub(crate) fn socket(domain: c_int, kind: c_int, protocol: c_int) -> Answer {
+    // SAFETY: as in `close`.
+    unsafe { kernel(libc::SYS_socket, arguments!(domain, kind, protocol)) }
+}
+
+/// See dup(2).
+#[inline]
+pub(crate) fn dup(old: c_int) -> Answer {
+    // SAFETY: as in `close`.
+    unsafe { kernel(libc::SYS_dup, arguments!(old)) }
 }
 
 /// See dup(2).
 #[inline]
 pub(crate) fn dup3(old: c_int, new: c_int, flags: c_int) -> Answer {
     // SAFETY: as in `close`.
-    answer(unsafe { libc::syscall(libc::SYS_dup3, old, new, flags) })
+    unsafe { kernel(libc::SYS_dup3, arguments!(old, new, flags)) }
 }
 
 /// See tee(2).
 #[inline]
 pub(crate) fn tee(from: c_int, to: c_int, len: usize, flags: c_uint) -> Answer {
     // SAFETY: as in `close`.
-    answer(unsafe { libc::syscall(libc::SYS_tee, from, to, len, flags) })
+    unsafe { kernel(libc::SYS_tee, arguments!(from, to, len, flags)) }
 }
 
 /// See flock(2).
 #[inline]
 pub(crate) fn flock(fd: c_int, operation: c_int) -> Answer {
     // SAFETY: as in `close`.
-    answer(unsafe { libc::syscall(libc::SYS_flock, fd, operation) })
+    unsafe { kernel(libc::SYS_flock, arguments!(fd, operation)) }
 }
 
 /// Copies memory of this process that may be changed or unmapped meanwhile: the kernel does it, and stops where nothing
@@ -208,14 +233,27 @@ pub(crate) fn read_memory(from: usize, into: &mut [u8]) -> usize {
     let (here, there) = (&raw const here, &raw const there);
     // SAFETY: the kernel writes into `into`, which is ours and as long as it says; from the other address it only reads,
     // and an address that is not mapped is an error (process_vm_readv(2)).
-    answer(unsafe { libc::syscall(libc::SYS_process_vm_readv, me, here, one, there, one, 0_usize) }).unwrap_or(0)
+    unsafe { kernel(libc::SYS_process_vm_readv, arguments!(me, here, one, there, one, 0_usize)) }.unwrap_or(0)
 }
 
 /// fcntl(2) with an integer argument, or none.
 #[inline]
 pub(crate) fn fcntl(fd: c_int, command: c_int, argument: c_int) -> Answer {
     // SAFETY: the commands used take an integer or nothing; none that takes a pointer is passed.
-    answer(unsafe { libc::syscall(libc::SYS_fcntl, fd, command, argument) })
+    unsafe { fcntl_any(fd, command, argument as usize) }
+}
+
+/// The owner of a file's signals as F_GETOWN of the C library tells it: a process group is negative. The kernel's own
+/// F_GETOWN cannot be told from an error.
+pub(crate) fn owner(fd: c_int) -> Result<pid_t, i32> {
+    /// The command, and what it says of a process group (`asm-generic/fcntl.h`).
+    const F_GETOWN_EX: c_int = 16;
+    const F_OWNER_PGRP: c_int = 2;
+    let mut owner = [0 as c_int; 2];
+    // SAFETY: the kernel fills a kind and a number, both of this type (F_GETOWN_EX(2const)).
+    unsafe { fcntl_any(fd, F_GETOWN_EX, (&raw mut owner).addr()) }?;
+    let [kind, number] = owner;
+    Ok(if kind == F_OWNER_PGRP { -number } else { number })
 }
 
 /// The flags of the open file: its access mode, O_NONBLOCK, O_APPEND and the like.
@@ -272,6 +310,12 @@ pub(crate) fn is_unix(fd: c_int) -> bool {
 /// How many bytes the kernel keeps for a socket that its peer has not taken, with what it takes to keep them.
 pub(crate) fn send_buffer(fd: c_int) -> usize {
     option(fd, libc::SO_SNDBUF, 0).ok().and_then(|size: c_int| usize::try_from(size).ok()).unwrap_or(0)
+}
+
+/// Whether it is TCP: a read that returns less than it has room for has left nothing. (A Unix socket stops at descriptors
+/// that came along, whatever follows.)
+pub(crate) fn is_tcp(fd: c_int) -> bool {
+    option(fd, libc::SO_PROTOCOL, 0) == Ok(libc::IPPROTO_TCP)
 }
 
 /// Whether it listens for connections.

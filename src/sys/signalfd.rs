@@ -12,6 +12,7 @@
 
 use std::fmt;
 use std::io;
+use std::marker::PhantomData;
 use std::mem::{MaybeUninit, offset_of};
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
@@ -74,6 +75,24 @@ impl SignalSet {
         SignalSet::of((1..=LAST).filter(|signal| bits >> (signal - 1) & 1 != 0))
     }
 
+    /// All that can be waited for.
+    ///
+    /// # Errors
+    ///
+    /// None.
+    pub(crate) fn all() -> io::Result<SignalSet> {
+        SignalSet::of((1..=LAST).filter(|signal| can_wait(*signal)))
+    }
+
+    /// What this OS thread has blocked.
+    ///
+    /// # Errors
+    ///
+    /// None.
+    pub(crate) fn blocked_here() -> io::Result<SignalSet> {
+        SignalSet::new(&[])?.block()
+    }
+
     /// The set of `signals`.
     fn of(signals: impl Iterator<Item = i32>) -> io::Result<SignalSet> {
         let mut set = MaybeUninit::uninit();
@@ -114,15 +133,42 @@ impl SignalSet {
         self.change(libc::SIG_UNBLOCK, ptr::null_mut())
     }
 
+    /// Blocks these signals in this OS thread and no others, until the result is dropped.
+    ///
+    /// # Errors
+    ///
+    /// None.
+    pub(crate) fn block_only(&self) -> io::Result<Instead> {
+        let mut before = SignalSet::new(&[])?;
+        self.change(libc::SIG_SETMASK, &raw mut before.set)?;
+        Ok(Instead { before, thread: PhantomData })
+    }
+
     /// Changes what is blocked; `before` is null or a set.
     fn change(&self, how: i32, before: *mut libc::sigset_t) -> io::Result<()> {
-        // SAFETY: Invariant S1; `before` is null or points to a set that lives until the call returns, as both callers
+        // SAFETY: Invariant S1; `before` is null or points to a set that lives until the call returns, as all callers
         // see to (pthread_sigmask(3)).
         match unsafe { libc::pthread_sigmask(how, &raw const self.set, before) } {
             0 => Ok(()),
             // This call returns the error instead of setting errno.
             error => Err(io::Error::from_raw_os_error(error)),
         }
+    }
+}
+
+/// Another set of signals is blocked in this OS thread, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Instead {
+    /// What was blocked before.
+    before: SignalSet,
+    /// It must be dropped where it was made.
+    thread: PhantomData<*const ()>,
+}
+
+impl Drop for Instead {
+    fn drop(&mut self) {
+        // Does not fail: it was blocked before.
+        let _ = self.before.change(libc::SIG_SETMASK, ptr::null_mut());
     }
 }
 
@@ -219,6 +265,20 @@ mod tests {
         assert_eq!(fd.take().unwrap_err().kind(), io::ErrorKind::WouldBlock, "two of a kind melt into one");
         set.unblock().unwrap();
         assert!(!set.block().unwrap().contains(libc::SIGUSR1));
+    }
+
+    #[test]
+    fn another_mask_ends_with_its_guard() {
+        let usr1 = SignalSet::new(&[libc::SIGUSR1]).unwrap();
+        let blocked = |signal| SignalSet::blocked_here().unwrap().contains(signal);
+        let all = SignalSet::all().unwrap().block_only().unwrap();
+        assert!(blocked(libc::SIGTERM) && blocked(libc::SIGUSR1) && !blocked(libc::SIGSEGV));
+        let inner = usr1.block_only().unwrap();
+        assert!(!blocked(libc::SIGTERM) && blocked(libc::SIGUSR1));
+        drop(inner);
+        assert!(blocked(libc::SIGTERM));
+        drop(all);
+        assert!(!blocked(libc::SIGTERM) && !blocked(libc::SIGUSR1));
     }
 
     #[test]

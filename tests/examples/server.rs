@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,6 +17,57 @@ fn a_port_in_use_is_one_clear_line_and_exit_code_2() {
     assert_eq!(ended.status.code(), Some(2));
     assert_eq!(ended.stderr, format!("echo_server: {addr} is in use; take another port with --addr HOST:PORT\n"));
     assert!(ended.stdout.is_empty());
+}
+
+/// Socket activation: the socket is there before the server and after it, so that nobody is refused meanwhile.
+#[test]
+fn a_listener_that_is_passed_outlives_the_server() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let start = || {
+        let passed = OwnedFd::from(listener.try_clone().unwrap());
+        Server::start_with(&["--addr", "127.0.0.1:1"], |command| {
+            let args: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
+            *command = Command::new("sh");
+            command
+                .args(["-c", "LISTEN_PID=$$ exec \"$@\" 3<&0 0</dev/null", "sh"])
+                .arg(example("echo_server"))
+                .args(args);
+            command.env("LISTEN_FDS", "1").stdin(passed).stdout(Stdio::piped()).stderr(Stdio::piped());
+        })
+    };
+    let mut server = start();
+    assert_eq!(server.addr, listener.local_addr().unwrap());
+    echo(&mut server.connect(), b"hello");
+    server.process.signal(libc::SIGTERM);
+    assert_eq!(server.process.wait().code(), Some(0));
+    let mut waits = server.connect();
+    let _next = start();
+    echo(&mut waits, b"hello");
+}
+
+/// The hubs of a server share its port with each other, by an option that would also let in a second server.
+#[test]
+fn a_port_that_other_hubs_use_is_in_use() {
+    let server = Server::start(&["--hubs", "2"]);
+    let addr = server.addr.to_string();
+    for hubs in ["1", "2"] {
+        let refused = run("echo_server", &["--addr", &addr, "--hubs", hubs], b"");
+        assert_eq!(refused.status.code(), Some(2));
+        assert_eq!(refused.stderr, format!("echo_server: {addr} is in use; take another port with --addr HOST:PORT\n"));
+    }
+    // Both hubs still get clients, spread by the ports they come from: each has fallen asleep since.
+    let asleep = || -> Vec<u32> {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", server.process.0.id())).unwrap();
+        let status = tasks.map(|task| std::fs::read_to_string(task.unwrap().path().join("status")).unwrap());
+        let field =
+            |status: String| Some(status.split_once("\nvoluntary_ctxt_switches:")?.1.lines().next()?.trim().parse());
+        status.map(|status| field(status).unwrap().unwrap()).collect()
+    };
+    let before = asleep();
+    let mut clients: Vec<TcpStream> = (0..64).map(|_| server.connect()).collect();
+    clients.iter_mut().for_each(|client| echo(client, b"hello"));
+    assert_eq!(before.len(), 2);
+    assert!(before.iter().zip(asleep()).all(|(before, after)| *before < after), "{before:?}, {:?}", asleep());
 }
 
 #[test]

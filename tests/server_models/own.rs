@@ -55,8 +55,16 @@ fn an_address_in_use_is_one_clear_line() {
     for model in MODELS {
         let ended = run("server_models", &["--model", model.name, "--addr", &addr], b"");
         assert_eq!(ended.status.code(), Some(2), "{}", model.name);
-        assert!(ended.stderr.starts_with(&format!("server_models: cannot listen on {addr}: ")), "{}", ended.stderr);
-        assert_eq!(ended.stderr.lines().count(), 1);
+        let line = format!("server_models: {addr} is in use; take another port with --addr HOST:PORT\n");
+        assert_eq!(ended.stderr, line);
+    }
+    // Its hubs share the address with each other, and not with others.
+    let server = start(model("green-hubs"), &["--hubs", "2"]);
+    let addr = server.addr.to_string();
+    for name in ["green", "green-hubs"] {
+        let ended = run("server_models", &["--model", name, "--addr", &addr], b"");
+        assert_eq!(ended.status.code(), Some(2), "{name}");
+        assert!(ended.stderr.contains("is in use"), "{}", ended.stderr);
     }
 }
 
