@@ -414,6 +414,15 @@ fn large_closures_and_results_travel_whole() {
     assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
     let roomy = Builder::new().stack_size(8 << 20).spawn(|| [1_u8; 100_000]).unwrap();
     assert_eq!(roomy.join().unwrap().len(), 100_000);
+    // The largest one, and one that is larger, on a stack with room for the copies that moving them makes.
+    let builder = || Builder::new().stack_size(64 << 20);
+    let joiner = builder().spawn(move || {
+        let largest = builder().spawn(|| (yield_now(), [2_u8; 500_000]).1).unwrap();
+        assert_eq!(largest.join().unwrap()[499_999], 2);
+        let larger = builder().spawn(|| [3_u8; 600_000]);
+        assert_eq!(larger.unwrap_err().kind(), std::io::ErrorKind::InvalidInput);
+    });
+    joiner.unwrap().join().unwrap();
     assert!(Builder::new().stack_size(usize::MAX).spawn(|| ()).is_err());
 }
 

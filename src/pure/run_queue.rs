@@ -110,7 +110,6 @@ impl<T: Copy> RunQueue<T> {
     }
 
     /// Whether nobody waits.
-    #[cfg(test)]
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.head == self.tail

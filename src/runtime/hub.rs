@@ -9,6 +9,8 @@
 //!     4. timers          after the poll, so that ready IO beats a timeout that expires in the same turn
 //! ```
 //!
+//! While there is no mail, no descriptor and no timer, the root's loop asks for a look less often (`is_quiet`).
+//!
 //! Timers are lazy: a fiber has at most one wheel entry, which may be *earlier* than the deadline it waits for. A
 //! wait with a timeout stores the deadline in the control block and touches the wheel only if no early enough entry
 //! is there; a wait that ends in time stores "none" and leaves the entry where it is. An entry that fires too early
@@ -264,7 +266,7 @@ impl Hub {
                 Letter::Wake(parcel) => {
                     // Whose wait was unwound meanwhile waits for something else now, and must not be disturbed.
                     if let Some(fiber) = root.open(parcel)
-                        && matches!(fiber.reason.get(), Reason::Job(_) | Reason::Remote(_))
+                        && matches!(fiber.waits_for(), Reason::Job(_) | Reason::Remote(_))
                     {
                         root.wake(fiber);
                     }
@@ -364,6 +366,10 @@ impl Scheduler for Hub {
             self.fire(root, now);
         }
         root.note_activity();
+    }
+
+    fn is_quiet(&self) -> bool {
+        !self.is_forked() && !self.mail.has_mail() && self.reactor.is_empty() && self.timers.borrow().is_empty()
     }
 
     fn arm(&self, _: &Root, fiber: Fiber) {

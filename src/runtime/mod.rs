@@ -1,7 +1,7 @@
 //! Automatic switching: what makes a blocking call give the CPU to somebody else and get it back.
 //!
 //! ```text
-//! look(may_wait):                      the root loop calls it every 61 resumptions and when nobody is runnable
+//! look(may_wait):                      the root loop calls it after 61 resumptions, or when nobody is runnable
 //!     take the mail of other OS threads                                inbox
 //!     nobody runnable and nothing can ever happen?  report a deadlock  report
 //!     epoll_wait(0 while fibers are runnable, else until the next timer)  reactor: wakes, schedules nobody

@@ -46,7 +46,7 @@ impl Waiter {
     pub(crate) fn wake(&self) {
         if let Some(root) = root_of(&self.mail) {
             if let Some(fiber) = root.open(self.fiber)
-                && matches!(fiber.reason.get(), Reason::Remote(_))
+                && matches!(fiber.waits_for(), Reason::Remote(_))
             {
                 root.wake(fiber);
             }

@@ -61,7 +61,7 @@ fn reason_of(fiber: Fiber) -> Reason {
         first = before;
     }
     let first = first.fiber();
-    match (fiber.reason.get(), first.reason.get()) {
+    match (fiber.waits_for(), first.waits_for()) {
         (Reason::Held(what, _), Reason::Held(_, holder)) => Reason::Held(what, holder),
         (reason, _) => reason,
     }
@@ -157,7 +157,7 @@ pub(crate) fn everybody(root: &Root) -> String {
 
 /// Whom `fiber` waits for, if it is one. In a line for a lock that is who stands before it, and the holder for the first.
 fn awaits(fiber: Fiber) -> Option<u64> {
-    match (fiber.reason.get(), fiber.wait_prev.get()) {
+    match (fiber.waits_for(), fiber.wait_prev.get()) {
         (Reason::Join(id) | Reason::Switch(id), _) => Some(id),
         (Reason::Held(Held::Once, id), _) => Some(id),
         (Reason::Held(..), Some(before)) if fiber.linked.get() => Some(before.fiber().id.get()),

@@ -255,7 +255,7 @@ impl Guest {
     /// never got a byte.
     fn is_idle(&self, fresh: bool) -> bool {
         let (Some(thread), Some(watch)) = (self.fiber(), &self.watch) else { return false };
-        let waits = thread.state.get() == State::Parked && thread.reason.get() == Reason::Read(self.fd);
+        let waits = thread.state.get() == State::Parked && thread.waits_for() == Reason::Read(self.fd);
         waits
             && match watch.stage() {
                 Stage::NextRequest => true,

@@ -9,10 +9,10 @@
 //!                           +---------- PARKED <------+ SWITCHED --> RUNNING (a greenlet switched to it)
 //! ```
 //!
-//! *Who may make which move.* `launch` and `wake` (in `root`) make READY; only the root loop makes RUNNING out of
-//! READY; a fiber parks or switches only itself; a greenlet's switch makes RUNNING out of SWITCHED; the root loop
-//! makes FINISHED. Main, the program on the OS thread's own stack, has a control block and all of these states,
-//! but no coroutine: its `yielder` is null.
+//! *Who may make which move.* `launch` and `wake` (in `root`) make READY; only the loop makes RUNNING out of
+//! READY; a fiber parks or switches only itself; a greenlet's switch makes RUNNING out of SWITCHED, or NOTIFIED, which is
+//! RUNNING with something to look at first; the loop makes FINISHED. Main, the program on the OS thread's own stack, has a control block and all of these states,
+//! but no coroutine.
 //!
 //! * Invariant F1: a `Fiber` that is dereferenced belongs to a slot between `launch` and release, or is main's.
 //!   Upheld by its holders: the run queue, wait lists, wheel entries and the registry of running fibers hold no
@@ -20,15 +20,19 @@
 //!   the id first ([`FiberRef`]).
 //! * Invariant F2: the stack of a fiber is reused or unmapped only after its function returned or unwound.
 //!   Upheld by `root`: release follows the coroutine's return, and teardown leaks what it cannot unwind.
-//! * Invariant F3: `yielder` points to the parent link at the base of the fiber's own stack from the first
-//!   instruction of its body to the last. Upheld by `body`.
-//! * Invariant F4: a fiber is resumed only from the root stack of its OS thread, by one loop, never while it runs.
-//!   Upheld by `root::Root::drive`, the only caller of `resume`; nothing here is `Send`.
+//! * Invariant F3: `link_below` leads to the parent link at the base of the fiber's own stack from the first
+//!   instruction of its body to the last. Upheld by `body`, and by `fits`, which keeps the payload between link and block
+//!   so small that the distance fits.
+//! * Invariant F4: a fiber is resumed only by a loop on its own OS thread, and never while its coroutine is on its way: while
+//!   it runs, or while it is the deputy below who runs. Upheld by `root::Root`: of its loops main's and one deputy's are
+//!   under way at most, the one that is on top resumes neither main nor the deputy but returns to them, and who was resumed
+//!   by a deputy suspends to it. Nothing here is `Send`.
 //! * Invariant F5: the payload holds an `F` until `run` moves it out, and a `T` after `run` returned and until
 //!   the result is taken or dropped; `payload_state` says which. Upheld by `run` and by `Packet`, the only owner.
-//! * Invariant F6: in a PARKED fiber everything that it needs of its stack lies above `frames_end - SWITCH_FRAMES`.
+//! * Invariant F6: in a PARKED fiber everything that it needs of its stack lies above `frames_end() - SWITCH_FRAMES`.
 //!   Upheld by who makes itself PARKED (`park::leave_cpu`, `cancel::step_aside`): it calls `note_frames` in the frame
-//!   from which it suspends, and between the two nothing but the runtime's own few functions is called.
+//!   from which it suspends, or runs the loop as the deputy, and between the two nothing but the runtime's own few functions
+//!   is called.
 #![allow(unsafe_code)]
 
 use std::any::Any;
@@ -70,7 +74,7 @@ pub(crate) enum State {
     Pooled,
     /// In the run queue, or about to be resumed.
     Ready,
-    /// On the CPU, or main while the root loop runs on its behalf.
+    /// On the CPU, or main while its loop resumes others.
     Running,
     /// Waiting for `wake`.
     Parked,
@@ -78,6 +82,8 @@ pub(crate) enum State {
     Switched,
     /// Its function returned; the result may still be in the payload.
     Finished,
+    /// As RUNNING, of a fiber that is about to return from an explicit switch with more than a plain value; see `mailbox`.
+    Notified,
 }
 
 /// What a fiber waits for; printed by reports. Each has one place in the runtime that sets it.
@@ -161,6 +167,9 @@ impl ScopeDeadline {
     pub(crate) const NONE: ScopeDeadline = ScopeDeadline { at: u64::MAX, scope: 0 };
 }
 
+/// Room for a small closure or result.
+type SmallPayload = [u128; 3];
+
 /// What the payload holds (invariant F5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -176,39 +185,32 @@ enum PayloadState {
 /// All that the runtime knows of one fiber.
 ///
 /// ```text
-/// line 0   what every switch touches: coroutine, suspender, end of the frames, state and its flags
-/// line 1   what spawning, running to the end and joining touch besides: id, closure
-/// line 2.. what waiting touches, then what is rare
+/// line 0   what every switch touches: the top of the stack with the parent link, coroutine, state
+/// line 1   what spawning, running to the end, parking and joining touch besides: id, end of the frames
+/// line 2   a small closure or result, and flags
+/// line 3.. what waiting touches, then what is rare
 /// ```
 ///
-/// A spawn writes lines 0 and 1 only. The rest is *neutral* whenever the slot is in the pool (no timer, no scope, no
+/// A spawn writes lines 0 to 2 only. The rest is *neutral* whenever the slot is in the pool (no timer, no scope, no
 /// greenlet, no name, in no list): whoever sets one of those fields takes it back before the fiber ends. All fields are
 /// `Cell`s because only one OS thread ever sees them.
 #[repr(C, align(64))]
 pub(crate) struct ControlBlock {
+    /// The stack's topmost bytes, where corosensei has its parent link, unless a large payload lies between stack and block.
+    /// Part of the stack (invariant S3), and here only so that a switch touches one cache line less.
+    top_of_stack: UnsafeCell<MaybeUninit<[u64; 2]>>,
     /// The coroutine; initialised from launch to release, never for main.
     coroutine: UnsafeCell<MaybeUninit<Coro>>,
-    /// Where `suspend` finds its coroutine (invariant F3); null for main.
-    yielder: Cell<*const Suspender>,
-    /// Where its frames ended when it last yielded or parked, but for the few words of the switch itself; 0 before. Exact
-    /// only while it is PARKED (invariant F6).
-    frames_end: Cell<usize>,
+    /// How far below this block's start its frames ended when it last yielded or parked, but for the few words of the switch
+    /// itself; 0 before. Exact only while it is PARKED (invariant F6).
+    frames_below: Cell<u32>,
+    /// Where `suspend` finds its coroutine: the parent link lies so many times 16 bytes below this block's start (invariant
+    /// F3).
+    link_below: Cell<u16>,
     /// Bits of [`attention`].
     pub(crate) attention: Cell<u8>,
     /// See [`State`].
     pub(crate) state: Cell<State>,
-    /// Whether it is in the timer wheel.
-    pub(crate) in_wheel: Cell<bool>,
-    /// Set by a timer that woke this fiber; read and cleared by the wait that armed it.
-    pub(crate) timed_out: Cell<bool>,
-    /// The one permit of `thread::park`.
-    pub(crate) permit: Cell<bool>,
-    /// A kill was asked for; sticky until the fiber ends.
-    pub(crate) killed: Cell<bool>,
-    /// Whether a `Packet` exists, that is: whether the slot must wait for it.
-    pub(crate) owned: Cell<bool>,
-    /// What the payload holds.
-    payload_state: Cell<PayloadState>,
 
     /// Where the closure, then the result lies; null for main.
     payload: Cell<*mut u8>,
@@ -220,35 +222,54 @@ pub(crate) struct ControlBlock {
     pub(crate) id: Cell<u64>,
     /// Fibers that wait for the end of this one.
     pub(crate) joiners: WaitList,
+    /// Set by a timer that woke this fiber; read and cleared by the wait that armed it.
+    pub(crate) timed_out: Cell<bool>,
+    /// The one permit of `thread::park`.
+    pub(crate) permit: Cell<bool>,
+    /// Whether it is in the timer wheel.
+    pub(crate) in_wheel: Cell<bool>,
+    /// A kill was asked for; sticky until the fiber ends.
+    pub(crate) killed: Cell<bool>,
+    /// Whether a `Packet` exists, that is: whether the slot must wait for it.
+    pub(crate) owned: Cell<bool>,
+    /// What the payload holds.
+    payload_state: Cell<PayloadState>,
+    /// Whether this fiber was spawned (a green thread) or made by a greenlet.
+    pub(crate) green_thread: Cell<bool>,
+    /// Closure and result may borrow from a scope: nobody drops them after the scope has ended.
+    borrows: Cell<bool>,
+    /// Whether `extras` is set, or how it ended; see `extras`.
+    pub(crate) life: Cell<Life>,
+    /// The slot's size as a power of two.
+    shift: u8,
+
+    /// The payload, if it is small.
+    small_payload: UnsafeCell<MaybeUninit<SmallPayload>>,
     /// Open shields.
     pub(crate) shields: Cell<u16>,
     /// Open `no_switch` sections.
     pub(crate) no_switch: Cell<u16>,
     /// Open `try_scope`s whose body is to be interrupted.
     pub(crate) cancelled: Cell<u16>,
-    /// Whether this fiber was spawned (a green thread) or made by a greenlet.
-    pub(crate) green_thread: Cell<bool>,
-    /// Closure and result may borrow from a scope: nobody drops them after the scope has ended.
-    borrows: Cell<bool>,
     /// Whether it is in a wait list.
     pub(crate) linked: Cell<bool>,
     /// Whether `name` is set.
     named: Cell<bool>,
     /// Whether `awaiter` is set.
     pub(crate) awaited: Cell<bool>,
-    /// Whether `extras` is set, or how it ended; see `extras`.
-    pub(crate) life: Cell<Life>,
-    /// The slot's size as a power of two.
-    shift: u8,
     /// The slot's colour.
     colour: u8,
     /// IO calls that may still succeed at once before the fiber must yield.
     pub(crate) io_credit: Cell<u8>,
 
-    /// What it waits for, or waited for last; meaningful while it is PARKED, SWITCHED or in a wait list.
+    /// What it waits for, or waited for last; meaningful while it is PARKED or in a wait list. `waits_for` knows of explicit
+    /// switches too.
     pub(crate) reason: Cell<Reason>,
     /// When it was parked: the root's clock, in monotonic nanoseconds.
     pub(crate) since: Cell<u64>,
+    /// What `frames_below` says, as an address: main's stack is no slot, and may be further away than that can say.
+    #[cfg(feature = "monkey")]
+    frames_at: Cell<usize>,
     /// Next in the wait list this fiber is in.
     pub(crate) wait_next: Cell<Option<Link>>,
     /// Previous in the wait list this fiber is in.
@@ -264,6 +285,8 @@ pub(crate) struct ControlBlock {
     pub(crate) scope_deadline: Cell<ScopeDeadline>,
     /// While SWITCHED: where the value goes; see `mailbox`.
     pub(crate) mailbox: Cell<*const ()>,
+    /// While SWITCHED: the id of the greenlet it switched to.
+    pub(crate) partner: Cell<u64>,
     /// While SWITCHED: the type of message the mailbox takes.
     pub(crate) mailbox_type: Cell<Option<fn() -> std::any::TypeId>>,
     /// The greenlet whose body this fiber runs, as `greenlet` keeps it; none for green threads and main.
@@ -327,15 +350,21 @@ pub(crate) struct Role {
 /// Closures up to this many bytes lie in the slot; larger ones belong in a `Box` (see `thread::spawn`).
 pub(crate) const MAX_INLINE: usize = 1024;
 
-/// Most bytes of stack that lie between `note_frames` and the switch: the frames of `switch_out` and of corosensei's
-/// `suspend`, which are all inlined in an optimised build, some hundred bytes without, and several times that under
-/// AddressSanitizer.
+/// Bytes of the stack that lie in the control block: the parent link.
+const STACK_IN_BLOCK: usize = 16;
+
+/// Most bytes of stack that lie between `note_frames` and the switch: the frames of `switch_out`, `deputise` and of
+/// corosensei's `suspend` and `resume`, which are mostly inlined in an optimised build, some hundred bytes each without, and
+/// several times that under AddressSanitizer.
 const SWITCH_FRAMES: usize = 8192;
+
+/// Most bytes of a payload, with its alignment: the parent link below it is at most 16 x 65 535 bytes from the block.
+const MAX_PAYLOAD: usize = 1 << 19;
 
 /// Whether a closure and a result of these types fit into a slot of `1 << shift` bytes and leave most of it free.
 pub(crate) fn fits<F, T>(shift: u8) -> bool {
     let payload = size_of::<F>().max(size_of::<T>()) + align_of::<F>().max(align_of::<T>());
-    payload <= Slot::stack_size(shift) / 4
+    payload <= MAX_PAYLOAD.min(Slot::stack_size(shift) / 4)
 }
 
 /// Puts a fiber that will run `f` into the slot. It is READY and in no queue yet.
@@ -361,12 +390,18 @@ where
         unsafe { block.cast().write(ControlBlock::blank(slot.shift, slot.colour(), spawned_at)) };
     }
     let fiber = Fiber(block.cast(), PhantomData);
+    let size = size_of::<F>().max(size_of::<T>());
     let align = align_of::<F>().max(align_of::<T>()).max(16);
-    let payload =
-        block.as_ptr().cast::<u8>().map_addr(|block| (block - size_of::<F>().max(size_of::<T>())) & !(align - 1));
+    let start = block.as_ptr().cast::<u8>();
+    let (payload, base) = if size <= size_of::<SmallPayload>() && align <= align_of::<SmallPayload>() {
+        (start.wrapping_add(offset_of!(ControlBlock, small_payload)), start.addr() + STACK_IN_BLOCK)
+    } else {
+        let payload = start.map_addr(|start| (start - size) & !(align - 1));
+        (payload, payload.addr())
+    };
     // SAFETY: the payload area is inside the slot by `fits`, aligned for F, and nobody else's (the slot is free).
     unsafe { payload.cast::<F>().write(f) };
-    let coroutine = Coro::with_stack(FiberStack::new(slot, payload.addr()), move |yielder, ()| {
+    let coroutine = Coro::with_stack(FiberStack::new(slot, base), move |yielder, ()| {
         body::<F, T>(fiber, yielder);
     });
     // SAFETY: nobody else refers to the coroutine of a free slot.
@@ -374,7 +409,7 @@ where
     fiber.id.set(id);
     fiber.attention.set(0);
     fiber.state.set(State::Ready);
-    fiber.frames_end.set(0);
+    fiber.frames_below.set(0);
     fiber.timed_out.set(false);
     fiber.permit.set(false);
     fiber.killed.set(false);
@@ -407,7 +442,8 @@ fn body<F, T>(fiber: Fiber, yielder: &Suspender)
 where
     F: FnOnce(Fiber) -> T,
 {
-    fiber.yielder.set(yielder);
+    // No bits are lost: both are multiples of 16, and `fits` limits what lies between them.
+    fiber.link_below.set(((fiber.0.addr().get() - ptr::from_ref(yielder).addr()) / 16) as u16);
     if fiber.payload_state.get() != PayloadState::Closure {
         // Cancelled before it started.
         fiber.drop_extras();
@@ -451,7 +487,9 @@ impl ControlBlock {
     fn blank(shift: u8, colour: u8, spawned_at: &'static Location<'static>) -> ControlBlock {
         ControlBlock {
             coroutine: UnsafeCell::new(MaybeUninit::uninit()),
-            yielder: Cell::new(ptr::null()),
+            top_of_stack: UnsafeCell::new(MaybeUninit::uninit()),
+            small_payload: UnsafeCell::new(MaybeUninit::uninit()),
+            link_below: Cell::new(0),
             id: Cell::new(0),
             attention: Cell::new(0),
             state: Cell::new(State::Pooled),
@@ -464,7 +502,7 @@ impl ControlBlock {
             payload: Cell::new(ptr::null_mut()),
             drop_payload: Cell::new(drop_in_place::<()>),
             spawned_at: Cell::new(spawned_at),
-            frames_end: Cell::new(0),
+            frames_below: Cell::new(0),
             joiners: WaitList::new(),
             shields: Cell::new(0),
             no_switch: Cell::new(0),
@@ -480,6 +518,8 @@ impl ControlBlock {
             io_credit: Cell::new(u8::MAX),
             reason: Cell::new(Reason::Park),
             since: Cell::new(0),
+            #[cfg(feature = "monkey")]
+            frames_at: Cell::new(0),
             wait_next: Cell::new(None),
             wait_prev: Cell::new(None),
             deadline: Cell::new(u64::MAX),
@@ -488,11 +528,17 @@ impl ControlBlock {
             scope_deadline: Cell::new(ScopeDeadline::NONE),
             mailbox: Cell::new(ptr::null()),
             mailbox_type: Cell::new(None),
+            partner: Cell::new(0),
             greenlet: Cell::new(None),
             awaiter: Cell::new(None),
             name: UnsafeCell::new(None),
             extras: Cell::new(None),
         }
+    }
+
+    /// What it waits for. An explicit switch is so cheap that it notes whom it waits for, and not that it is a switch.
+    pub(crate) fn waits_for(&self) -> Reason {
+        if self.state.get() == State::Switched { Reason::Switch(self.partner.get()) } else { self.reason.get() }
     }
 
     /// The control block of main, for `root`, which keeps it at one address until the thread ends.
@@ -519,12 +565,6 @@ impl ControlBlock {
     /// Whether this is main's block.
     pub(crate) fn is_main(&self) -> bool {
         self.payload.get().is_null()
-    }
-
-    /// Whether this fiber, which must be the running one, runs on the root stack, that is: is main.
-    #[inline(always)]
-    pub(crate) fn on_root_stack(&self) -> bool {
-        self.yielder.get().is_null()
     }
 
     /// Its end will be told to `waker`, in place of an earlier one, which is returned: its drop is foreign code.
@@ -628,13 +668,22 @@ impl ControlBlock {
     /// through the queue, and by whoever parks (invariant F6).
     #[inline(always)]
     pub(crate) fn note_frames(&self) {
-        self.frames_end.set(stack_pointer());
+        // A slot is 4 GiB at most. On main's stack, which is no slot, it means nothing.
+        self.frames_below.set(ptr::from_ref(self).addr().wrapping_sub(stack_pointer()) as u32);
+        #[cfg(feature = "monkey")]
+        self.frames_at.set(stack_pointer());
+    }
+
+    /// Where its frames end, if it `has_frames`.
+    #[inline(always)]
+    fn frames_end(&self) -> usize {
+        ptr::from_ref(self).addr() - self.frames_below.get() as usize
     }
 
     /// Whether it has been on the CPU, and so has frames worth bringing in.
     #[inline(always)]
     pub(crate) fn has_frames(&self) -> bool {
-        self.frames_end.get() != 0
+        self.frames_below.get() != 0
     }
 
     /// Brings the lines that asking for the frames will touch into the cache.
@@ -646,11 +695,10 @@ impl ControlBlock {
     /// Brings the lines that a resume will touch into the cache: the newest frames, and the parent link at the base.
     #[inline(always)]
     pub(crate) fn prefetch_frames(&self) {
-        let newest = ptr::without_provenance::<u8>(self.frames_end.get());
+        let newest = ptr::without_provenance::<u8>(self.frames_end());
         prefetch_read(newest);
         prefetch_read(newest.wrapping_sub(64));
         prefetch_read(newest.wrapping_add(64));
-        prefetch_read(self.yielder.get().cast());
     }
 
     /// `prefetch_block` for a fiber that comes out of a wait: all lines that parking touched.
@@ -659,25 +707,24 @@ impl ControlBlock {
         let block = ptr::from_ref(self).cast::<u8>();
         prefetch_read(block);
         prefetch_read(block.wrapping_add(64));
-        prefetch_read(block.wrapping_add(128));
         prefetch_read(block.wrapping_add(192));
+        prefetch_read(block.wrapping_add(256));
     }
 
     /// `prefetch_frames` for a fiber that comes out of a wait: it will return through the frames of a blocking call,
     /// and call the next one.
     #[inline(always)]
     pub(crate) fn prefetch_more_frames(&self) {
-        let newest = ptr::without_provenance::<u8>(self.frames_end.get());
+        let newest = ptr::without_provenance::<u8>(self.frames_end());
         for line in 0..12 {
             prefetch_read(newest.wrapping_add(64 * line).wrapping_sub(256));
         }
-        prefetch_read(self.payload.get().wrapping_sub(16));
     }
 
     /// While PARKED: the address below which nothing of the stack is needed (invariant F6).
     pub(crate) fn unused_below(&self) -> usize {
         debug_assert_eq!(self.state.get(), State::Parked);
-        self.frames_end.get() - SWITCH_FRAMES
+        self.frames_end() - SWITCH_FRAMES
     }
 
     /// The addresses among which the frames of a suspended fiber lie; none if it has not run, or is main. Exact after a
@@ -686,7 +733,7 @@ impl ControlBlock {
     pub(crate) fn frames(&self) -> std::ops::Range<usize> {
         let top = self.stack_base();
         match self.state.get() {
-            State::Parked | State::Ready | State::Running if self.has_frames() => self.frames_end.get()..top,
+            State::Parked | State::Ready | State::Running if self.has_frames() => self.frames_end()..top,
             State::Switched => self.slot().stack_low()..top,
             _ => top..top,
         }
@@ -695,12 +742,18 @@ impl ControlBlock {
     /// Where the frames of main end while it is parked. Where they begin is not known.
     #[cfg(feature = "monkey")]
     pub(crate) fn frames_of_main(&self) -> Option<usize> {
-        (self.state.get() == State::Parked && self.has_frames()).then(|| self.frames_end.get())
+        (self.state.get() == State::Parked && self.frames_at.get() != 0).then(|| self.frames_at.get())
     }
 
     /// Where the frames of a fiber begin, as an address: everything below is its stack.
     pub(crate) fn stack_base(&self) -> usize {
-        self.payload.get() as usize
+        self.link().addr() + STACK_IN_BLOCK
+    }
+
+    /// Where the parent link is, once it has started.
+    #[inline(always)]
+    fn link(&self) -> *const u8 {
+        ptr::from_ref(self).cast::<u8>().wrapping_sub(16 * usize::from(self.link_below.get()))
     }
 }
 
@@ -741,10 +794,11 @@ impl Fiber {
         }
     }
 
-    /// Runs the fiber until it suspends or ends. Only the root loop calls this (invariant F4).
+    /// Runs the fiber until it suspends or ends. Only the loops of `root` call this (invariant F4).
     #[inline(always)]
     pub(crate) fn resume(self) -> Progress {
-        // SAFETY: the root loop is the only user of this field: the fiber itself, which runs meanwhile, never touches it.
+        // SAFETY: the loops are the only users of this field: the fiber itself, which runs meanwhile, never touches it,
+        // and no loop resumes a fiber that is on its way already (F4).
         let coroutine = unsafe { &mut *self.coroutine.get() };
         // SAFETY: the coroutine is initialised from launch to release (F1).
         let coroutine = unsafe { coroutine.assume_init_mut() };
@@ -754,14 +808,15 @@ impl Fiber {
         }
     }
 
-    /// Leaves the CPU: control goes to the root loop, which runs `next`, or the first of the queue; it comes back when
-    /// the loop resumes this fiber.
+    /// Leaves the CPU: control goes to the loop that resumed it, which runs `next`, or the first of the queue; it comes back
+    /// when a loop resumes this fiber.
     ///
     /// The caller is this fiber, and is not main.
     #[inline(always)]
     pub(crate) fn suspend(self, next: Option<Fiber>) {
-        // SAFETY: invariant F3: the caller runs on this fiber's stack, inside `body`, so the link is there.
-        let yielder = unsafe { &*self.yielder.get() };
+        // SAFETY: invariant F3: the caller runs on this fiber's stack, inside `body`, so the link is there, and a `Yielder` is
+        // what corosensei calls it.
+        let yielder = unsafe { &*self.link().cast::<Suspender>() };
         yielder.suspend(next);
     }
 
@@ -798,7 +853,7 @@ impl Fiber {
     /// Takes the coroutine of a FINISHED fiber apart, which tells AddressSanitizer.
     #[cfg(feature = "sanitizer")]
     fn unpoison(self) {
-        // SAFETY: the fiber is finished, so the root loop does not use the field, and nobody else ever does.
+        // SAFETY: the fiber is finished, so no loop uses the field, and nobody else ever does.
         let coroutine = unsafe { &*self.coroutine.get() };
         // SAFETY: initialised since launch, and not used again.
         let coroutine = unsafe { coroutine.assume_init_read() };
@@ -872,10 +927,11 @@ mod tests {
 
     #[test]
     fn the_fields_of_a_switch_share_the_first_cache_line() {
-        if cfg!(not(feature = "sanitizer")) {
-            assert!(offset_of!(ControlBlock, payload) == 64);
-            assert!(offset_of!(ControlBlock, reason) == 128);
-            assert!(offset_of!(ControlBlock, timer) <= 192);
+        if cfg!(not(any(feature = "sanitizer", feature = "monkey"))) {
+            assert_eq!(offset_of!(ControlBlock, payload), 64);
+            assert_eq!(offset_of!(ControlBlock, small_payload), 128);
+            assert_eq!(offset_of!(ControlBlock, reason), 192);
+            assert_eq!(offset_of!(ControlBlock, timer), 256);
         }
         assert!(size_of::<ControlBlock>() <= 384, "{}", size_of::<ControlBlock>());
     }

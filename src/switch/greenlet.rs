@@ -43,7 +43,7 @@ use std::rc::{Rc, Weak};
 use super::cancel::{self, GreenletExit, Killed, NO_VALUE};
 use super::extras::{Ending, Life};
 use super::fiber::{Fiber, FiberRef, State, attention, drop_quietly};
-use super::mailbox::{Message, Refusal, deliver, exchange, receive};
+use super::mailbox::{Arrival, Message, Refusal, deliver, exchange, receive};
 use super::root::{Root, existing_root, root, try_root};
 use super::stack::{MIN_SHIFT, Slot};
 
@@ -517,9 +517,9 @@ impl<M: 'static> Greenlet<M> {
             && let Some(target) = root.resolve(target)
         {
             return match exchange(root, me, target, value) {
-                Ok(Some(Message::Value(value))) if !root.tracing.get() => Ok(value),
-                Ok(Some(message)) => Ok(received(root, me, message)),
-                Ok(None) => Ok(self.interrupted(root, me, false)),
+                Ok(Arrival::Value(value)) => Ok(value),
+                Ok(Arrival::Message(message)) => Ok(received(root, me, message)),
+                Ok(Arrival::Nothing) => Ok(self.interrupted(root, me, false)),
                 Err(value) => self.switch_slow(value),
             };
         }
@@ -662,8 +662,9 @@ impl<M: 'static> Greenlet<M> {
         let message = receive::<M>(root, me, Some(target), self.inner.id);
         let scope_due = armed && root.scheduler().disarm(root, me);
         match message {
-            Some(message) => received(root, me, message),
-            None => self.interrupted(root, me, scope_due),
+            Arrival::Value(value) => value,
+            Arrival::Message(message) => received(root, me, message),
+            Arrival::Nothing => self.interrupted(root, me, scope_due),
         }
     }
 
@@ -681,8 +682,10 @@ impl<M: 'static> Greenlet<M> {
             }
             let message = receive::<M>(root, me, None, self.inner.id);
             scope_due = armed && root.scheduler().disarm(root, me);
-            if let Some(message) = message {
-                return received(root, me, message);
+            match message {
+                Arrival::Value(value) => return value,
+                Arrival::Message(message) => return received(root, me, message),
+                Arrival::Nothing => {}
             }
         }
     }
@@ -910,7 +913,7 @@ impl<M: 'static> Greenlet<M> {
         }
         let me = root.current();
         let state = fiber.state.get();
-        if fiber == me || state == State::Running {
+        if fiber == me || matches!(state, State::Running | State::Notified) {
             fiber.attention.set(fiber.attention.get() | attention::ABANDONED);
             return;
         }
@@ -967,7 +970,7 @@ impl<M: 'static> Doomed for Inner<M> {
             // the loop with the greenlet's end unseen: the state says so, whoever woke this fiber.
             let message = receive::<M>(root, me, target.take(), self.id);
             me.state.set(State::Running);
-            if self.status.get() == Status::Dead || message.is_some() {
+            if self.status.get() == Status::Dead || !matches!(message, Arrival::Nothing) {
                 drop_quietly(message);
                 break None;
             }

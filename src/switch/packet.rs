@@ -123,8 +123,8 @@ where
 fn too_large() -> io::Error {
     io::Error::new(
         io::ErrorKind::InvalidInput,
-        "the thread's closure or result, with its alignment, takes more than a quarter of its stack: give it a larger \
-         stack, or a Box",
+        "the thread's closure or result, with its alignment, takes more than a quarter of its stack, or more than 512 KiB: \
+         give it a larger stack, or a Box",
     )
 }
 

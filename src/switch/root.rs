@@ -1,4 +1,4 @@
-//! The OS thread's side of switching: who runs, who is next, and the one loop that resumes fibers.
+//! The OS thread's side of switching: who runs, who is next, and the loop that resumes fibers.
 //!
 //! ```text
 //!   OS thread's own stack                                     fibers' stacks
@@ -11,8 +11,19 @@
 //! ```
 //!
 //! corosensei is asymmetric: a fiber can only return to whoever resumed it. A switch from A to B is therefore
-//! "suspend A with `next = B`" and "the loop resumes B"; two stack switches, one resume site, one branch target to
-//! predict. Main has no coroutine: when main suspends, the loop runs *inside* main's call until main's turn comes.
+//! "suspend A with `next = B`" and "the loop resumes B"; two stack switches. Main has no coroutine: when main suspends,
+//! the loop runs *inside* main's call until main's turn comes. A fiber that main's loop has resumed does the same: when it
+//! gives the CPU away it does not suspend, but becomes the *deputy* and resumes the others from inside its own call, until
+//! its turn comes or there is something that only main's loop can do.
+//!
+//! ```text
+//!   main's stack          A's stack               others' stacks
+//!   | drive ----------->  | hop, deputise ----->  | B
+//!   |                     |              ------>  | C  ..
+//! ```
+//!
+//! So two fibers that switch to each other, or yield, or wake each other, pay two stack switches for two turns in place of
+//! four. More than one deputy there never is: whom a deputy resumed suspends, always.
 //!
 //! * Invariant R1: a thread's `Root` is made on first use and freed by the destructor of `GUARD`, after which
 //!   `ROOT` holds `GONE` for ever. Between the two, `&'static Root` is a reference that stays valid; nobody keeps
@@ -48,6 +59,10 @@ use crate::sys::signal::Message;
 /// program's own rhythm locks on to it.
 const BUDGET: u32 = 61;
 
+/// How often in a row a used-up budget may lead to a mere [`glance`](Root::glance) in place of a look: so a thousand
+/// resumptions at most.
+const GLANCES: u32 = 15;
+
 /// The run queue is prefetched when it is longer than this. Shorter ones stay in the second-level cache, from where they
 /// come as fast as the prefetches could be issued: with 1000 threads those cost more than they saved.
 const PREFETCH_FROM: usize = 8192;
@@ -71,6 +86,9 @@ pub(crate) trait Scheduler {
     /// With `may_wait`, nobody is runnable: sleep until something happens. If nothing ever can, the scheduler
     /// calls [`Root::deadlock`].
     fn look(&self, root: &Root, may_wait: bool);
+
+    /// Whether a look would find nothing that has waited for it, whatever the time: no mail, no descriptor, no timer.
+    fn is_quiet(&self) -> bool;
 
     /// A fiber is about to suspend although `attention` is set; arms whatever may have to wake it.
     fn arm(&self, root: &Root, fiber: Fiber);
@@ -103,6 +121,10 @@ impl Scheduler for NoScheduler {
         }
     }
 
+    fn is_quiet(&self) -> bool {
+        true
+    }
+
     fn arm(&self, _: &Root, _: Fiber) {}
 
     fn disarm(&self, _: &Root, _: Fiber) -> bool {
@@ -124,10 +146,14 @@ pub(crate) struct Root {
     current: Cell<Fiber>,
     /// Who runs when the fiber that is about to end has ended: a dead greenlet's receiver.
     heir: Cell<Option<Fiber>>,
+    /// Whether a deputy runs the loop: then `current` was resumed by it, and suspends to it. Never while main runs.
+    deputy: Cell<bool>,
     /// Runnable fibers, in the order they became so.
     ready: UnsafeCell<RunQueue<Fiber>>,
     /// Resumptions left until the next look.
     budget: Cell<u32>,
+    /// Glances left until the next look.
+    glances: Cell<u32>,
     /// The program on the root stack.
     main: Fiber,
     /// Main's control block, freed with the root.
@@ -249,8 +275,10 @@ fn try_root_slow() -> Option<&'static Root> {
     let root = Box::leak(Box::new(Root {
         current: Cell::new(main),
         heir: Cell::new(None),
+        deputy: Cell::new(false),
         ready: UnsafeCell::new(RunQueue::new()),
         budget: Cell::new(BUDGET),
+        glances: Cell::new(GLANCES),
         main,
         main_block,
         number: number(),
@@ -328,7 +356,7 @@ impl Root {
                 self.enqueue(fiber);
                 true
             }
-            State::Unused | State::Pooled | State::Ready | State::Running | State::Finished => false,
+            State::Unused | State::Pooled | State::Ready | State::Running | State::Notified | State::Finished => false,
         }
     }
 
@@ -348,29 +376,100 @@ impl Root {
     /// leaving both to the loop. If nobody else is runnable it goes on at once, until it is time for a look.
     #[inline(always)]
     pub(crate) fn requeue_current(&self, me: Fiber) {
-        let budget = self.budget.get();
-        if budget == 0 {
+        if cfg!(feature = "monkey") {
+            // Whose turn comes later is looked through for std's locks.
             me.note_frames();
-            self.enqueue(me);
-        } else {
-            self.budget.set(budget - 1);
-            // SAFETY: as in `enqueue`.
-            let ready = unsafe { &mut *self.ready.get() };
-            prefetch(ready);
-            me.note_frames();
-            match ready.rotate(me) {
-                Some(next) => self.switch_to(me, Some(next)),
-                None => return,
-            }
-            return;
         }
+        if !self.spend() {
+            return self.requeue_and_look(me);
+        }
+        // SAFETY: as in `enqueue`.
+        let ready = unsafe { &mut *self.ready.get() };
+        if ready.len().wrapping_sub(1) >= PREFETCH_FROM {
+            // In this frame, since it is its lines that will be touched.
+            me.note_frames();
+            if !prepare_long(ready) {
+                return;
+            }
+        }
+        if let Some(next) = ready.rotate(me) {
+            self.hop(me, next);
+        }
+    }
+
+    /// `requeue_current`, when it is time for a look, which main's loop takes.
+    #[cold]
+    #[inline(never)]
+    fn requeue_and_look(&self, me: Fiber) {
+        self.enqueue(me);
         self.switch_out(me);
+    }
+
+    /// Counts a resumption. False if it is time for a look first.
+    #[inline(always)]
+    fn spend(&self) -> bool {
+        match self.budget.get().checked_sub(1) {
+            Some(left) => {
+                self.budget.set(left);
+                true
+            }
+            None => self.glance(),
+        }
+    }
+
+    /// The budget is used up: if nothing waits for a look, a new one, whose first resumption is counted.
+    ///
+    /// A look costs a way to main's loop and a reading of the clock, some 80 ns together, and so a yield more than a
+    /// nanosecond. While there is neither mail nor a descriptor nor a timer it could find nothing but the time.
+    #[cold]
+    #[inline(never)]
+    fn glance(&self) -> bool {
+        let glances = self.glances.get();
+        if glances == 0 || self.closing.get() || !self.scheduler().is_quiet() {
+            // The next who asks is on the same way.
+            self.glances.set(0);
+            return false;
+        }
+        self.glances.set(glances - 1);
+        self.budget.set(BUDGET - 1);
+        true
     }
 
     /// Gives the CPU to `target` at once, ahead of the queue. It is RUNNING already: it has a message, or is new.
     #[inline(always)]
     pub(crate) fn transfer(&self, me: Fiber, target: Fiber) {
-        self.switch_to(me, Some(target));
+        self.hop(me, target);
+    }
+
+    /// Gives the CPU to `target`, which is not `me`.
+    ///
+    /// Inlined, and with it the resume: then what `me` returns through afterwards was entered in this turn, and the
+    /// processor predicts where to. A second `resume` in the crate's busiest function is worth it for the pair, which is what
+    /// explicit switches are mostly made by.
+    #[inline(always)]
+    fn hop(&self, me: Fiber, target: Fiber) {
+        let mut next = Some(target);
+        if !self.deputy.get() && target != self.main {
+            self.deputy.set(me != self.main);
+            self.current.set(target);
+            next = match target.resume() {
+                Progress::Suspended(next) => next,
+                Progress::Finished => self.reap_for(me, target),
+            };
+            if next == Some(me) {
+                self.current.set(me);
+                self.deputy.set(false);
+                return;
+            }
+            if me == self.main {
+                return self.drive(next);
+            }
+            next = self.deputise(me, next);
+            if next == Some(me) {
+                return;
+            }
+        }
+        me.suspend(next);
     }
 
     /// Leaves word whom the loop resumes next; for a fiber that is about to end.
@@ -381,20 +480,59 @@ impl Root {
     /// Leaves the CPU to the first of the queue. The caller is `me`, and has said before who will bring it back.
     #[inline(always)]
     pub(crate) fn switch_out(&self, me: Fiber) {
-        self.switch_to(me, None);
-    }
-
-    /// Leaves the CPU to `next`, or to the first of the queue.
-    #[inline(always)]
-    fn switch_to(&self, me: Fiber, next: Option<Fiber>) {
-        if me.on_root_stack() {
-            self.drive(next);
-        } else {
-            me.suspend(next);
+        let mut next = None;
+        if !self.deputy.get() {
+            if me == self.main {
+                return self.drive(None);
+            }
+            next = self.deputise(me, None);
+            if next == Some(me) {
+                return;
+            }
         }
+        me.suspend(next);
     }
 
-    /// The loop: resumes `next`, or else the first of the queue, and so on until it is main's turn.
+    /// The loop as run by a fiber that main's loop has resumed, from inside the call in which it gives the CPU away:
+    /// resumes `next`, or else the first of the queue, and so on. Ends with `me` when its turn has come; with anything
+    /// else, `me` suspends and says so to main's loop: it is main's turn, or time for a look, or nobody is runnable.
+    ///
+    /// The caller suspends, not this function: it would be returned through in another turn, and mispredict.
+    #[inline(never)]
+    fn deputise(&self, me: Fiber, mut next: Option<Fiber>) -> Option<Fiber> {
+        self.deputy.set(true);
+        while let Some(fiber) = next.or_else(|| self.pick_at_hand()) {
+            if fiber == me || fiber == self.main {
+                next = Some(fiber);
+                break;
+            }
+            self.current.set(fiber);
+            next = match fiber.resume() {
+                Progress::Suspended(next) => next,
+                Progress::Finished => self.reap_for(me, fiber),
+            };
+        }
+        if next == Some(me) {
+            self.current.set(me);
+        }
+        self.deputy.set(false);
+        next
+    }
+
+    /// [`reap`](Self::reap), on the stack of `me`, which runs the loop: if that overflows, it is the one to be named.
+    #[inline(never)]
+    fn reap_for(&self, me: Fiber, fiber: Fiber) -> Option<Fiber> {
+        self.current.set(me);
+        self.reap(fiber)
+    }
+
+    /// The next fiber of the queue, if there is one and no look is due.
+    #[inline(always)]
+    fn pick_at_hand(&self) -> Option<Fiber> {
+        if self.spend() { self.dequeue() } else { None }
+    }
+
+    /// Main's loop: resumes `next`, or else the first of the queue, and so on until it is main's turn.
     fn drive(&self, mut next: Option<Fiber>) {
         loop {
             let fiber = match next {
@@ -419,11 +557,8 @@ impl Root {
     /// The next fiber of the queue, after a look at the world if it is time; `None` if there was none.
     #[inline(always)]
     fn pick(&self) -> Option<Fiber> {
-        let budget = self.budget.get();
-        if budget == 0 {
+        if !self.spend() {
             self.look(false);
-        } else {
-            self.budget.set(budget - 1);
         }
         let fiber = self.dequeue();
         if fiber.is_none() {
@@ -437,6 +572,7 @@ impl Root {
     #[inline(never)]
     fn look(&self, may_wait: bool) {
         self.budget.set(BUDGET);
+        self.glances.set(GLANCES);
         if !self.closing.get() {
             let _own = own();
             self.scheduler().look(self, may_wait);
@@ -446,7 +582,7 @@ impl Root {
     /// A fiber's function returned: frees the slot, unless a packet still owns the result. Says who runs next.
     #[inline]
     fn reap(&self, fiber: Fiber) -> Option<Fiber> {
-        // On the root's stack, where nothing may suspend.
+        // Inside the loop, where nothing may suspend.
         let _own = own();
         fiber.state.set(State::Finished);
         self.live.set(self.live.get() - 1);
@@ -794,6 +930,14 @@ fn prefetch(ready: &RunQueue<Fiber>) {
         far.prefetch_block();
         near.prefetch_frames();
     }
+}
+
+/// A yield in a queue that is long, or empty: prefetches if it is long, and says whether anybody is in it.
+#[cold]
+#[inline(never)]
+fn prepare_long(ready: &RunQueue<Fiber>) -> bool {
+    prefetch(ready);
+    !ready.is_empty()
 }
 
 /// Dismantles a FINISHED fiber when dropped; only teardown makes one.

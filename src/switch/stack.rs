@@ -14,6 +14,10 @@
 //! idle fiber keeps 4 KiB resident: at the last colour 1.8 KiB of the page are left to payload and frames. A closure
 //! aligned to a page or more takes two.
 //!
+//! That is the picture of a large payload. A small one lies inside the control block, and then the stack begins in the first
+//! 16 bytes of the control block: corosensei keeps its parent link there, which every switch touches, as it does the words
+//! beside it (`fiber::ControlBlock`).
+//!
 //! * Invariant S1: between `low` and `low + GUARD` every access faults. Upheld by `StackPool::acquire`, which
 //!   installs the guard once, before the slot is handed out for the first time; discarding pages keeps it.
 //! * Invariant S2: `low..end` belongs to one mapping that outlives every use of the slot. Upheld by `StackPool`,
@@ -131,7 +135,7 @@ impl Slot {
 ///
 /// Invariant S3: `base` is a multiple of 16 inside the slot whose guard starts at `low`, and nothing but the one
 /// coroutine on this stack uses the bytes between them. Upheld by `fiber::launch`, which carves control block and
-/// payload off the top before it makes one of these.
+/// payload off the top before it makes one of these, but for the field of the control block that is kept for the stack's top.
 #[derive(Debug)]
 pub(crate) struct FiberStack {
     /// Highest address of the stack, 16-aligned.

@@ -225,7 +225,7 @@ fn visit(pool: &StackPool, slot: Slot, now: u64) -> Visit {
             if slot.top() - unused > DEEP { Visit::Later } else { Visit::Settled }
         }
         State::Parked => Visit::Young,
-        State::Ready | State::Running => Visit::Later,
+        State::Ready | State::Running | State::Notified => Visit::Later,
         State::Finished => {
             let unused = fiber.stack_base().min(slot.end() - KEEP_PAGES * page_size());
             // SAFETY: Z1: its function has returned (F2), and its result lies above the stack.

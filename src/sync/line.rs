@@ -115,13 +115,13 @@ impl Line {
 
     /// What who waits longest waits for (invariant L1).
     pub(super) fn first_reason(&self) -> Option<Reason> {
-        self.waiters.first().map(|fiber| fiber.reason.get())
+        self.waiters.first().map(|fiber| fiber.waits_for())
     }
 
     /// Tells who waits longest that `holder` has it now. The others wait for those before them; see `report`.
     pub(super) fn note_holder(&self, holder: u64) {
         if let Some(first) = self.waiters.first()
-            && let Reason::Held(what, _) = first.reason.get()
+            && let Reason::Held(what, _) = first.waits_for()
         {
             first.reason.set(Reason::Held(what, holder));
         }

@@ -132,6 +132,7 @@ pub fn yield_now() {
         return yield_slow(root, me);
     }
     root.requeue_current(me);
+    let me = root.current();
     if me.attention.get() != 0 {
         cancel::after_suspension(root, me, false);
     }

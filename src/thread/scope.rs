@@ -309,7 +309,7 @@ impl Drop for Member {
             && let Some(root) = try_root()
             && let Some(owner) = self.0.owner
             && owner.state.get() == State::Parked
-            && owner.reason.get() == Reason::Scope
+            && owner.waits_for() == Reason::Scope
         {
             root.wake(owner);
         }

@@ -279,7 +279,7 @@ impl Builder {
     ///
     /// # Errors
     /// No memory or address space for the stack, a size above 4 GiB, a result that takes more than a quarter of the
-    /// stack, an OS thread that is ending, the child of a fork. The closure is dropped.
+    /// stack or more than 512 KiB, an OS thread that is ending, the child of a fork. The closure is dropped.
     ///
     /// # Panics
     /// With the panics of what the new thread [inherits](crate::green_local) its green-local values with.
