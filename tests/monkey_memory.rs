@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 mod common;
+mod traced;
 
 use std::cell::Cell;
 use std::env;
@@ -11,13 +12,13 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, IntoRawFd, RawFd};
 use std::os::unix::net::UnixStream;
-use std::process::{Command, Stdio};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use greenling::{monkey, spawn, yield_now};
+use traced::{note_thread, traced};
 
 /// Patches everything and guards against hanging.
 fn patched() -> common::Guard {
@@ -600,9 +601,7 @@ const ROLE: &str = "GREENLING_MEMORY_CHILD";
 const REQUESTS: usize = 500;
 
 /// Serves one connection by `std::net` on this OS thread's hub, another OS thread is the client.
-fn serve(number: &std::ffi::OsStr) {
-    let thread = std::fs::read_link("/proc/thread-self").unwrap();
-    std::fs::write(number, thread.file_name().unwrap().to_str().unwrap()).unwrap();
+fn serve() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();
     let (tell, told) = mpsc::channel();
@@ -632,32 +631,12 @@ fn a_request_takes_the_native_two_system_calls_and_a_wait() {
     const TEST: &str = "a_request_takes_the_native_two_system_calls_and_a_wait";
     if let Some(file) = env::var_os(ROLE) {
         let _guard = patched();
-        serve(&file);
+        note_thread(&file);
+        serve();
         std::process::exit(0);
     }
-    let base = env::temp_dir().join(format!("greenling-memory-{}", std::process::id()));
-    let (log, number) = (base.with_extension("log"), base.with_extension("tid"));
-    let traced = Command::new("strace")
-        .args(["-f", "-qq", "-o"])
-        .arg(&log)
-        .arg(env::current_exe().unwrap())
-        .args(["--exact", TEST, "--nocapture"])
-        .env(ROLE, &number)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
-    if !traced.is_ok_and(|status| status.success()) {
-        println!("skipped: strace is missing or not allowed to trace");
-        return;
-    }
-    let trace = std::fs::read_to_string(&log).unwrap();
-    let thread = std::fs::read_to_string(&number).unwrap();
-    let _ = (std::fs::remove_file(log), std::fs::remove_file(number));
-    let calls: Vec<&str> = trace
-        .lines()
-        .filter_map(|line| line.strip_prefix(&thread)?.trim_start().split_once('(').map(|(name, _)| name))
-        .collect();
-    let count = |names: &[&str]| calls.iter().filter(|name| names.contains(name)).count();
+    let Some(trace) = traced(TEST, ROLE) else { return };
+    let count = |names: &[&str]| trace.count(names);
     let (reads, writes) = (count(&["recvfrom"]), count(&["sendto"]));
     let questions = count(&["epoll_ctl", "fcntl", "getsockopt"]);
     println!("{REQUESTS} requests: {reads} reads, {writes} writes, {questions} questions");

@@ -1,28 +1,23 @@
 //! How often the kernel is entered: two calls and a wait for a request, none while nothing happens.
 
 mod net_support;
+mod traced;
 
 use std::env;
 use std::io::{Read, Write};
-use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
 use greenling::net::TcpListener;
 use greenling::spawn;
 use net_support::bounded;
+use traced::{note_thread, thread_number, traced};
 
 /// Set in a child: the file into which it writes the number of its hub's OS thread.
 const ROLE: &str = "GREENLING_SYSCALLS_CHILD";
 
 /// Requests that the child serves.
 const REQUESTS: usize = 500;
-
-/// The kernel's number of the calling OS thread.
-fn thread_number() -> String {
-    let link = std::fs::read_link("/proc/thread-self").unwrap();
-    link.file_name().unwrap().to_str().unwrap().to_owned()
-}
 
 /// Serves one connection on this OS thread's hub, another OS thread is the client.
 fn serve(with_buffer: bool) {
@@ -57,35 +52,14 @@ fn a_request_takes_two_system_calls_and_a_wait() {
     const TEST: &str = "a_request_takes_two_system_calls_and_a_wait";
     if let Some(file) = env::var_os(ROLE) {
         bounded(|| {
-            std::fs::write(file, thread_number()).unwrap();
+            note_thread(&file);
             serve(true);
             serve(false);
         });
         std::process::exit(0);
     }
-    let base = env::temp_dir().join(format!("greenling-strace-{}", std::process::id()));
-    let (log, number) = (base.with_extension("log"), base.with_extension("tid"));
-    let traced = Command::new("strace")
-        .args(["-f", "-qq", "-o"])
-        .arg(&log)
-        .arg(env::current_exe().unwrap())
-        .args(["--exact", TEST, "--nocapture"])
-        .env(ROLE, &number)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
-    if !traced.is_ok_and(|status| status.success()) {
-        println!("skipped: strace is missing or not allowed to trace");
-        return;
-    }
-    let trace = std::fs::read_to_string(&log).unwrap();
-    let thread = std::fs::read_to_string(&number).unwrap();
-    let _ = (std::fs::remove_file(log), std::fs::remove_file(number));
-    let calls: Vec<&str> = trace
-        .lines()
-        .filter_map(|line| line.strip_prefix(&thread)?.trim_start().split_once('(').map(|(name, _)| name))
-        .collect();
-    let count = |names: &[&str]| calls.iter().filter(|name| names.contains(name)).count();
+    let Some(trace) = traced(TEST, ROLE) else { return };
+    let count = |names: &[&str]| trace.count(names);
     let (reads, writes) = (count(&["recvfrom"]), count(&["sendto"]));
     let waits = count(&["epoll_wait", "epoll_pwait", "epoll_pwait2"]);
     println!("{} requests: {reads} reads, {writes} writes, {waits} waits", 2 * REQUESTS);

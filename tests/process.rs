@@ -3,6 +3,7 @@
 
 mod child;
 mod common;
+mod traced;
 
 use std::cell::Cell;
 use std::fs;
@@ -17,6 +18,7 @@ use greenling::io::{PipeReader, pipe};
 use greenling::process::{Child, Command, Stdio};
 use greenling::signal::{SIGKILL, SIGSTOP, SIGTERM};
 use greenling::{TimeoutError, hub, no_switch, sleep, spawn, timeout, yield_now};
+use traced::{note_thread, traced};
 
 /// Long enough that it never passes in a test.
 const LONG: Duration = Duration::from_secs(3600);
@@ -570,8 +572,7 @@ fn waiting_for_children_makes_no_polling() {
     const TEST: &str = "waiting_for_children_makes_no_polling";
     const CHILDREN: usize = 10;
     if let Some(file) = std::env::var_os(TRACED) {
-        let thread = fs::read_link("/proc/thread-self").unwrap();
-        fs::write(file, thread.file_name().unwrap().to_str().unwrap()).unwrap();
+        note_thread(&file);
         let threads: Vec<_> = (0..CHILDREN)
             .map(|_| spawn(|| assert!(Command::new("sleep").arg("0.5").status().unwrap().success())))
             .collect();
@@ -579,28 +580,8 @@ fn waiting_for_children_makes_no_polling() {
         std::process::exit(0);
     }
     let _guard = common::guard();
-    let base = std::env::temp_dir().join(format!("greenling-process-{}", std::process::id()));
-    let (log, number) = (base.with_extension("log"), base.with_extension("tid"));
-    let traced = std::process::Command::new("strace")
-        .args(["-f", "-qq", "-o"])
-        .arg(&log)
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", TEST, "--nocapture"])
-        .env(TRACED, &number)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
-    if !traced.is_ok_and(|status| status.success()) {
-        println!("skipped: strace is missing or not allowed to trace");
-        return;
-    }
-    let trace = fs::read_to_string(&log).unwrap();
-    let thread = fs::read_to_string(&number).unwrap();
-    let _ = (fs::remove_file(log), fs::remove_file(number));
-    let lines: Vec<&str> = trace.lines().filter_map(|line| line.strip_prefix(&thread)).collect();
-    let calls: Vec<&str> =
-        lines.iter().filter_map(|line| line.trim_start().split_once('(').map(|(name, _)| name)).collect();
-    let count = |names: &[&str]| calls.iter().filter(|name| names.contains(name)).count();
+    let Some(trace) = traced(TEST, TRACED) else { return };
+    let count = |names: &[&str]| trace.count(names);
     let asked = count(&["wait4", "waitid", "waitpid"]);
     let waits = count(&["epoll_wait", "epoll_pwait", "epoll_pwait2"]);
     println!("{CHILDREN} children: asked {asked} times, {waits} waits, {} pidfds", count(&["pidfd_open"]));
@@ -608,7 +589,7 @@ fn waiting_for_children_makes_no_polling() {
     // Before the pidfd is made, before the wait, and after it; once more if a tracer still had it.
     assert!(asked <= 4 * CHILDREN, "asked {asked} times");
     assert!(waits <= 6 * CHILDREN, "{waits} waits");
-    assert!(!lines.iter().any(|line| line.contains("rt_sigaction(SIGCHLD")), "no handler of SIGCHLD");
+    assert!(!trace.lines.iter().any(|line| line.contains("rt_sigaction(SIGCHLD")), "no handler of SIGCHLD");
 }
 
 // ---- in processes of their own --------------------------------------------------------------------------------------

@@ -11,8 +11,8 @@
 //! ever duplicated is marked, and a change through a marked number is a change of all.
 //!
 //! Not seen are system calls that do not go through the C library's functions, calls that the C library makes within itself
-//! (`fclose`; but who makes a socket marks the number it gets), descriptors received from a socket, and other processes. A stamp that is still the same is therefore a good
-//! reason to believe for a moment, and no proof.
+//! (`fclose`; but who makes a socket marks the number it gets), descriptors received from a socket, and other processes. A
+//! stamp that is still the same is therefore a good reason to believe for a moment, and no proof.
 //!
 //! Orderings: who closes a number marks it first, who sets a flag marks the number after. Whoever learns of either without
 //! taking part in a race learns it through something that orders memory: the kernel's table of files, a lock, a channel.
