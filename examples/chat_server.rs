@@ -102,4 +102,4 @@ fn main() -> io::Result<()> {
 //     2: hello
 //     * 2 leaves
 //
-// Read next: src/channel/broadcast.rs, then src/select.rs and DESIGN.md chapter 15.
+// Read next: src/channel/broadcast.rs, then src/select.rs and DESIGN.md chapter 13.
