@@ -34,6 +34,25 @@ fn left(deadline: u64) -> Option<timespec> {
     (deadline != NEVER).then(|| raw::span(deadline.saturating_sub(monotonic_ns())))
 }
 
+/// Waits and looks in turns, until `look` finds something, the time is over (0), or either fails. Looks once more after
+/// the last wait, whatever ended it. What unwinds a wait is an error here (M2).
+fn wait_until_any(wait: impl Fn() -> Result<(), i32>, look: impl Fn() -> Answer) -> Answer {
+    blocking(|| {
+        loop {
+            let waited = wait();
+            match look() {
+                Ok(0) => {}
+                answer => return answer,
+            }
+            match waited {
+                Ok(()) => {}
+                Err(EAGAIN) => return Ok(0),
+                Err(error) => return Err(error),
+            }
+        }
+    })?
+}
+
 /// poll(2) with `limit` nanoseconds.
 ///
 /// # Safety
@@ -52,24 +71,14 @@ unsafe fn poll_for(green: Green, fds: *mut pollfd, count: nfds_t, limit: Option<
     let until = deadline(limit);
     // SAFETY: M1; the kernel has read them, too.
     let entry = |at: usize| unsafe { fds.wrapping_add(at).read() };
-    blocking(|| {
-        loop {
-            let first = (0..count as usize).map(entry).find(|entry| entry.fd >= 0);
-            let reason = first.map_or(Reason::Sleep, |entry| Reason::Read(entry.fd));
-            let entries = (0..count as usize).map(entry).filter(|entry| entry.fd >= 0);
-            let mut wanted = entries.map(|entry| (entry.fd, Interest::of_poll_bits(entry.events)));
-            let waited = green.wait_all(&mut wanted, reason, until);
-            match look() {
-                Ok(0) => {}
-                answer => return answer,
-            }
-            match waited {
-                Ok(()) => {}
-                Err(EAGAIN) => return Ok(0),
-                Err(error) => return Err(error),
-            }
-        }
-    })?
+    let wait = || {
+        let first = (0..count as usize).map(entry).find(|entry| entry.fd >= 0);
+        let reason = first.map_or(Reason::Sleep, |entry| Reason::Read(entry.fd));
+        let entries = (0..count as usize).map(entry).filter(|entry| entry.fd >= 0);
+        let mut wanted = entries.map(|entry| (entry.fd, Interest::of_poll_bits(entry.events)));
+        green.wait_all(&mut wanted, reason, until)
+    };
+    wait_until_any(wait, look)
 }
 
 /// poll(2).
@@ -228,29 +237,19 @@ unsafe fn select_until(green: Green, count: c_int, sets: Sets, limit: Option<u64
             return answer;
         }
     }
-    let answer = blocking(|| {
-        loop {
-            // SAFETY: M1; the numbers are below FD_SETSIZE.
-            let bits = |fd: c_int| unsafe { sets.wanted(fd) };
-            let entries = (0..count).map(|fd| (fd, bits(fd))).filter(|&(_, bits)| bits != 0);
-            let mut wanted = entries.map(|(fd, bits)| (fd, Interest::of_poll_bits(bits)));
-            let waited = green.wait_all(&mut wanted, Reason::Event("one of several descriptors"), until);
-            match look() {
-                Ok(0) => {}
-                answer => return answer,
-            }
-            match waited {
-                Ok(()) => {}
-                Err(EAGAIN) => return Ok(0),
-                Err(error) => return Err(error),
-            }
-        }
-    })?;
-    if answer == Ok(0) {
+    let wait = || {
+        // SAFETY: M1; the numbers are below FD_SETSIZE.
+        let bits = |fd: c_int| unsafe { sets.wanted(fd) };
+        let entries = (0..count).map(|fd| (fd, bits(fd))).filter(|&(_, bits)| bits != 0);
+        let mut wanted = entries.map(|(fd, bits)| (fd, Interest::of_poll_bits(bits)));
+        green.wait_all(&mut wanted, Reason::Event("one of several descriptors"), until)
+    };
+    let ready = wait_until_any(wait, look)?;
+    if ready == 0 {
         // SAFETY: M1.
         unsafe { sets.clear() };
     }
-    answer
+    Ok(ready)
 }
 
 /// Whether the kernel would look at no more of a set than there is.
@@ -396,21 +395,7 @@ unsafe fn epoll_for(green: Green, epoll: c_int, events: *mut epoll_event, most: 
     let answer = match look() {
         Ok(0) => {
             let until = deadline(limit);
-            blocking(|| {
-                loop {
-                    let waited = green.wait(epoll, Interest::IN, Reason::Read(epoll), until);
-                    match look() {
-                        Ok(0) => {}
-                        answer => return answer,
-                    }
-                    match waited {
-                        Ok(()) => {}
-                        Err(EAGAIN) => return Ok(0),
-                        Err(error) => return Err(error),
-                    }
-                }
-            })
-            .and_then(|answer| answer)
+            wait_until_any(|| green.wait(epoll, Interest::IN, Reason::Read(epoll), until), look)
         }
         answer => {
             green.pay();
