@@ -1,23 +1,25 @@
 //! The bridge to `async`: [`block_on`] waits for a future as any other call waits for a socket.
 //!
 //! ```text
-//!   the green thread                                    whoever has a clone of the waker, on any OS thread
+//!   the green thread                                    the holder of a waker, on any OS thread
 //!   loop:
 //!     woken = false
 //!     poll the future   -- ready --> return
 //!     woken? poll again, but let others go first        wake:  woken = true
-//!     park(Remote)                                             was it false? wake the thread (by letter, from outside)
+//!     park(Remote)                                             was false? wake the thread (by remote op, from outside)
 //!     woken? poll again; else park again
 //! ```
 //!
-//! While it sleeps the thread has no waker of its own, only a weak reference to the knock. So the knock's destructor tells that
-//! the last clone is gone, and nobody is left to wake the thread: then it polls once more, for a wake-up that may have come just
-//! before, and if the future has made no clone then, the hub knows that this waits for ever. A waker that is consumed by its
-//! wake-up goes back to the thread, which needs one for the next poll.
+//! While the thread sleeps it has no waker of its own, only a weak reference to the shared state of the wakers. So the
+//! destructor of that state runs when the last waker is gone, and no holder is left to wake the thread: then the thread
+//! polls once more, for a wake-up that may have come just before, and if the future has made no waker then, the hub
+//! knows that the thread waits for ever. A waker that a wake-up consumes goes back to the thread, which needs
+//! one for the next poll.
 //!
-//! * Invariant K1: between the moment at which `woken` becomes true and the next poll the thread is not parked for good.
-//!   Who makes it true wakes the thread *after* that, and the thread looks at it before each park: a wake-up on its own OS
-//!   thread cannot come in between, and a letter from another one waits in the inbox until the thread is parked.
+//! * Invariant bridge-1: between the moment at which `woken` becomes true and the next poll the thread is not parked
+//!   for good. The caller that makes `woken` true wakes the thread *after* that, and the thread reads `woken` before
+//!   each park: a wake-up on the thread's own OS thread cannot come in between, and a remote op from another OS thread
+//!   waits in the inbox until the thread is parked.
 //!
 //! The other direction, a green thread that `async` code waits for: `thread/future.rs` and `hub/remote.rs`.
 #![forbid(unsafe_code)]
@@ -29,25 +31,27 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 
-use crate::runtime::hub::hub_of;
-use crate::runtime::park::NEVER;
-use crate::runtime::remote::{Waiter, lock, wait};
+use crate::pure::lock::lock;
+use crate::runtime::caller::Caller;
+use crate::runtime::checkpoint::{begin_call, end_call};
+use crate::runtime::remote::Waiter;
 use crate::runtime::report::label_of;
 use crate::switch::cancel;
 use crate::switch::root::{Root, try_root};
+use crate::sys::clock::NEVER;
 use crate::thread::yield_now;
 
-/// Waits until `future` is ready and returns its output; other green threads run meanwhile.
+/// Waits until `future` is ready and returns the output; other green threads run meanwhile.
 ///
-/// Any future that needs no executor of its own: channels, locks and streams of `async` crates, a join handle, a combination
-/// of them. What a runtime's reactor drives (a socket of tokio's) needs that runtime to run on some OS thread; its wakers
-/// find the way back here. Wakers may be cloned and sent anywhere.
+/// Any future will do that needs no special executor: channels, locks and streams of `async` crates, a join handle,
+/// a combination of them. A future that a runtime's reactor drives (a socket of tokio's) needs that runtime to run on
+/// some OS thread; its wakers find the way back here. Wakers may be cloned and sent anywhere.
 ///
 /// ```
 /// use std::{pin::Pin, task::{Context, Poll}, thread};
 /// use greenling::{block_on, spawn};
 ///
-/// /// Ready at the second poll; another OS thread asks for that.
+/// /// Ready at the second poll, for which another OS thread asks.
 /// struct Twice(bool);
 ///
 /// impl Future for Twice {
@@ -67,87 +71,99 @@ use crate::thread::yield_now;
 /// ```
 ///
 /// * The future is polled, and dropped, on the calling thread's own stack, also when a kill or an expired
-///   [`timeout`](crate::timeout) unwinds the call. So it may call everything that a green thread may.
-/// * A future that wakes itself while it is polled is polled again after the others had their turn.
+///   [`timeout`](crate::timeout) unwinds the call. So the future may call everything that a green thread may.
+/// * A future that wakes itself while it is polled is polled again after the other threads had their turn.
 /// * One allocation for the waker, none for a poll. A thread that finds the future ready does not switch.
-/// * While a clone of the waker exists somebody may wake it, and so it is no deadlock that the hub can see. If nobody has a
-///   clone any more, nobody ever can: the future is polled once more, and if it makes no clone then, main is told.
+/// * While a clone of the waker exists, its holder may wake the thread, and so the hub sees no deadlock. Once no clone
+///   is left, nothing can wake the thread: the future is polled once more, and if the poll makes no clone, the hub
+///   reports a deadlock.
 ///
 /// # Panics
-/// If the future is not ready at once while the caller unwinds from a panic or kill; in the child of a fork; with the panics
-/// of the future. Unwinds with a kill or an expired [`timeout`](crate::timeout); panics inside
+/// If the future is not ready at once while the caller unwinds from a panic or kill; in the child of a fork; with the
+/// panics of the future. Unwinds with a kill or an expired [`timeout`](crate::timeout); panics inside
 /// [`no_switch`](crate::no_switch), and in main on a deadlock.
 ///
-/// May switch: yes, unless the future is ready. When the OS thread is ending, it blocks the OS thread.
+/// May switch: yes, unless the future is ready. When the OS thread is ending, the call blocks the OS thread.
 pub fn block_on<F: IntoFuture>(future: F) -> F::Output {
-    let mut future = pin!(future.into_future());
+    begin_call();
+    let mut waited = false;
+    let mut future = pin!(Some(future.into_future()));
     let root = try_root();
-    let mut home = Home { knock: Weak::new() };
-    let mut knock = Knock::new(root);
-    home.knock = Arc::downgrade(&knock);
+    let mut waker_ref = WakerRef { state: Weak::new() };
+    let mut state = WakerState::new(root);
+    waker_ref.state = Arc::downgrade(&state);
     loop {
         // Acquire: what was written before a wake-up is seen by the poll that follows it.
-        knock.woken.swap(false, Ordering::Acquire);
-        let waker = Waker::from(Arc::clone(&knock));
-        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+        state.woken.swap(false, Ordering::Acquire);
+        let waker = Waker::from(Arc::clone(&state));
+        let Some(polled) = future.as_mut().as_pin_mut() else { unreachable!("dropped only at the end") };
+        if let Poll::Ready(output) = polled.poll(&mut Context::from_waker(&waker)) {
+            // Drop the future before the output is on its way out, where a destructor that unwinds would leak the
+            // output (rust-lang/rust#47949).
+            future.set(None);
+            if !waited {
+                end_call();
+            }
             return output;
         }
+        // Not ready: wait with no waker in hand, so that the last holder's drop is noticed.
         drop(waker);
+        waited = true;
         let Some(root) = root else {
-            knock.sleep_outside();
+            state.sleep_outside();
             continue;
         };
-        knock = match home.sleep(root, knock) {
-            Some(knock) => knock,
+        state = match waker_ref.sleep(root, state) {
+            Some(state) => state,
             None => {
-                let knock = Knock::new(Some(root));
-                home.knock = Arc::downgrade(&knock);
-                knock
+                let state = WakerState::new(Some(root));
+                waker_ref.state = Arc::downgrade(&state);
+                state
             }
         };
     }
 }
 
 /// What the wakers of one `block_on` share.
-struct Knock {
-    /// Somebody called `wake` since the last poll began.
+struct WakerState {
+    /// A holder called `wake` since the last poll began.
     woken: AtomicBool,
     /// The waker that a wake-up consumed.
     returned: Mutex<Returned>,
-    /// Whom to wake.
+    /// The thread to wake.
     sleeper: Sleeper,
 }
 
 /// Where a consumed waker goes.
 enum Returned {
-    /// Back to the thread, which keeps its memory for the next poll.
-    Open(Option<Arc<Knock>>),
-    /// Away: the call is over.
+    /// Back to the thread, which keeps the waker's memory for the next poll.
+    Open(Option<Arc<WakerState>>),
+    /// Nowhere: the call is over, and the waker is dropped.
     Closed,
 }
 
-/// Who waits.
+/// The thread that waits.
 enum Sleeper {
     /// A green thread or main.
     Green(Waiter),
-    /// An OS thread whose hub is gone.
+    /// An OS thread without a hub: the hub is gone.
     Outside(std::thread::Thread),
 }
 
 impl Sleeper {
-    /// The caller.
+    /// Returns the calling thread.
     ///
     /// # Panics
     /// In the child of a fork, and if the kernel refuses what a hub needs.
     fn current(root: Option<&'static Root>) -> Sleeper {
-        match root.map(|root| (root, hub_of(root))) {
-            Some((root, Ok(hub))) => Sleeper::Green(Waiter::new(root, hub, root.current())),
-            Some((_, Err(error))) => panic!("{error}"),
+        match root.map(Caller::of) {
+            Some(Ok(caller)) => Sleeper::Green(Waiter::new(caller)),
+            Some(Err(error)) => panic!("{error}"),
             None => Sleeper::Outside(std::thread::current()),
         }
     }
 
-    /// Lets it look.
+    /// Wakes the thread, so that it reads `woken`.
     fn wake(&self) {
         match self {
             Sleeper::Green(waiter) => waiter.wake(),
@@ -156,7 +172,7 @@ impl Sleeper {
     }
 }
 
-impl Wake for Knock {
+impl Wake for WakerState {
     fn wake(self: Arc<Self>) {
         if self.mark() {
             let me = Arc::clone(&self);
@@ -174,7 +190,7 @@ impl Wake for Knock {
     }
 }
 
-impl Drop for Knock {
+impl Drop for WakerState {
     fn drop(&mut self) {
         if let Returned::Open(_) = lock(&self.returned).deref() {
             self.sleeper.wake();
@@ -182,21 +198,21 @@ impl Drop for Knock {
     }
 }
 
-impl Knock {
-    /// Of the caller.
-    fn new(root: Option<&'static Root>) -> Arc<Knock> {
+impl WakerState {
+    /// Makes the state of a call of the calling thread.
+    fn new(root: Option<&'static Root>) -> Arc<WakerState> {
         let returned = Mutex::new(Returned::Open(None));
-        Arc::new(Knock { woken: AtomicBool::new(false), returned, sleeper: Sleeper::current(root) })
+        Arc::new(WakerState { woken: AtomicBool::new(false), returned, sleeper: Sleeper::current(root) })
     }
 
-    /// Somebody wakes it. Says whether he is the one who must wake the thread.
+    /// Notes a wake-up. Returns whether this call must wake the thread.
     fn mark(&self) -> bool {
-        // Release pairs with the Acquire of `block_on` and `is_woken`. Who finds it true already leaves it to the one who
-        // made it true, who wakes (K1).
+        // Release pairs with the Acquire of `block_on` and `is_woken`. A caller that finds `woken` true leaves the
+        // thread to the caller that made it true (bridge-1).
         !self.woken.swap(true, Ordering::Release)
     }
 
-    /// Whether to poll again.
+    /// Reports whether to poll again.
     fn is_woken(&self) -> bool {
         // Acquire: see `mark`.
         self.woken.load(Ordering::Acquire)
@@ -208,7 +224,7 @@ impl Knock {
             Returned::Open(place) => place.take(),
             Returned::Closed => None,
         };
-        // Not under the lock, which is inside of it; and not the last, since the caller has one.
+        // Not under the lock, which is part of what is dropped here; and not the last one, since the caller has one.
         drop(back);
     }
 
@@ -221,50 +237,53 @@ impl Knock {
     }
 }
 
-/// The thread's own part: the knock, as long as somebody has a waker.
-struct Home {
-    /// See above.
-    knock: Weak<Knock>,
+/// The thread's own reference to the state of its wakers. The reference is weak, so that the state dies with the last
+/// waker.
+struct WakerRef {
+    /// The state, while a waker is left.
+    state: Weak<WakerState>,
 }
 
-impl Home {
-    /// Parks until it is time to poll again. None if nobody has a waker any more.
-    fn sleep(&self, root: &'static Root, knock: Arc<Knock>) -> Option<Arc<Knock>> {
-        let me = root.current();
+impl WakerRef {
+    /// Parks until it is time to poll again. Returns none if no waker is left.
+    fn sleep(&self, root: &'static Root, state: Arc<WakerState>) -> Option<Arc<WakerState>> {
         if let Some(obstacle) = cancel::obstacle() {
-            panic!("greenling: {} cannot wait for a future: {obstacle}", label_of(me.id.get()));
+            panic!("greenling: {} cannot wait for a future: {obstacle}", label_of(root.current().id.get()));
         }
-        if knock.is_woken() {
-            knock.take_back();
+        if state.is_woken() {
+            state.take_back();
             yield_now();
-            return Some(knock);
+            return Some(state);
         }
-        let mut awake = Some(knock);
+        let mut awake = Some(state);
         loop {
-            if let Some(knock) = awake {
-                knock.take_back();
-                if knock.is_woken() {
-                    return Some(knock);
+            // Awake: let go of the state again unless it is time to poll.
+            if let Some(state) = awake {
+                state.take_back();
+                if state.is_woken() {
+                    return Some(state);
                 }
-                // If that is the last, its destructor wakes who is awake, which does nothing.
+                // If this reference is the last, the destructor wakes this thread, which is awake: that does nothing.
             }
-            let hub = match hub_of(root) {
-                Ok(hub) => hub,
+            let caller = match Caller::of(root) {
+                Ok(caller) => caller,
                 Err(error) => panic!("{error}"),
             };
-            let others = self.knock.strong_count() > 0;
-            if wait(root, hub, me, "a future", others, NEVER).is_err() {
+            // While a holder is left, it may wake the thread, and so this is no deadlock.
+            let others = self.state.strong_count() > 0;
+            let wait = if others { Caller::wait_remote } else { Caller::wait_remote_uncounted };
+            if wait(caller, "a future", NEVER).is_err() {
                 unreachable!("it did not unwind before, and a thread that waits does not begin to");
             }
-            awake = Some(self.knock.upgrade()?);
+            awake = Some(self.state.upgrade()?);
         }
     }
 }
 
-impl Drop for Home {
+impl Drop for WakerRef {
     fn drop(&mut self) {
-        if let Some(knock) = self.knock.upgrade() {
-            let back = replace(&mut *lock(&knock.returned), Returned::Closed);
+        if let Some(state) = self.state.upgrade() {
+            let back = replace(&mut *lock(&state.returned), Returned::Closed);
             drop(back);
         }
     }

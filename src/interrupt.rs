@@ -1,13 +1,14 @@
 //! Limits on waiting: [`timeout`], [`timeout_at`], [`remaining`], [`shield`], [`no_switch`].
 //!
-//! A `timeout` scope stores a deadline in the running thread's control block, and nothing else: each wait inside it
-//! ends at that deadline at the latest, and then unwinds with the scope's identity, so that only its own `timeout`
-//! call catches it. Scopes nest without a list: each remembers what it replaced, and puts it back.
+//! A `timeout` scope stores a deadline in the running thread's control block, and nothing else: each wait inside the
+//! scope ends at that deadline at the latest, and then unwinds with the scope's identity, so that only the scope's own
+//! `timeout` call catches the unwinding. Scopes nest without a list: each remembers the deadline that it replaced, and
+//! puts that deadline back.
 //!
 //! ```text
 //!   timeout(5 s) {            earliest = 5 s (scope 1)
 //!       timeout(1 s) {        earliest = 1 s (scope 2)      the wait ends after 1 s and unwinds with "scope 2"
-//!       }  <- caught here     earliest = 5 s (scope 1)      the outer one went on counting
+//!       }  <- caught here     earliest = 5 s (scope 1)      the outer scope went on counting
 //!   }
 //! ```
 #![forbid(unsafe_code)]
@@ -17,22 +18,22 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use crate::runtime::hub::hub;
-use crate::runtime::park::NEVER;
-use crate::runtime::source::after;
 use crate::switch::cancel::{self, ScopeExpired};
-use crate::switch::fiber::{Fiber, ScopeDeadline, attention};
+use crate::switch::fiber::{Fiber, ScopeDeadline};
+use crate::switch::pending;
 use crate::switch::root::try_root;
-use crate::sys::clock::monotonic_ns;
+use crate::sys::clock::{NEVER, after, monotonic_ns, monotonic_of};
 
 /// Why [`timeout`] has no result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TimeoutError {
-    /// The time was over before the closure was.
+    /// The time was over before the closure ended.
     Elapsed,
-    /// The program was built with `panic = "abort"`, so the closure could not be interrupted; it was not run.
+    /// The program was built with `panic = "abort"`, so the closure could not be interrupted and was not run.
     CannotUnwind,
-    /// The OS thread is ending, or this is the child of a fork: nothing can be interrupted; the closure was not run.
+    /// The OS thread is ending, this is the child of a fork, or there are no descriptors for a hub: nothing can be
+    /// interrupted, and the closure was not run.
     NoHub,
 }
 
@@ -41,7 +42,9 @@ impl fmt::Display for TimeoutError {
         f.write_str(match self {
             TimeoutError::Elapsed => "the time limit was reached",
             TimeoutError::CannotUnwind => "timeouts need panic = \"unwind\"",
-            TimeoutError::NoHub => "timeouts need a hub: this OS thread is ending, or the process was forked",
+            TimeoutError::NoHub => {
+                "timeouts need a hub: this OS thread is ending, the process was forked, or has no descriptors"
+            }
         })
     }
 }
@@ -59,7 +62,7 @@ impl From<TimeoutError> for std::io::Error {
     }
 }
 
-/// Runs `f` for at most `limit`: its blocking calls are interrupted when the time is over.
+/// Runs `f` for at most `limit`: blocking calls of `f` are interrupted when the time is over.
 ///
 /// ```
 /// use std::time::Duration;
@@ -71,26 +74,31 @@ impl From<TimeoutError> for std::io::Error {
 /// ```
 ///
 /// * The blocking call in progress unwinds up to here, without a message; destructors run as for a panic.
-/// * Code that never blocks is not interrupted, and a result that is ready is returned however late it is. A greenlet
-///   that is switched back to at once did not wait either.
+/// * Code that never blocks is not interrupted, and a result that is ready is returned however late. A greenlet that is
+///   switched back to at once did not wait either.
 /// * Only the calling thread is interrupted, not those that it spawned: put their handles or a scope inside.
-/// * Timeouts nest: the earliest fires first, each is caught only by its own call, the outer one keeps counting.
-/// * If code inside swallows the unwinding with `catch_unwind`, its next blocking call raises it again.
+/// * Timeouts nest: the earliest fires first, each is caught only by its own call, an outer one keeps counting. Of two
+///   that end at the same moment, the outer one fires: `timeout(d, || timeout(d, ..))` and `timeout_at` with one
+///   `Instant` in another give `Err` outside, always. So does a wait with a time limit of its own that ends with the
+///   scope's.
+/// * If code inside swallows the unwinding with `catch_unwind`, the next blocking call unwinds again.
 /// * IO that is ready in the same turn in which the time is over wins.
 ///
 /// # Errors
-/// [`TimeoutError::Elapsed`]; under `panic = "abort"` [`TimeoutError::CannotUnwind`], when the OS thread is ending and in
-/// the child of a fork [`TimeoutError::NoHub`], and `f` is not run.
+/// [`TimeoutError::Elapsed`]; under `panic = "abort"` [`TimeoutError::CannotUnwind`]; when the OS thread is ending, in
+/// the child of a fork, and when the kernel has no descriptors for a hub [`TimeoutError::NoHub`]. With the latter two,
+/// `f` was not run.
 ///
 /// # Panics
 /// With the panics of `f`.
 ///
 /// May switch: if `f` does.
+#[doc(alias("Timeout", "with_timeout"))]
 pub fn timeout<T>(limit: Duration, f: impl FnOnce() -> T) -> Result<T, TimeoutError> {
     until(|| after(limit), f)
 }
 
-/// [`timeout`] with a point in time for its end: `f`'s blocking calls are interrupted at `deadline`.
+/// Runs `f` until `deadline`, as [`timeout`]: blocking calls of `f` are interrupted at that point in time.
 ///
 /// ```
 /// use greenling::{TimeoutError, remaining, sleep, timeout_at};
@@ -99,10 +107,11 @@ pub fn timeout<T>(limit: Duration, f: impl FnOnce() -> T) -> Result<T, TimeoutEr
 /// let deadline = Instant::now() + Duration::from_millis(20); // one for all that follows
 /// assert_eq!(timeout_at(deadline, || remaining().unwrap() <= Duration::from_millis(20)), Ok(true));
 /// assert_eq!(timeout_at(deadline, || sleep(Duration::from_secs(60))), Err(TimeoutError::Elapsed));
-/// assert_eq!(timeout_at(deadline, || sleep(Duration::ZERO)), Err(TimeoutError::Elapsed)); // it has passed
+/// assert_eq!(timeout_at(deadline, || sleep(Duration::ZERO)), Err(TimeoutError::Elapsed)); // the deadline has passed
 /// ```
 ///
-/// A deadline that has passed interrupts the first blocking call.
+/// A deadline that has passed interrupts the first blocking call. One `Instant` means one moment however often it is
+/// given, so of two nested calls with the same `Instant` the outer one fires.
 ///
 /// # Errors
 /// As [`timeout`].
@@ -112,14 +121,14 @@ pub fn timeout<T>(limit: Duration, f: impl FnOnce() -> T) -> Result<T, TimeoutEr
 ///
 /// May switch: if `f` does.
 pub fn timeout_at<T>(deadline: Instant, f: impl FnOnce() -> T) -> Result<T, TimeoutError> {
-    until(|| after(deadline.saturating_duration_since(Instant::now())), f)
+    until(|| monotonic_of(deadline).min(NEVER - 1), f)
 }
 
-/// How much time is left until the nearest deadline of the enclosing [`timeout`]s and [`timeout_at`]s of the calling
-/// thread; zero if it has passed, none if there is none.
+/// Returns how much time is left until the nearest deadline of the enclosing [`timeout`]s and [`timeout_at`]s of the
+/// calling thread: zero if that deadline has passed, `None` if there is no deadline.
 ///
-/// Inside a [`shield`] those outside of it do not count, since they wait for its end. Threads do not inherit deadlines:
-/// pass the answer on to what is spawned.
+/// Inside a [`shield`] the deadlines outside of the shield do not count, since they wait for its end. Threads do not
+/// inherit deadlines: pass the answer on to the threads that you spawn.
 ///
 /// ```
 /// use greenling::{remaining, timeout};
@@ -137,27 +146,29 @@ pub fn remaining() -> Option<Duration> {
     (at != NEVER).then(|| Duration::from_nanos(at.saturating_sub(monotonic_ns())))
 }
 
-/// [`timeout`] until the monotonic nanosecond that `at` gives, which is asked when it is sure that `f` runs.
+/// Runs `f` as [`timeout`], until the monotonic nanosecond that `at` returns. `at` is called only if `f` runs.
 #[inline]
 fn until<T>(at: impl FnOnce() -> u64, f: impl FnOnce() -> T) -> Result<T, TimeoutError> {
     if cfg!(panic = "abort") {
         return Err(TimeoutError::CannotUnwind);
     }
     let Ok((root, _)) = hub() else { return Err(TimeoutError::NoHub) };
+    // Open the scope. An outer scope that ends earlier, or at the same moment, stays in force.
     let me = root.current();
     let outer = me.scope_deadline.get();
-    let scope = root.fresh_id();
+    let scope = root.fresh_number();
     let at = at();
     if at < outer.at {
         set_scope(me, ScopeDeadline { at, scope });
     }
     let result = catch_unwind(AssertUnwindSafe(f));
+    // Close the scope, and catch what it raised; pass on what any other scope, a kill or the program raised.
     set_scope(me, outer);
     match result {
         Ok(value) => Ok(value),
         Err(payload) => match payload.downcast::<ScopeExpired>() {
             Ok(expired) if expired.0 == scope => {
-                cancel::calm(me);
+                cancel::clear_unwinding(me);
                 Err(TimeoutError::Elapsed)
             }
             Ok(expired) => cancel::raise(Some(me), expired),
@@ -169,36 +180,39 @@ fn until<T>(at: impl FnOnce() -> u64, f: impl FnOnce() -> T) -> Result<T, Timeou
 /// Makes `deadline` the earliest of the open scopes.
 fn set_scope(me: Fiber, deadline: ScopeDeadline) {
     me.scope_deadline.set(deadline);
-    let bits = me.attention.get() & !attention::DEADLINE;
-    me.attention.set(if deadline == ScopeDeadline::NONE { bits } else { bits | attention::DEADLINE });
+    if deadline == ScopeDeadline::NONE {
+        me.pending.clear(pending::DEADLINE)
+    } else {
+        me.pending.raise(pending::DEADLINE)
+    }
 }
 
-/// Runs `f` without interruption: a kill, and the timeouts that were open before, wait until it is done.
+/// Runs `f` without interruption: a kill, and the timeouts that were open before, wait until `f` is done.
 ///
-/// They are raised by the first blocking call after `f`, not by `shield` itself. Timeouts opened inside `f` work.
-/// Use it around calls that must not be unwound, such as foreign functions that call back.
+/// The first blocking call after `f` raises them, not `shield` itself. Timeouts opened inside `f` work. Use a shield
+/// around calls that must not be unwound, such as foreign functions that call back.
 ///
 /// # Panics
 /// With the panics of `f`.
 ///
 /// May switch: if `f` does.
 pub fn shield<T>(f: impl FnOnce() -> T) -> T {
-    // When the OS thread is ending nothing interrupts.
+    // Nothing interrupts while the OS thread is ending.
     let Some(root) = try_root() else { return f() };
     let me = root.current();
     let outer = me.scope_deadline.get();
     me.shields.set(me.shields.get() + 1);
-    me.attention.set(me.attention.get() & !attention::KILL);
+    me.pending.clear(pending::KILL);
     set_scope(me, ScopeDeadline::NONE);
     let _shield = Shield { me, outer };
     f()
 }
 
-/// Takes a shield down, also when its closure panicked.
+/// Takes a shield down, also when the closure panicked.
 struct Shield {
-    /// Whose it is.
+    /// The fiber that is shielded.
     me: Fiber,
-    /// The scope that was open before.
+    /// The scope that was open outside the shield.
     outer: ScopeDeadline,
 }
 
@@ -209,7 +223,7 @@ impl Drop for Shield {
         self.me.shields.set(shields);
         set_scope(self.me, self.outer);
         if shields == 0 && (self.me.killed.get() || self.me.cancelled.get() > 0) {
-            self.me.attention.set(self.me.attention.get() | attention::KILL);
+            self.me.pending.raise(pending::KILL);
         }
     }
 }
@@ -217,8 +231,9 @@ impl Drop for Shield {
 /// Runs `f` and panics if anything inside would have to wait and so let other green threads run.
 ///
 /// For code that keeps a thread-local in an order of its own (scoped thread-locals, interpreter locks): two green
-/// threads that interleave inside such a section would leave a dangling pointer in it. Calls that complete without
-/// waiting work; a [`thread::scope`](crate::thread::scope) that must wait for its threads does so.
+/// threads that interleave inside such a section would leave a dangling pointer in the thread-local. Calls that
+/// complete without waiting work. A [`thread::scope`](crate::thread::scope) inside that has threads left panics at its
+/// end, and these threads never run; so does [`hub::shutdown`](crate::hub::shutdown), whatever there is to unwind.
 ///
 /// ```should_panic
 /// greenling::no_switch(|| greenling::yield_now());
@@ -229,16 +244,16 @@ impl Drop for Shield {
 ///
 /// May switch: no.
 pub fn no_switch<T>(f: impl FnOnce() -> T) -> T {
-    // When the OS thread is ending nothing switches.
+    // Nothing switches while the OS thread is ending.
     let Some(root) = try_root() else { return f() };
     let me = root.current();
     me.no_switch.set(me.no_switch.get() + 1);
-    me.attention.set(me.attention.get() | attention::NO_SWITCH);
+    me.pending.raise(pending::NO_SWITCH);
     let _section = Section(me);
     f()
 }
 
-/// Ends a `no_switch` section, also when its closure panicked.
+/// Ends a `no_switch` section, also when the closure panicked.
 struct Section(Fiber);
 
 impl Drop for Section {
@@ -246,7 +261,7 @@ impl Drop for Section {
         let open = self.0.no_switch.get() - 1;
         self.0.no_switch.set(open);
         if open == 0 {
-            self.0.attention.set(self.0.attention.get() & !attention::NO_SWITCH);
+            self.0.pending.clear(pending::NO_SWITCH);
         }
     }
 }

@@ -1,24 +1,24 @@
-//! Signals, received by green threads as from a channel.
+//! Signals that green threads receive as from a channel.
 //!
 //! ```text
 //!   Signals::new([SIGTERM])      blocks SIGTERM in this OS thread: it stays pending
 //!        recv() parks ............ epoll: the signalfd is readable ... takes the signal, returns it
-//!        drop                    unblocks it, unless it was blocked before or another `Signals` still wants it
+//!        drop                    unblocks SIGTERM, unless it was blocked before or another `Signals` has it
 //! ```
 //!
-//! No handler runs, so nothing is restricted to what a handler may do. The price is one rule:
+//! No handler runs, so the restrictions of signal handlers do not apply. The price is one rule:
 //!
-//! **Make the `Signals` in main before any other OS thread is started.** Threads inherit what is blocked, those of
-//! [`Hubs`](crate::Hubs) too. A signal to the process goes to any OS thread that has not blocked it; if there is one, the
-//! signal does there what it would have done without this module: SIGTERM ends the process. The OS threads that look up
-//! names and do the work of [`fs`](crate::fs) take no signals, whenever they were started; a job of
-//! [`blocking`](crate::blocking) has blocked what its caller had.
+//! **Make the `Signals` in main before any other OS thread is started.** OS threads inherit the mask of blocked
+//! signals, also those of [`Hubs`](crate::Hubs). A signal to the process goes to any OS thread that has not blocked the
+//! signal. If there is such a thread, the signal has the effect there that it would have without this module: SIGTERM
+//! ends the process. The OS threads that look up names and do the work of [`fs`](crate::fs) take no signals, whenever
+//! they were started; a job of [`blocking`](crate::blocking) has the mask of its caller.
 //!
-//! Children started with [`process`](crate::process) do not inherit it. Those of std's `Command` do: it would take SIGKILL
-//! to end them.
+//! Children started with [`process`](crate::process) do not inherit the mask. Those of std's `Command` do, and then
+//! only SIGKILL ends them.
 //!
-//! * Invariant S1: a signal is blocked in an OS thread while a `Signals` of that thread waits for it. Upheld by `new`,
-//!   which counts and blocks, and `drop`.
+//! * Invariant signals-1: a signal is blocked in an OS thread while a `Signals` of that thread waits for the signal.
+//!   Upheld by `new`, which counts and blocks, and `drop`.
 #![forbid(unsafe_code)]
 
 use std::cell::Cell;
@@ -27,37 +27,41 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::runtime::choose::{AnyArm, Arm, End, Failed, ReadyArm, Who};
+use crate::runtime::arms::ReadyArm;
+use crate::runtime::choose::{AlreadyWon, Arm, ArmEnd, ArmId, SelectArm};
 use crate::runtime::reactor::Direction;
+use crate::runtime::select_source::SelectRecv;
 use crate::runtime::source::Source;
+use crate::switch::root::on_os_thread;
 use crate::switch::wait_list::WaitList;
 use crate::sys::signalfd::{LAST, SignalFd, SignalSet, Taken, can_wait, number};
+use crate::sys::simulation::stay_inside;
 
 /// The time of `alarm(2)` is up.
 pub const SIGALRM: i32 = number::ALRM;
-/// A child has ended. [`process`](crate::process) does not need it.
+/// A child has ended. [`process`](crate::process) works without this signal.
 pub const SIGCHLD: i32 = number::CHLD;
-/// Go on after a stop.
+/// The process goes on after a stop.
 pub const SIGCONT: i32 = number::CONT;
-/// The terminal is gone; for daemons: read the configuration again.
+/// The terminal is gone. Daemons read their configuration again.
 pub const SIGHUP: i32 = number::HUP;
-/// Ctrl-C.
+/// Ctrl-C was pressed: an interrupt.
 pub const SIGINT: i32 = number::INT;
-/// Ends a process without asking. To be sent; cannot be received.
+/// Ends a process at once. Can be sent, but not received.
 pub const SIGKILL: i32 = number::KILL;
-/// A write that nobody will read. Rust programs ignore it from the start, and get an error from the write.
+/// A write had no reader. Rust programs ignore this signal from the start, and get an error from the write.
 pub const SIGPIPE: i32 = number::PIPE;
-/// Ctrl-\: end, and leave a core file.
+/// Ctrl-\ was pressed: end, and leave a core file.
 pub const SIGQUIT: i32 = number::QUIT;
-/// Stops a process without asking. To be sent; cannot be received.
+/// Stops a process at once. Can be sent, but not received.
 pub const SIGSTOP: i32 = number::STOP;
-/// Asks a process to end; what `kill` sends.
+/// Asks a process to end; the default of `kill`.
 pub const SIGTERM: i32 = number::TERM;
-/// Ctrl-Z.
+/// Ctrl-Z was pressed: a stop.
 pub const SIGTSTP: i32 = number::TSTP;
-/// For the program to give a meaning.
+/// A signal without a meaning, for programs to define.
 pub const SIGUSR1: i32 = number::USR1;
-/// For the program to give a meaning.
+/// A signal without a meaning, for programs to define.
 pub const SIGUSR2: i32 = number::USR2;
 /// The terminal has another size.
 pub const SIGWINCH: i32 = number::WINCH;
@@ -80,32 +84,32 @@ const NAMES: [(i32, &str); 14] = [
     (SIGWINCH, "SIGWINCH"),
 ];
 
-/// What an OS thread keeps of one signal.
+/// The state of one signal in one OS thread.
 #[derive(Clone, Copy)]
 struct Blocked {
-    /// How many `Signals` wait for it.
+    /// The number of `Signals` that receive the signal.
     users: u32,
-    /// Whether it is blocked because of them, and not by the program itself.
+    /// Whether the signal is blocked for those `Signals`, and was not before.
     ours: bool,
 }
 
 thread_local! {
-    /// By number.
+    /// The state of each signal, by number.
     static BLOCKED: [Cell<Blocked>; LAST as usize + 1] =
         const { [const { Cell::new(Blocked { users: 0, ours: false }) }; LAST as usize + 1] };
 }
 
-/// Bits of all signals that a `Signals` has ever blocked in this process; bit 0 is signal 1. Never cleared, since OS
-/// threads that were started meanwhile have inherited it.
+/// The signals that a `Signals` has ever blocked in this process, one bit each; bit 0 is signal 1. Bits are never
+/// cleared, since OS threads that were started meanwhile have inherited the mask.
 static EVER_BLOCKED: AtomicU64 = AtomicU64::new(0);
 
-/// [`EVER_BLOCKED`], if any was: children must have them unblocked.
+/// Returns [`EVER_BLOCKED`], if any signal was: in children these signals must be unblocked.
 pub(crate) fn ever_blocked() -> Option<&'static AtomicU64> {
-    // Relaxed: this OS thread has blocked one itself, or one that did had started it.
+    // Relaxed: this OS thread has blocked a signal itself, or was started by one that had.
     (EVER_BLOCKED.load(Ordering::Relaxed) != 0).then_some(&EVER_BLOCKED)
 }
 
-/// Signals to receive, until it is dropped.
+/// A set of signals that are received, and not delivered, until this value is dropped.
 ///
 /// ```standalone_crate
 /// use greenling::{process::Command, signal::{SIGTERM, SIGUSR1, Signals}};
@@ -113,41 +117,43 @@ pub(crate) fn ever_blocked() -> Option<&'static AtomicU64> {
 /// let signals = Signals::new([SIGUSR1, SIGTERM])?;
 /// let me = std::process::id().to_string();
 /// assert!(Command::new("kill").args(["-s", "USR1", &me]).status()?.success());
-/// let signal = signals.recv()?; // it came before the call, and was not lost
+/// let signal = signals.recv()?; // the signal came before this call, and was not lost
 /// assert_eq!((signal.number(), signal.to_string()), (SIGUSR1, "SIGUSR1".to_owned()));
 /// # Ok::<(), std::io::Error>(())
 /// ```
 ///
-/// * A signal that comes before `recv` waits for it. Several of one kind that come meanwhile melt into one, as
-///   everywhere in Unix (those from `SIGRTMIN` on are counted).
-/// * Several green threads may wait; the one that came first gets the first signal. If there are several `Signals` for one
-///   signal, in one OS thread or many, one of them gets it.
-/// * When the last `Signals` for it is dropped, a signal that nobody received does what it does by default.
-/// * It stays on its OS thread.
+/// * A signal that comes before `recv` stays pending. Several signals of one kind become one meanwhile, as everywhere
+///   in Unix (those from `SIGRTMIN` on are counted).
+/// * Several green threads may wait; the longest waiter gets the first signal. Of several `Signals` for one signal, in
+///   one OS thread or many, one gets the signal.
+/// * When the last `Signals` for a signal is dropped, a pending signal has its default effect.
+/// * A `Signals` stays on its OS thread.
 ///
 /// # Errors of the calls that wait
-/// `Other` when the call would have to wait but the caller unwinds from a panic or kill, or its OS thread is ending.
+/// `Other` when the call would have to wait but the caller unwinds from a panic or kill, or the OS thread is ending.
 ///
 /// # Panics of the calls that wait
 /// They unwind with a kill or an expired [`timeout`](crate::timeout), and panic inside
-/// [`no_switch`](crate::no_switch) if they have to wait. No signal is lost by that.
+/// [`no_switch`](crate::no_switch) if they have to wait. No signal is lost: a call that has taken one returns it.
 #[derive(Debug)]
 pub struct Signals {
-    /// The signalfd.
+    /// The signalfd, and the green threads that wait for signals.
     source: Source<SignalFd>,
-    /// Which, each once.
+    /// The numbers of the signals, each once.
     numbers: Box<[i32]>,
 }
 
 impl Signals {
-    /// From now on these signals wait to be received, in place of what they did before.
+    /// Blocks these signals, so that from now on they stay pending until they are received.
     ///
     /// # Errors
-    /// `InvalidInput` for an empty list, for a number that is no signal, for SIGKILL and SIGSTOP, and for signals that say
-    /// that the program is at fault, such as SIGSEGV. `EMFILE`, `ENFILE`.
+    /// `InvalidInput` for an empty list, for a number that is no signal, for SIGKILL and SIGSTOP, and for signals that
+    /// say that the program is at fault, such as SIGSEGV. `EMFILE`, `ENFILE`.
     ///
     /// May switch: no.
     pub fn new(numbers: impl IntoIterator<Item = i32>) -> io::Result<Signals> {
+        stay_inside("a signal")?;
+        // Check the list before anything changes.
         let mut numbers: Vec<i32> = numbers.into_iter().collect();
         numbers.sort_unstable();
         numbers.dedup();
@@ -158,6 +164,7 @@ impl Signals {
         if numbers.is_empty() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "no signal to receive"));
         }
+        // Block only once there is a descriptor, then count.
         let set = SignalSet::new(&numbers)?;
         let fd = SignalFd::new(&set)?;
         let before = set.block()?;
@@ -171,10 +178,10 @@ impl Signals {
             }
             set_blocked(number, Blocked { users, ours });
         }
-        Ok(Signals { source: Source::new(fd, false, false), numbers: numbers.into() })
+        Ok(Signals { source: Source::new(fd), numbers: numbers.into() })
     }
 
-    /// Waits for a signal.
+    /// Waits for a signal and returns it.
     ///
     /// # Errors
     /// See [`Signals`].
@@ -187,7 +194,7 @@ impl Signals {
         self.receive(None)
     }
 
-    /// [`recv`](Self::recv), but no longer than `limit`; none if there was no signal by then.
+    /// Waits as [`recv`](Self::recv) does, but at most for `limit`; none if there was no signal by then.
     ///
     /// # Errors
     /// See [`Signals`].
@@ -200,7 +207,7 @@ impl Signals {
         none_in_time(self.receive(Some(limit)))
     }
 
-    /// A signal that has come already, if there is one.
+    /// Returns a signal that is pending already, if there is one.
     ///
     /// # Errors
     /// None that the kernel documents.
@@ -210,30 +217,36 @@ impl Signals {
         none_in_time(self.source.get().take().map(|taken| Signal { taken }))
     }
 
-    /// Receives one signal after the other; waits for each, and never ends.
+    /// Returns an endless iterator over [`recv`](Self::recv).
     ///
-    /// May switch: no; its `next` does.
+    /// May switch: no, but `next` of the iterator does.
     pub fn iter(&self) -> Iter<'_> {
         Iter { signals: self }
     }
 
-    /// For `select!`.
-    #[doc(hidden)]
-    pub fn select_recv(&self) -> SignalArm<'_> {
-        // Now, while it has nothing in its hands and stands in no line.
-        self.source.spend_credit();
-        SignalArm { signals: self, ready: ReadyArm::new(&self.source, Direction::Read), result: Cell::new(None) }
-    }
-
-    /// `recv`, with a limit or none.
+    /// Waits for a signal, with a limit or without.
     fn receive(&self, limit: Option<Duration>) -> io::Result<Signal> {
         let taken = self.source.run(Direction::Read, limit, &mut SignalFd::take)?;
         Ok(Signal { taken })
     }
 }
 
+impl SelectRecv for Signals {
+    type Arm<'s>
+        = SignalArm<'s>
+    where
+        Self: 's;
+
+    fn select_recv(&self) -> SignalArm<'_> {
+        // Spending CPU credit may switch, so that happens before the arm has a result or a place in a wait list.
+        self.source.spend_credit();
+        SignalArm { signals: self, ready: ReadyArm::new(&self.source, Direction::Read), result: Cell::new(None) }
+    }
+}
+
 impl Drop for Signals {
     fn drop(&mut self) {
+        // Unblock the signals that were blocked for this value and have no other user.
         let mut free = Vec::new();
         for &number in &self.numbers {
             let before = blocked(number);
@@ -242,22 +255,22 @@ impl Drop for Signals {
                 free.push(number);
             }
         }
-        // Neither fails for signals that could be blocked.
+        // Neither call fails for signals that could be blocked.
         let _ = SignalSet::new(&free).and_then(|set| set.unblock());
     }
 }
 
-/// What this OS thread keeps of a signal.
+/// Returns the state of a signal in this OS thread.
 fn blocked(number: i32) -> Blocked {
-    BLOCKED.with(|blocked| blocked[number as usize].get())
+    on_os_thread(|| BLOCKED.with(|blocked| blocked[number as usize].get()))
 }
 
-/// Changes it.
+/// Changes the state of a signal in this OS thread.
 fn set_blocked(number: i32, to: Blocked) {
-    BLOCKED.with(|blocked| blocked[number as usize].set(to));
+    on_os_thread(|| BLOCKED.with(|blocked| blocked[number as usize].set(to)));
 }
 
-/// None in place of `WouldBlock`.
+/// Turns `WouldBlock` into none.
 fn none_in_time(result: io::Result<Signal>) -> io::Result<Option<Signal>> {
     match result {
         Ok(signal) => Ok(Some(signal)),
@@ -266,10 +279,10 @@ fn none_in_time(result: io::Result<Signal>) -> io::Result<Option<Signal>> {
     }
 }
 
-/// The signals of a [`Signals`], one after the other.
+/// The endless iterator over signals that [`Signals::iter`] returns.
 #[derive(Debug)]
 pub struct Iter<'a> {
-    /// Where they come from.
+    /// The set that the signals come from.
     signals: &'a Signals,
 }
 
@@ -294,25 +307,18 @@ impl<'a> IntoIterator for &'a Signals {
 /// The arm of a `select!` that receives a signal.
 #[doc(hidden)]
 pub struct SignalArm<'a> {
-    /// Who receives.
+    /// The set that the signal comes from.
     signals: &'a Signals,
-    /// Waits until there is something to receive.
+    /// The arm that waits until a signal is pending.
     ready: ReadyArm<'a>,
-    /// What was received.
+    /// The signal, for the owner of the arm.
     result: Cell<Option<io::Result<Signal>>>,
 }
 
-impl SignalArm<'_> {
-    /// For `select!`.
-    pub fn erase(&self) -> AnyArm<'_> {
-        AnyArm::new(self)
-    }
+impl SelectArm for SignalArm<'_> {
+    type Output = io::Result<Signal>;
 
-    /// For `select!`.
-    ///
-    /// # Errors
-    /// If the signals cannot be waited for.
-    pub fn finish(self) -> io::Result<Signal> {
+    fn finish(self) -> io::Result<Signal> {
         match self.result.take() {
             Some(result) => result,
             // The wait failed before there was anything to receive.
@@ -325,8 +331,8 @@ impl SignalArm<'_> {
 }
 
 impl Arm for SignalArm<'_> {
-    fn look(&self) -> bool {
-        if !self.ready.look() {
+    fn try_select(&self) -> bool {
+        if !self.ready.try_select() {
             return false;
         }
         match self.signals.source.get().take() {
@@ -335,22 +341,22 @@ impl Arm for SignalArm<'_> {
                 self.ready.not_ready();
                 return false;
             }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => return self.look(),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return self.try_select(),
             taken => self.result.set(Some(taken.map(|taken| Signal { taken }))),
         }
         true
     }
 
-    fn enter(&self, who: Who) -> Result<Option<&WaitList>, Failed> {
-        self.ready.enter(who)
+    fn register(&self, id: ArmId) -> Result<Option<&WaitList>, AlreadyWon> {
+        self.ready.register(id)
     }
 
-    fn complete(&self) {
-        self.ready.complete();
+    fn accept(&self) {
+        self.ready.accept();
     }
 
-    fn left(&self, end: End) {
-        self.ready.left(end);
+    fn unregister(&self, end: ArmEnd) {
+        self.ready.unregister(end);
     }
 
     fn is_descriptor(&self) -> bool {
@@ -364,29 +370,30 @@ impl fmt::Debug for SignalArm<'_> {
     }
 }
 
-/// A signal that was received. Its `Display` is the name.
+/// A signal that was received. `Display` shows the name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Signal {
-    /// As the kernel told it.
+    /// What the kernel says of the signal.
     taken: Taken,
 }
 
 impl Signal {
-    /// Which one: [`SIGTERM`], ..
+    /// Returns the number, such as [`SIGTERM`].
     ///
     /// May switch: no.
     pub fn number(&self) -> i32 {
         self.taken.number
     }
 
-    /// The process that sent it, or the child that ended; none if it was the kernel, as for Ctrl-C.
+    /// Returns the process that sent the signal, or the child that ended; none if the kernel sent the signal, as for
+    /// Ctrl-C.
     ///
     /// May switch: no.
     pub fn sender(&self) -> Option<u32> {
         Some(self.taken.pid).filter(|pid| *pid != 0)
     }
 
-    /// The user who sent it; none if it was the kernel.
+    /// Returns the user that sent the signal; none if the kernel sent the signal.
     ///
     /// May switch: no.
     pub fn user(&self) -> Option<u32> {
@@ -400,7 +407,7 @@ impl fmt::Display for Signal {
     }
 }
 
-/// Shows the name of a signal, or its number.
+/// The number of a signal, which shows as the name if there is one.
 struct Name(i32);
 
 impl fmt::Display for Name {
@@ -412,17 +419,17 @@ impl fmt::Display for Name {
     }
 }
 
-/// Waits for Ctrl-C (SIGINT), which does not end the process meanwhile. A second one afterwards does, as always.
+/// Waits for Ctrl-C (SIGINT), which does not end the process meanwhile. A second Ctrl-C afterwards does, as always.
 ///
-/// It begins to wait for the signal when it is called. A program that must not miss one in between, or that has more
-/// than one OS thread, makes a [`Signals`] at its beginning.
+/// The wait for the signal begins with the call. A program that must not miss a Ctrl-C between two calls, or that has
+/// more than one OS thread, makes a [`Signals`] when it starts.
 ///
 /// ```
 /// use std::time::Duration;
 /// use greenling::{signal, timeout};
 ///
 /// let pressed = timeout(Duration::from_millis(5), signal::ctrl_c);
-/// assert!(pressed.is_err()); // nobody did
+/// assert!(pressed.is_err()); // there was no Ctrl-C
 /// ```
 ///
 /// # Errors

@@ -5,32 +5,37 @@
 //!                 v                        v
 //!   values        | 7 | 8 | 9 | 10 | 11 |            at most `capacity`; the oldest goes when a new one comes
 //!                         ^         ^
-//!   receivers            next=9    next=11           one whose `next` is before `first` has missed some
+//!   receivers            next=9    next=11           a receiver with `next` before `first` has missed values
 //! ```
 //!
-//! A sender never waits. It wakes who waits and leaves them in the line: each looks for itself, since each has a place of
-//! its own in the row.
+//! A sender never waits. A send wakes all waiting receivers and leaves them in their list: each receiver has its own
+//! position in the buffer, and looks for its next value itself.
 #![forbid(unsafe_code)]
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::error::Error;
 use std::fmt;
+use std::io;
 use std::rc::Rc;
 use std::sync::mpsc::SendError;
 use std::time::Duration;
 
-use crate::runtime::choose::{AnyArm, Arm, End, Failed, Who};
-use crate::runtime::hub::hub;
-use crate::runtime::park::{NEVER, Wake, park};
-use crate::runtime::source::after;
+use crate::pure::drops::drop_each;
+use crate::runtime::caller::Caller;
+use crate::runtime::checkpoint::{begin_call, checkpoint, checkpoint_if, end_call};
+use crate::runtime::choose::{AlreadyWon, Arm, ArmEnd, ArmId, SelectArm};
+use crate::runtime::park::Wake;
+use crate::runtime::select_source::SelectRecv;
 use crate::switch::cancel;
 use crate::switch::fiber::Reason;
 use crate::switch::root::existing_root;
 use crate::switch::wait_list::WaitList;
+use crate::sys::clock::{NEVER, after};
 
-/// A channel in which each receiver gets each value that is sent from its creation on. The last `capacity` ones are kept:
-/// who is later than that is told how many it missed, and goes on with the oldest there is.
+/// Creates a channel in which each receiver gets each value that is sent from the receiver's creation on. The channel
+/// keeps the last `capacity` values. A receiver that is later than that is told how many values it missed, and goes on
+/// with the oldest one that is kept.
 ///
 /// ```
 /// use greenling::channel::{self, BroadcastError};
@@ -46,53 +51,53 @@ use crate::switch::wait_list::WaitList;
 /// assert_eq!(one.recv(), Ok("c"));
 /// ```
 ///
-/// With a capacity of 1 it is a watched value: receivers see the newest, and are told if they missed some.
+/// With a capacity of 1 the channel is a watched value: receivers see the newest value, and are told if they missed
+/// some.
 ///
 /// # Panics
-/// If `capacity` is 0: nobody could receive anything.
+/// If `capacity` is 0, since no receiver could get anything.
 ///
 /// May switch: no.
 pub fn broadcast<T: Clone>(capacity: usize) -> (BroadcastSender<T>, BroadcastReceiver<T>) {
     assert_ne!(capacity, 0, "greenling: a broadcast channel must have room for a value");
-    let row = Rc::new(Row {
+    let buffer = Rc::new(Buffer {
         values: RefCell::new(VecDeque::new()),
         first: Cell::new(0),
         capacity,
-        line: WaitList::new(),
+        waiters: WaitList::new(),
+        // One for each of the ends that are returned.
         senders: Cell::new(1),
         receivers: Cell::new(1),
         closed: Cell::new(false),
     });
-    (BroadcastSender { row: Rc::clone(&row) }, BroadcastReceiver { row, next: Cell::new(0) })
+    (BroadcastSender { buffer: Rc::clone(&buffer) }, BroadcastReceiver { buffer, next: Cell::new(0) })
 }
 
-/// What all ends share.
-struct Row<T> {
-    /// The newest values, the oldest of them first. Shared, since a clone is foreign code and runs with nothing borrowed.
+/// The state that all ends share.
+struct Buffer<T> {
+    /// The kept values, oldest first. In an `Rc`, since `clone` is foreign code and must run with nothing borrowed.
     values: RefCell<VecDeque<Rc<T>>>,
-    /// The number of the oldest that is there.
+    /// The number of the oldest kept value.
     first: Cell<u64>,
-    /// How many are kept.
+    /// The number of values that are kept.
     capacity: usize,
-    /// Receivers that wait.
-    line: WaitList,
-    /// Senders that exist.
+    /// The receivers that wait for a value.
+    waiters: WaitList,
     senders: Cell<usize>,
-    /// Receivers that exist.
     receivers: Cell<usize>,
-    /// No value will come any more.
+    /// Set when no value will come any more.
     closed: Cell<bool>,
 }
 
-/// Why a receiver of a [`broadcast`] channel got no value.
+/// The reason why a receiver of a [`broadcast`] channel got no value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BroadcastError {
-    /// It was late, and missed this many. The next call returns the oldest value there is.
+    /// The receiver was late and missed this many values. The next call returns the oldest value that is kept.
     Lagged(u64),
-    /// There is nothing new, or was not in time.
+    /// There is nothing new, or nothing came in time.
     Empty,
-    /// There is nothing new, and nothing will come: all senders are gone, or the channel was closed. Or there is nothing
-    /// new, and the caller cannot wait because it is unwinding or its OS thread is ending.
+    /// There is nothing new and nothing will come, since all senders are gone or the channel was closed. Or there is
+    /// nothing new, and the caller cannot wait because the caller unwinds or its OS thread is ending.
     Disconnected,
 }
 
@@ -108,22 +113,34 @@ impl fmt::Display for BroadcastError {
 
 impl Error for BroadcastError {}
 
-impl<T> Row<T> {
-    /// The number that the next value will get.
+/// `WouldBlock` for an empty channel, `BrokenPipe` for a disconnected one.
+impl From<BroadcastError> for io::Error {
+    fn from(error: BroadcastError) -> io::Error {
+        let kind = match error {
+            BroadcastError::Lagged(_) => io::ErrorKind::Other,
+            BroadcastError::Empty => io::ErrorKind::WouldBlock,
+            BroadcastError::Disconnected => io::ErrorKind::BrokenPipe,
+        };
+        io::Error::new(kind, error)
+    }
+}
+
+impl<T> Buffer<T> {
+    /// Returns the number that the next value will get.
     fn end(&self) -> u64 {
         self.first.get() + self.values.borrow().len() as u64
     }
 
-    /// Lets everybody look.
+    /// Wakes all waiting receivers, and leaves them in the list.
     fn wake_all(&self) {
         if let Some(root) = existing_root() {
-            self.line.for_each(|fiber| {
+            self.waiters.for_each(|fiber| {
                 root.wake(fiber);
             });
         }
     }
 
-    /// Nothing will come any more.
+    /// Ends the channel: no value will come any more.
     fn close(&self) {
         self.closed.set(true);
         self.wake_all();
@@ -132,206 +149,231 @@ impl<T> Row<T> {
 
 /// The sending end of a [`broadcast`] channel. Clone it for more senders.
 pub struct BroadcastSender<T> {
-    /// The channel.
-    row: Rc<Row<T>>,
+    buffer: Rc<Buffer<T>>,
 }
 
 impl<T: Clone> BroadcastSender<T> {
-    /// Sends a value to all receivers, and says how many they are.
+    /// Sends a value to all receivers, and returns the number of receivers.
     ///
     /// # Errors
-    /// [`SendError`] with the value: there is no receiver, or the channel was closed.
+    /// [`SendError`] with the value, if there is no receiver or the channel was closed.
     ///
-    /// May switch: no, unless the destructor of the value that has to go does.
+    /// May switch: yes, if the destructor of the oldest value does, which makes room, or if the caller's share of the
+    /// CPU is used up (see [`thread`](crate::thread)).
     pub fn send(&self, value: T) -> Result<usize, SendError<T>> {
-        let row = &*self.row;
-        if row.receivers.get() == 0 || row.closed.get() {
+        begin_call();
+        let buffer = &*self.buffer;
+        // No receiver can get the value.
+        if buffer.receivers.get() == 0 || buffer.closed.get() {
             return Err(SendError(value));
         }
-        let mut values = row.values.borrow_mut();
-        let oldest = if values.len() == row.capacity { values.pop_front() } else { None };
-        row.first.set(row.first.get() + u64::from(oldest.is_some()));
+        // A full buffer loses its oldest value. That value is dropped last, when nothing is borrowed.
+        let mut values = buffer.values.borrow_mut();
+        let oldest = if values.len() == buffer.capacity { values.pop_front() } else { None };
+        buffer.first.set(buffer.first.get() + u64::from(oldest.is_some()));
         values.push_back(Rc::new(value));
         drop(values);
-        row.wake_all();
-        // Asked before the destructor runs, which may change it.
-        let receivers = row.receivers.get();
+        buffer.wake_all();
+        // Before the destructor, which is foreign code and may change the number.
+        let receivers = buffer.receivers.get();
         drop(oldest);
+        end_call();
         Ok(receivers)
     }
 
-    /// A receiver of what is sent from now on.
+    /// Returns a receiver of the values that are sent from now on.
     ///
     /// May switch: no.
     pub fn subscribe(&self) -> BroadcastReceiver<T> {
-        self.row.receivers.set(self.row.receivers.get() + 1);
-        BroadcastReceiver { row: Rc::clone(&self.row), next: Cell::new(self.row.end()) }
+        // A new receiver begins behind all values that were sent.
+        self.buffer.receivers.set(self.buffer.receivers.get() + 1);
+        BroadcastReceiver { buffer: Rc::clone(&self.buffer), next: Cell::new(self.buffer.end()) }
     }
 
-    /// How many receivers there are.
+    /// Returns the number of receivers.
     ///
     /// May switch: no.
     pub fn receiver_count(&self) -> usize {
-        self.row.receivers.get()
+        self.buffer.receivers.get()
     }
 
-    /// Ends the channel for all: receivers get what is in it, then an error.
+    /// Closes the channel for all ends: receivers get what is left, then an error.
     ///
     /// May switch: no.
     pub fn close(&self) {
-        self.row.close();
+        self.buffer.close();
     }
 }
 
-/// The receiving end of a [`broadcast`] channel. A clone gets what this one has not got yet.
+/// The receiving end of a [`broadcast`] channel. A clone gets the values that the original has not got yet.
 pub struct BroadcastReceiver<T> {
-    /// The channel.
-    row: Rc<Row<T>>,
-    /// The number of the value it gets next.
+    buffer: Rc<Buffer<T>>,
+    /// The number of the value that this receiver gets next.
     next: Cell<u64>,
 }
 
 impl<T: Clone> BroadcastReceiver<T> {
-    /// Takes the next value, as soon as there is one.
+    /// Receives the next value, and waits until there is one.
     ///
     /// # Errors
-    /// `Lagged`, `Disconnected`.
+    /// [`BroadcastError::Lagged`] or [`BroadcastError::Disconnected`].
     ///
     /// # Panics
-    /// If it has to wait: unwinds with a kill or an expired [`timeout`](crate::timeout); panics inside
+    /// If the call has to wait: unwinds with a kill or an expired [`timeout`](crate::timeout); panics inside
     /// [`no_switch`](crate::no_switch), and in main on a deadlock. With the panics of the value's `clone`.
     ///
     /// May switch: yes, if there is nothing new.
     pub fn recv(&self) -> Result<T, BroadcastError> {
+        checkpoint_if(|| !self.is_empty());
         self.recv_until(|| NEVER).map_err(|error| match error {
             BroadcastError::Empty => BroadcastError::Disconnected,
             error => error,
         })
     }
 
-    /// Takes the next value if there is one now.
+    /// Receives the next value if there is one now.
     ///
     /// # Errors
-    /// [`BroadcastError`].
+    /// [`BroadcastError`], if there is none.
     ///
-    /// May switch: no, unless the value's `clone` does.
+    /// May switch: yes, if the value's `clone` does, or the caller's share of the CPU is used up (see
+    /// [`thread`](crate::thread)).
     pub fn try_recv(&self) -> Result<T, BroadcastError> {
-        let row = &*self.row;
-        let (first, next) = (row.first.get(), self.next.get());
+        checkpoint();
+        self.take_next()
+    }
+
+    /// [`try_recv`](Self::try_recv) without letting other threads run first.
+    fn take_next(&self) -> Result<T, BroadcastError> {
+        let buffer = &*self.buffer;
+        let (first, next) = (buffer.first.get(), self.next.get());
+        // Too late: report how many values are gone, and go on with the oldest one.
         if next < first {
             self.next.set(first);
             return Err(BroadcastError::Lagged(first - next));
         }
-        let values = row.values.borrow();
+        let values = buffer.values.borrow();
         let value = values.get((next - first) as usize).map(Rc::clone);
         drop(values);
         match value {
             Some(value) => {
                 self.next.set(next + 1);
-                Ok((*value).clone())
+                // This may be the last reference to the value by now. The value's destructor is foreign code and may
+                // unwind; then the clone is dropped, too.
+                let copy = (*value).clone();
+                drop(value);
+                Ok(copy)
             }
-            None if row.closed.get() => Err(BroadcastError::Disconnected),
+            None if buffer.closed.get() => Err(BroadcastError::Disconnected),
             None => Err(BroadcastError::Empty),
         }
     }
 
-    /// [`recv`](Self::recv), but waits no longer than `limit`. While the caller unwinds it does not wait at all.
+    /// [`recv`](Self::recv), but waits no longer than `limit`. While the caller unwinds, the call does not wait at all.
     ///
     /// # Errors
-    /// [`BroadcastError`]; `Empty` if nothing came in time.
+    /// [`BroadcastError`], which is `Empty` if nothing came in time.
     ///
     /// # Panics
     /// As [`recv`](Self::recv).
     ///
     /// May switch: yes, if there is nothing new.
     pub fn recv_timeout(&self, limit: Duration) -> Result<T, BroadcastError> {
+        checkpoint_if(|| !self.is_empty());
         self.recv_until(|| after(limit))
     }
 
-    /// How many values are there for this receiver.
+    /// Returns the number of values that are there for this receiver.
     ///
     /// May switch: no.
     pub fn len(&self) -> usize {
-        (self.row.end() - self.next.get().max(self.row.first.get())) as usize
+        (self.buffer.end() - self.next.get().max(self.buffer.first.get())) as usize
     }
 
-    /// Whether there is nothing new for this receiver.
+    /// Reports whether there is nothing new for this receiver.
     ///
     /// May switch: no.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Receives, and waits until the time that `deadline` says.
+    /// Receives, and waits until the deadline. `deadline` is called only if the call has to wait.
     fn recv_until(&self, deadline: impl FnOnce() -> u64) -> Result<T, BroadcastError> {
-        match self.try_recv() {
+        match self.take_next() {
             Err(BroadcastError::Empty) => {}
             got => return got,
         }
         if cancel::obstacle().is_some() {
             return Err(BroadcastError::Empty);
         }
-        let Ok((root, hub)) = hub() else { return Err(BroadcastError::Empty) };
-        let (me, deadline) = (root.current(), deadline());
-        let place = self.row.line.join(me);
+        let Ok(caller) = Caller::current() else { return Err(BroadcastError::Empty) };
+        // Nothing new: stand in the list and look again after each wake-up.
+        let deadline = deadline();
+        let guard = self.buffer.waiters.join(caller.fiber);
         loop {
-            let woken = park(root, hub, me, Reason::Event("a value from a broadcast channel"), deadline);
-            if !self.is_empty() || self.row.closed.get() {
-                // Left before the clone, which is foreign code and may wait.
-                drop(place);
-                return self.try_recv();
+            let woken = caller.park(Reason::Event("a value from a broadcast channel"), deadline);
+            if !self.is_empty() || self.buffer.closed.get() {
+                // The receiver leaves the list before the clone, which is foreign code and may wait.
+                drop(guard);
+                return self.take_next();
             }
+            // The time is up, or the caller may not wait.
             if woken != Ok(Wake::Woken) {
                 return Err(BroadcastError::Empty);
             }
         }
     }
+}
 
-    /// For `select!`.
-    #[doc(hidden)]
-    pub fn select_recv(&self) -> BroadcastArm<'_, T> {
+impl<T: Clone> SelectRecv for BroadcastReceiver<T> {
+    type Arm<'s>
+        = BroadcastArm<'s, T>
+    where
+        Self: 's;
+
+    fn select_recv(&self) -> BroadcastArm<'_, T> {
         BroadcastArm { receiver: self }
     }
 }
 
 impl<T> Clone for BroadcastSender<T> {
     fn clone(&self) -> BroadcastSender<T> {
-        self.row.senders.set(self.row.senders.get() + 1);
-        BroadcastSender { row: Rc::clone(&self.row) }
+        self.buffer.senders.set(self.buffer.senders.get() + 1);
+        BroadcastSender { buffer: Rc::clone(&self.buffer) }
     }
 }
 
 impl<T> Clone for BroadcastReceiver<T> {
     fn clone(&self) -> BroadcastReceiver<T> {
-        self.row.receivers.set(self.row.receivers.get() + 1);
-        BroadcastReceiver { row: Rc::clone(&self.row), next: self.next.clone() }
+        self.buffer.receivers.set(self.buffer.receivers.get() + 1);
+        BroadcastReceiver { buffer: Rc::clone(&self.buffer), next: self.next.clone() }
     }
 }
 
 impl<T> Drop for BroadcastSender<T> {
     fn drop(&mut self) {
-        self.row.senders.set(self.row.senders.get() - 1);
-        if self.row.senders.get() == 0 {
-            self.row.close();
+        self.buffer.senders.set(self.buffer.senders.get() - 1);
+        if self.buffer.senders.get() == 0 {
+            self.buffer.close();
         }
     }
 }
 
 impl<T> Drop for BroadcastReceiver<T> {
     fn drop(&mut self) {
-        self.row.receivers.set(self.row.receivers.get() - 1);
-        if self.row.receivers.get() == 0 {
-            // Nobody can get them any more: who subscribes later gets what is sent later.
-            self.row.first.set(self.row.end());
-            let values = self.row.values.take();
-            drop(values);
+        self.buffer.receivers.set(self.buffer.receivers.get() - 1);
+        if self.buffer.receivers.get() == 0 {
+            // No receiver can get these values any more: a later subscriber gets what is sent later.
+            self.buffer.first.set(self.buffer.end());
+            let values = self.buffer.values.take();
+            drop_each(values.into_iter());
         }
     }
 }
 
 impl<T> fmt::Debug for BroadcastSender<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BroadcastSender").field("receivers", &self.row.receivers.get()).finish_non_exhaustive()
+        f.debug_struct("BroadcastSender").field("receivers", &self.buffer.receivers.get()).finish_non_exhaustive()
     }
 }
 
@@ -342,41 +384,32 @@ impl<T> fmt::Debug for BroadcastReceiver<T> {
 }
 
 /// The arm of a `select!` that receives from a [`broadcast`] channel.
-#[doc(hidden)]
 pub struct BroadcastArm<'a, T> {
-    /// Who receives.
     receiver: &'a BroadcastReceiver<T>,
 }
 
-impl<T: Clone> BroadcastArm<'_, T> {
-    /// For `select!`.
-    pub fn erase(&self) -> AnyArm<'_> {
-        AnyArm::new(self)
-    }
+impl<T: Clone> SelectArm for BroadcastArm<'_, T> {
+    type Output = Result<T, BroadcastError>;
 
-    /// For `select!`.
-    ///
-    /// # Errors
-    /// As `recv`.
-    pub fn finish(self) -> Result<T, BroadcastError> {
-        self.receiver.try_recv()
+    fn finish(self) -> Result<T, BroadcastError> {
+        self.receiver.take_next()
     }
 }
 
 impl<T: Clone> Arm for BroadcastArm<'_, T> {
     /// Takes nothing: `finish` does, since the clone is foreign code and may wait.
-    fn look(&self) -> bool {
+    fn try_select(&self) -> bool {
         let receiver = self.receiver;
-        receiver.next.get() < receiver.row.end() || receiver.row.closed.get()
+        receiver.next.get() < receiver.buffer.end() || receiver.buffer.closed.get()
     }
 
-    fn enter(&self, _: Who) -> Result<Option<&WaitList>, Failed> {
-        Ok(Some(&self.receiver.row.line))
+    fn register(&self, _: ArmId) -> Result<Option<&WaitList>, AlreadyWon> {
+        Ok(Some(&self.receiver.buffer.waiters))
     }
 
-    fn complete(&self) {}
+    fn accept(&self) {}
 
-    fn left(&self, _: End) {}
+    fn unregister(&self, _: ArmEnd) {}
 }
 
 impl<T> fmt::Debug for BroadcastArm<'_, T> {

@@ -1,33 +1,35 @@
-//! The inside of a channel: values, promises, deposits, and two lines of those who wait.
+//! The state that the ends of a channel share: values, reservations, pending sends, and two queues of waiters.
 //!
 //! ```text
-//!                        +--------------------------------------+
-//!   putters: P1 P2  ..   | deposits: p1 p2     store: a b c .. |   takers: T1 T2 ..
-//!   (no room: each has   |            '--------^  '-+-' '-+-'   |   (nothing for them)
-//!   left its value)      |      when there is room  |   free    |
-//!                        |                       promised       |
-//!                        +--------------------------------------+
+//!                      +------------------------------------------+
+//! send_queue: s1 s2 .. | pending_sends: p1 p2      store: a b c ..|  recv_queue: r1 r2 ..
+//! (no room: each has   |               '------------^  '-+-' '-+-'|  (no value is free)
+//! left its value)      |          when there is room     |   free |
+//!                      |                              reserved    |
+//!                      +------------------------------------------+
 //! ```
 //!
-//! *Receiving.* A sender that finds a taker puts its value into the store all the same, takes the taker out of the line and
-//! does not count the value as *free*: it is promised. The taker collects it when it runs. Nobody else can: only free values
-//! are there for others, and in the store they come after the promised ones. If the taker dies first, the promise is given to the next taker or taken back,
-//! and the value is where it belongs already, at the front.
+//! *Receiving.* A sender that finds a waiting receiver puts its value into the store, takes the receiver out of the
+//! queue, and does not count the value as *free*: the value is reserved for that receiver, which takes the value when
+//! it runs. Other receivers get free values only, and the store keeps these behind the reserved ones. If the receiver
+//! is killed or times out first, the reservation passes to the next waiting receiver or is cancelled. The value is at
+//! the front of the store already, where the next receiver expects it.
 //!
-//! *Sending.* A sender that finds no room leaves its value with the channel, marked with its name, and waits. Who makes room
-//! takes the first putter out of the line and moves its deposit into the store: the putter has sent, although it has not
-//! run. If the putter leaves before that, it takes its deposit back.
+//! *Sending.* A sender that finds no room leaves its value in `pending_sends`, marked with its fiber's id, and waits.
+//! The receiver that makes room takes the first sender out of the queue and moves that sender's value into the store:
+//! the value is sent, although the sender has not run yet. A sender that gives up before that takes its value back.
 //!
-//! So the fate of a call is never a flag that somebody must not forget to set; it is read off where the things are:
+//! So no flag says how a call ended. The place of the value does:
 //!
-//! * Invariant C1: a taker that is out of the line without having left it has a promise. While takers wait, no value
-//!   is free.
-//! * Invariant C2: a value was sent exactly if its deposit is gone and its sender did not take it. While putters wait, there
-//!   is no room: as many free values as the capacity.
-//! * Invariant C3: `deposits` is not borrowed while foreign code runs. What the comparison of a priority channel may do is
-//!   V2 of `store`.
+//! * Invariant chan-1: a receiver that was taken out of the queue by another thread has a reservation. While receivers
+//!   wait, no value is free.
+//! * Invariant chan-2: a value was sent if and only if it is no longer pending and its sender did not take it back.
+//!   While senders wait, there is no room: as many values are free as the capacity says.
+//! * Invariant chan-3: `pending_sends` is not borrowed while foreign code runs. What the comparison of a priority
+//!   channel may do is invariant store-2 of `store`.
 //!
-//! The end of a channel wakes who waits and leaves it in its line: it looks again, and leaves by itself.
+//! The end of a channel wakes the waiters and leaves them in their queues: each waiter looks at the state, and leaves
+//! its queue itself.
 #![forbid(unsafe_code)]
 
 use std::cell::{Cell, RefCell};
@@ -35,46 +37,49 @@ use std::collections::VecDeque;
 use std::mem::forget;
 use std::sync::mpsc::{RecvTimeoutError, TryRecvError, TrySendError};
 
-use super::ends::SendTimeoutError;
+use super::error::SendTimeoutError;
 use super::store::Store;
-use crate::runtime::choose::Who;
-use crate::runtime::hub::hub;
-use crate::runtime::park::{Wake, park};
+use crate::pure::drops::{drop_each, drop_quietly};
+use crate::runtime::caller::Caller;
+use crate::runtime::choose::ArmId;
+use crate::runtime::park::Wake;
 use crate::switch::fiber::{Fiber, Reason};
 use crate::switch::root::existing_root;
 use crate::switch::wait_list::WaitList;
 
-/// In [`Core::gate`]: no values are taken in, since no receiver exists, or somebody closed the channel.
-const SHUT: u8 = 1;
+/// The bit of [`Channel::flags`] that is set when no value may be sent any more: no receiver exists, or the channel was
+/// closed.
+const CLOSED: u8 = 1;
 
-/// In [`Core::gate`]: the program's comparison may be under way, and use the channel that it serves.
+/// The bit of [`Channel::flags`] that is set if the order is the program's comparison, which may be running and use the
+/// channel that it serves.
 const SORTED: u8 = 2;
 
-/// See the file.
-pub(super) struct Core<T> {
-    /// What is in it.
+/// The shared state of a channel; see the head of the file.
+pub(super) struct Channel<T> {
+    /// The values, reserved and free.
     store: Store<T>,
-    /// How many free values it may hold.
+    /// The number of free values that the channel may hold.
     capacity: usize,
-    /// How many of the values in the store are there for anybody. The others belong to takers that have not run since.
+    /// The number of free values in the store. The other values are reserved for receivers that have not run since.
     free: Cell<usize>,
-    /// Who waits for a value.
-    takers: WaitList,
-    /// Who waits for room.
-    putters: WaitList,
-    /// What they want to send. Roughly in their order; some may be of waits that have just ended otherwise.
-    deposits: RefCell<VecDeque<(Who, T)>>,
-    /// Senders that exist.
+    /// The receivers that wait for a value.
+    recv_queue: WaitList,
+    /// The senders that wait for room.
+    send_queue: WaitList,
+    /// The values of waiting senders, roughly in the order of `send_queue`. A value may belong to a wait that has just
+    /// ended in another way.
+    pending_sends: RefCell<VecDeque<(ArmId, T)>>,
     senders: Cell<usize>,
-    /// Receivers that exist.
     receivers: Cell<usize>,
-    /// [`SHUT`] and [`SORTED`]: why a send must look twice. Zero for most, so that they look once.
-    gate: Cell<u8>,
-    /// Whether no value will come any more: no sender exists, or somebody closed it.
-    ended: Cell<bool>,
+    /// [`CLOSED`] and [`SORTED`]: the reasons for a send to look twice. 0 for most channels, so that most sends look
+    /// once.
+    flags: Cell<u8>,
+    /// Set when no value will come any more: no sender exists, or the channel was closed.
+    disconnected: Cell<bool>,
 }
 
-/// Lets everybody in `list` look again, without taking them out.
+/// Wakes all waiters in `list` and leaves them there.
 fn wake_all(list: &WaitList) {
     if let Some(root) = existing_root() {
         list.for_each(|fiber| {
@@ -83,7 +88,7 @@ fn wake_all(list: &WaitList) {
     }
 }
 
-/// Makes who was chosen runnable. Somebody who waits has a root, or had one.
+/// Makes a chosen waiter runnable. A waiter has a root, or had one.
 #[inline(always)]
 fn wake(fiber: Fiber) {
     if let Some(root) = existing_root() {
@@ -91,35 +96,38 @@ fn wake(fiber: Fiber) {
     }
 }
 
-impl<T> Core<T> {
-    /// With one sender and one receiver.
-    pub(super) fn new(store: Store<T>, capacity: usize) -> Core<T> {
-        Core {
+impl<T> Channel<T> {
+    /// Returns a channel with one sender and one receiver.
+    pub(super) fn new(store: Store<T>, capacity: usize) -> Channel<T> {
+        Channel {
             capacity,
             free: Cell::new(0),
-            takers: WaitList::new(),
-            putters: WaitList::new(),
-            deposits: RefCell::new(VecDeque::new()),
+            recv_queue: WaitList::new(),
+            send_queue: WaitList::new(),
+            pending_sends: RefCell::new(VecDeque::new()),
             senders: Cell::new(1),
             receivers: Cell::new(1),
-            gate: Cell::new(if store.is_sorted() { SORTED } else { 0 }),
-            ended: Cell::new(false),
+            // A sorted store makes sends look twice from the first value on.
+            flags: Cell::new(if store.is_sorted() { SORTED } else { 0 }),
+            disconnected: Cell::new(false),
             store,
         }
     }
 
-    /// Sends if nobody has to be waited for.
+    /// Sends if there is room or a waiting receiver.
     #[inline(always)]
-    pub(super) fn try_put(&self, value: T) -> Result<(), TrySendError<T>> {
-        if self.gate.get() != 0 {
+    pub(super) fn try_send(&self, value: T) -> Result<(), TrySendError<T>> {
+        if self.flags.get() != 0 {
+            // Rare: a closed channel, or one with a comparison.
             if !self.is_open() {
                 return Err(TrySendError::Disconnected(value));
             }
-            self.store.check();
+            self.store.assert_unused();
         }
-        // First the count, then the value: should the comparison of a priority channel panic, the value is in it.
-        match self.takers.choose() {
-            Some((taker, _)) => wake(taker),
+        // The count changes before the store: if the comparison of a priority channel panics, the value is in the
+        // store.
+        match self.recv_queue.choose() {
+            Some((receiver, _)) => wake(receiver),
             None if self.free.get() < self.capacity => self.free.set(self.free.get() + 1),
             None => return Err(TrySendError::Full(value)),
         }
@@ -127,150 +135,158 @@ impl<T> Core<T> {
         Ok(())
     }
 
-    /// Receives if nobody has to be waited for.
+    /// Receives if a value is free or a sender waits.
     #[inline(always)]
-    pub(super) fn try_take(&self) -> Result<T, TryRecvError> {
+    pub(super) fn try_recv(&self) -> Result<T, TryRecvError> {
         let free = self.free.get();
         if free == 0 {
-            return self.take_from_hand();
+            return self.recv_from_sender();
         }
-        if self.gate.get() & SORTED != 0 {
-            self.store.check();
+        if self.flags.get() & SORTED != 0 {
+            self.store.assert_unused();
         }
+        // The count changes before the store, as in `try_send`.
         self.free.set(free - 1);
         let value = self.store.pop_free(free);
-        if !self.putters.is_empty() {
-            self.let_in();
+        // There is room now.
+        if !self.send_queue.is_empty() {
+            self.admit_senders();
         }
         value.ok_or(TryRecvError::Empty)
     }
 
-    /// Receives although there is no free value. With a capacity of 0 the value of a putter goes from hand to hand; with any
-    /// other, putters wait behind free values.
+    /// Receives when no value is free. With a capacity of 0 the value comes directly from a waiting sender; with any
+    /// other capacity senders wait behind free values.
     #[inline(always)]
-    fn take_from_hand(&self) -> Result<T, TryRecvError> {
-        if !self.putters.is_empty()
-            && let Some(value) = self.next_deposit()
+    fn recv_from_sender(&self) -> Result<T, TryRecvError> {
+        if !self.send_queue.is_empty()
+            && let Some(value) = self.pop_pending()
         {
             return Ok(value);
         }
-        Err(if self.ended.get() { TryRecvError::Disconnected } else { TryRecvError::Empty })
+        Err(if self.disconnected.get() { TryRecvError::Disconnected } else { TryRecvError::Empty })
     }
 
-    /// Lets putters in for as long as there is room (C2).
+    /// Moves the values of waiting senders into the store for as long as there is room (chan-2).
     #[inline(never)]
-    fn let_in(&self) {
+    fn admit_senders(&self) {
         while self.free.get() < self.capacity
-            && let Some(value) = self.next_deposit()
+            && let Some(value) = self.pop_pending()
         {
             self.free.set(self.free.get() + 1);
             self.store.push(value);
         }
     }
 
-    /// Takes the first putter out of the line, and what it wants to send: now it has sent it (C2).
+    /// Takes the first waiting sender out of the queue and returns its value, which is sent from now on (chan-2).
     #[inline(never)]
-    fn next_deposit(&self) -> Option<T> {
+    fn pop_pending(&self) -> Option<T> {
         if !self.is_open() {
             return None;
         }
-        let (putter, number) = self.putters.choose()?;
-        wake(putter);
-        self.withdraw((putter.id.get(), number))
+        let (sender, number) = self.send_queue.choose()?;
+        wake(sender);
+        self.remove_pending((sender.id.get(), number))
     }
 
-    /// Leaves a value for who makes room.
-    pub(super) fn deposit(&self, who: Who, value: T) {
-        self.deposits.borrow_mut().push_back((who, value));
+    /// Leaves the value of a sender that is about to wait.
+    pub(super) fn push_pending(&self, id: ArmId, value: T) {
+        self.pending_sends.borrow_mut().push_back((id, value));
     }
 
-    /// Takes a deposit out, if nobody has.
+    /// Removes and returns the value that arm `id` has left, if no receiver has taken the value.
     #[inline]
-    pub(super) fn withdraw(&self, who: Who) -> Option<T> {
-        let mut deposits = self.deposits.borrow_mut();
-        let place = deposits.iter().position(|deposit| deposit.0 == who)?;
-        deposits.remove(place).map(|(_, value)| value)
+    pub(super) fn remove_pending(&self, id: ArmId) -> Option<T> {
+        let mut pending_sends = self.pending_sends.borrow_mut();
+        let index = pending_sends.iter().position(|pending| pending.0 == id)?;
+        pending_sends.remove(index).map(|(_, value)| value)
     }
 
-    /// A taker that has a promise collects the value. Only after a discard there is none.
+    /// Takes the value that is reserved for the caller. After a discard there is none.
     #[inline(always)]
-    pub(super) fn collect(&self) -> Result<T, RecvTimeoutError> {
+    pub(super) fn take_reserved(&self) -> Result<T, RecvTimeoutError> {
         self.store.pop().ok_or(RecvTimeoutError::Disconnected)
     }
 
-    /// A taker that has a promise does not live to collect the value: it goes to the next one (C1).
+    /// Passes the reservation of a receiver that gives up to the next waiting receiver, or frees the value (chan-1).
     #[cold]
-    pub(super) fn pass_on(&self) {
-        match self.takers.choose() {
-            Some((taker, _)) => wake(taker),
-            // A discard has taken the value.
+    pub(super) fn pass_reservation_on(&self) {
+        match self.recv_queue.choose() {
+            Some((receiver, _)) => wake(receiver),
+            // A discard has dropped the value.
             None if self.store.len() == self.free.get() => {}
             None => self.free.set(self.free.get() + 1),
         }
     }
 
-    /// A taker leaves without a value, and passes on the promise if it has one.
+    /// Ends the wait of a receiver without a value, and passes on its reservation if there is one.
     #[cold]
     #[inline(never)]
-    fn stop_taking(&self, me: Fiber) {
-        if !self.takers.leave(me) {
-            self.pass_on();
+    fn abandon_recv(&self, me: Fiber) {
+        if !self.recv_queue.leave(me) {
+            self.pass_reservation_on();
         }
     }
 
-    /// The wait of a putter unwinds. If its value was not taken it ends here, with no borrow held.
+    /// Ends the wait of a sender that unwinds, and drops its value if that is still pending. No borrow is held during
+    /// the drop.
     #[cold]
     #[inline(never)]
-    fn stop_putting(&self, me: Fiber) {
-        self.putters.leave(me);
-        drop(self.withdraw((me.id.get(), 0)));
+    fn abandon_send(&self, me: Fiber) {
+        self.send_queue.leave(me);
+        drop_quietly(self.remove_pending((me.id.get(), 0)));
     }
 
-    /// Receives, and waits until the time that `deadline` says, which is asked only if it has to.
+    /// Receives, and waits until the deadline. `deadline` is called only if the call has to wait.
     #[inline(always)]
-    pub(super) fn take(&self, deadline: impl FnOnce() -> u64) -> Result<T, RecvTimeoutError> {
-        match self.try_take() {
+    pub(super) fn recv(&self, deadline: impl FnOnce() -> u64) -> Result<T, RecvTimeoutError> {
+        match self.try_recv() {
             Ok(value) => return Ok(value),
             Err(TryRecvError::Disconnected) => return Err(RecvTimeoutError::Disconnected),
             Err(TryRecvError::Empty) => {}
         }
-        let Ok((root, hub)) = hub() else { return Err(RecvTimeoutError::Timeout) };
-        let (me, deadline) = (root.current(), deadline());
-        self.takers.enter(me);
-        let place = Taking { core: self, me };
+        // Nothing to receive: stand in the queue and park until a sender hands a value over.
+        let Ok(caller) = Caller::current() else { return Err(RecvTimeoutError::Timeout) };
+        let (me, deadline) = (caller.fiber, deadline());
+        self.recv_queue.enter(me);
+        let guard = RecvGuard { channel: self, me };
         loop {
-            let woken = park(root, hub, me, Reason::Receive, deadline);
-            if !me.linked.get() {
-                // It is out of the line, and the promise is kept: nothing is left to do for the place.
-                forget(place);
-                return self.collect();
+            let woken = caller.park(Reason::Receive, deadline);
+            if !me.is_linked() {
+                // A sender has taken the caller out of the queue: the value is reserved, and the guard has nothing to
+                // undo.
+                forget(guard);
+                return self.take_reserved();
             }
+            // Still in the queue: the channel ended, the wake-up was for something else, or the wait must end.
             match woken {
-                Ok(Wake::Woken) if self.ended.get() => return Err(RecvTimeoutError::Disconnected),
+                Ok(Wake::Woken) if self.disconnected.get() => return Err(RecvTimeoutError::Disconnected),
                 Ok(Wake::Woken) => {}
                 Ok(Wake::TimedOut) | Err(_) => return Err(RecvTimeoutError::Timeout),
             }
         }
     }
 
-    /// Sends, and waits until the time that `deadline` says, which is asked only if it has to.
+    /// Sends, and waits until the deadline. `deadline` is called only if the call has to wait.
     #[inline(always)]
-    pub(super) fn put(&self, value: T, deadline: impl FnOnce() -> u64) -> Result<(), SendTimeoutError<T>> {
-        let value = match self.try_put(value) {
+    pub(super) fn send(&self, value: T, deadline: impl FnOnce() -> u64) -> Result<(), SendTimeoutError<T>> {
+        let value = match self.try_send(value) {
             Ok(()) => return Ok(()),
             Err(TrySendError::Disconnected(value)) => return Err(SendTimeoutError::Disconnected(value)),
             Err(TrySendError::Full(value)) => value,
         };
-        let Ok((root, hub)) = hub() else { return Err(SendTimeoutError::Timeout(value)) };
-        let (me, deadline) = (root.current(), deadline());
-        let who = (me.id.get(), 0);
-        self.deposit(who, value);
-        self.putters.enter(me);
-        let place = Putting { core: self, me };
+        // No room: leave the value with the channel, and park until a receiver takes it.
+        let Ok(caller) = Caller::current() else { return Err(SendTimeoutError::Timeout(value)) };
+        let (me, deadline) = (caller.fiber, deadline());
+        let id = (me.id.get(), 0);
+        self.push_pending(id, value);
+        self.send_queue.enter(me);
+        let guard = SendGuard { channel: self, me };
         loop {
-            let woken = park(root, hub, me, Reason::Send, deadline);
-            if !me.linked.get() {
-                forget(place);
+            let woken = caller.park(Reason::Send, deadline);
+            if !me.is_linked() {
+                // A receiver has taken the caller out of the queue, and the value with it.
+                forget(guard);
                 return Ok(());
             }
             let why: fn(T) -> SendTimeoutError<T> = match woken {
@@ -278,133 +294,130 @@ impl<T> Core<T> {
                 Ok(Wake::Woken) => continue,
                 Ok(Wake::TimedOut) | Err(_) => SendTimeoutError::Timeout,
             };
-            forget(place);
-            self.putters.leave(me);
-            // It is there: the caller was in the line to the last (C2).
-            return self.withdraw(who).map_or(Ok(()), |value| Err(why(value)));
+            // The wait failed: take the value back.
+            forget(guard);
+            self.send_queue.leave(me);
+            // The value is still pending, since the caller was in the queue to the last (chan-2).
+            return self.remove_pending(id).map_or(Ok(()), |value| Err(why(value)));
         }
     }
 
-    /// How many values are there for anybody.
+    /// Returns the number of free values.
     #[inline(always)]
     pub(super) fn len(&self) -> usize {
         self.free.get()
     }
 
-    /// Whether a sender that comes now would have to wait.
+    /// Reports whether a sender that comes now would have to wait.
     pub(super) fn is_full(&self) -> bool {
-        self.takers.is_empty() && self.len() >= self.capacity
+        self.recv_queue.is_empty() && self.len() >= self.capacity
     }
 
-    /// How many free values it may hold.
+    /// Returns the number of free values that the channel may hold.
     pub(super) fn capacity(&self) -> usize {
         self.capacity
     }
 
-    /// Whether values are taken in.
+    /// Reports whether values may be sent.
     #[inline(always)]
     pub(super) fn is_open(&self) -> bool {
-        self.gate.get() & SHUT == 0
+        self.flags.get() & CLOSED == 0
     }
 
-    /// Values are not taken in any more.
-    fn shut(&self) {
-        self.gate.set(self.gate.get() | SHUT);
+    /// Refuses values from now on.
+    fn set_closed(&self) {
+        self.flags.set(self.flags.get() | CLOSED);
     }
 
-    /// Whether no value will come any more.
-    pub(super) fn is_ended(&self) -> bool {
-        self.ended.get()
+    /// Reports whether no value will come any more.
+    pub(super) fn is_disconnected(&self) -> bool {
+        self.disconnected.get()
     }
 
-    /// Who waits for a value.
-    pub(super) fn takers(&self) -> &WaitList {
-        &self.takers
+    /// Returns the queue of waiting receivers, for an arm of a `select!`.
+    pub(super) fn recv_queue(&self) -> &WaitList {
+        &self.recv_queue
     }
 
-    /// Who waits for room.
-    pub(super) fn putters(&self) -> &WaitList {
-        &self.putters
+    /// Returns the queue of waiting senders, for an arm of a `select!`.
+    pub(super) fn send_queue(&self) -> &WaitList {
+        &self.send_queue
     }
 
-    /// Nothing comes in any more; what is there can be received.
+    /// Refuses values from now on. Those in the store can be received.
     pub(super) fn close(&self) {
-        self.shut();
-        self.ended.set(true);
-        wake_all(&self.putters);
-        wake_all(&self.takers);
+        self.set_closed();
+        self.disconnected.set(true);
+        wake_all(&self.send_queue);
+        wake_all(&self.recv_queue);
     }
 
-    /// Nothing comes in any more, and what is there is dropped, promised or not.
+    /// Refuses values from now on, and drops those in the store, reserved or not.
     pub(super) fn close_and_discard(&self) {
         self.close();
         self.discard();
     }
 
-    /// Drops what is in the store, with no borrow held (C3).
+    /// Drops the values in the store, with no borrow held (chan-3).
     fn discard(&self) {
         self.free.set(0);
-        let values = self.store.take();
-        drop(values);
+        let (first, queue, others) = self.store.take();
+        drop_each(first.into_iter().chain(queue).chain(others));
     }
 
-    /// One more sender.
+    /// Counts one sender more.
     pub(super) fn add_sender(&self) {
         self.senders.set(self.senders.get() + 1);
     }
 
-    /// One fewer.
+    /// Counts one sender fewer. After the last one no value will come.
     pub(super) fn drop_sender(&self) {
         self.senders.set(self.senders.get() - 1);
         if self.senders.get() == 0 {
-            self.ended.set(true);
-            wake_all(&self.takers);
+            self.disconnected.set(true);
+            wake_all(&self.recv_queue);
         }
     }
 
-    /// One more receiver.
+    /// Counts one receiver more.
     pub(super) fn add_receiver(&self) {
         self.receivers.set(self.receivers.get() + 1);
     }
 
-    /// One fewer. Nobody is left who could receive what is in it after the last.
+    /// Counts one receiver fewer. After the last one the values in the store are out of reach, and are dropped.
     pub(super) fn drop_receiver(&self) {
         self.receivers.set(self.receivers.get() - 1);
         if self.receivers.get() == 0 {
-            self.shut();
-            wake_all(&self.putters);
+            self.set_closed();
+            wake_all(&self.send_queue);
             self.discard();
         }
     }
 }
 
-/// A taker's place in the line. Two words whose destructor is one call: anything larger would have to lie in memory during
-/// every wait, for the sake of the few that unwind.
-struct Taking<'a, T> {
-    /// The channel.
-    core: &'a Core<T>,
-    /// Who waits.
+/// The place of a waiting receiver in the queue. Two words, with a destructor that is one call: a larger guard would
+/// lie in memory during every wait, for the sake of the few waits that unwind.
+struct RecvGuard<'a, T> {
+    channel: &'a Channel<T>,
     me: Fiber,
 }
 
-impl<T> Drop for Taking<'_, T> {
+impl<T> Drop for RecvGuard<'_, T> {
     #[inline(always)]
     fn drop(&mut self) {
-        self.core.stop_taking(self.me);
+        self.channel.abandon_recv(self.me);
     }
 }
 
-/// A putter's place in the line; as [`Taking`].
-struct Putting<'a, T> {
-    /// The channel.
-    core: &'a Core<T>,
-    /// Who waits.
+/// The place of a waiting sender in the queue; see [`RecvGuard`].
+struct SendGuard<'a, T> {
+    channel: &'a Channel<T>,
     me: Fiber,
 }
 
-impl<T> Drop for Putting<'_, T> {
+impl<T> Drop for SendGuard<'_, T> {
     #[inline(always)]
     fn drop(&mut self) {
-        self.core.stop_putting(self.me);
+        self.channel.abandon_send(self.me);
     }
 }

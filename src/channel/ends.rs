@@ -1,29 +1,31 @@
-//! The two ends of a channel, what makes them, and their arms of a `select!`.
+//! The two ends of a channel, the functions that make them, and their arms of a `select!`.
 #![forbid(unsafe_code)]
 
 use std::borrow::BorrowMut;
 use std::cell::{Cell, RefCell};
-use std::error::Error;
 use std::fmt;
 use std::iter::FusedIterator;
 use std::rc::Rc;
 use std::sync::mpsc::{RecvError, RecvTimeoutError, SendError, TryRecvError, TrySendError};
 use std::time::Duration;
 
-use super::core::Core;
+use super::core::Channel;
+use super::error::SendTimeoutError;
 use super::store::Store;
-use crate::runtime::choose::{AnyArm, Arm, End, Failed, Who};
-use crate::runtime::park::NEVER;
-use crate::runtime::source::after;
+use crate::pure::drops::Held;
+use crate::runtime::checkpoint::{begin_call, checkpoint, checkpoint_if, end_call};
+use crate::runtime::choose::{AlreadyWon, Arm, ArmEnd, ArmId, SelectArm};
+use crate::runtime::select_source::{SelectRecv, SelectSend, SelectSendFrom};
 use crate::switch::wait_list::WaitList;
+use crate::sys::clock::{NEVER, after};
 
-/// Both ends of a new channel.
+/// Returns both ends of a new channel.
 fn pair<T>(store: Store<T>, capacity: usize) -> (Sender<T>, Receiver<T>) {
-    let core = Rc::new(Core::new(store, capacity));
-    (Sender { core: Rc::clone(&core) }, Receiver { core })
+    let channel = Rc::new(Channel::new(store, capacity));
+    (Sender { channel: Rc::clone(&channel) }, Receiver { channel })
 }
 
-/// A channel that holds nothing: `send` waits until a receiver takes the value.
+/// Creates a channel that holds nothing: `send` waits until a receiver takes the value.
 ///
 /// ```
 /// use greenling::{channel, spawn};
@@ -34,14 +36,15 @@ fn pair<T>(store: Store<T>, capacity: usize) -> (Sender<T>, Receiver<T>) {
 /// assert_eq!(giver.join().unwrap(), Ok(()));
 /// ```
 ///
-/// If the receiver that a value was handed to is killed before it has run, the value stays for the next one.
+/// If the receiver that a value was handed to is killed before it has run, the value goes to the next receiver.
 ///
 /// May switch: no.
 pub fn rendezvous<T>() -> (Sender<T>, Receiver<T>) {
     pair(Store::fifo(), 0)
 }
 
-/// A channel that holds up to `capacity` values; the oldest comes out first. With 0 it is a [`rendezvous`].
+/// Creates a channel that holds up to `capacity` values and delivers the oldest first. With a capacity of 0, a
+/// [`rendezvous`].
 ///
 /// ```
 /// use greenling::channel::{self, TrySendError};
@@ -53,11 +56,12 @@ pub fn rendezvous<T>() -> (Sender<T>, Receiver<T>) {
 /// ```
 ///
 /// May switch: no.
+#[doc(alias = "Queue")]
 pub fn bounded<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
     pair(Store::fifo(), capacity)
 }
 
-/// A channel that holds any number of values; the oldest comes out first. Nothing slows its senders down.
+/// Creates a channel that holds any number of values and delivers the oldest first. Nothing slows its senders down.
 ///
 /// ```
 /// let (send, receive) = greenling::channel::unbounded();
@@ -67,12 +71,13 @@ pub fn bounded<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
 /// ```
 ///
 /// May switch: no.
+#[doc(alias = "Queue")]
 pub fn unbounded<T>() -> (Sender<T>, Receiver<T>) {
     pair(Store::fifo(), usize::MAX)
 }
 
-/// A channel that holds any number of values; the greatest comes out first. Put [`Reverse`](std::cmp::Reverse) around them
-/// for the least. Which of two equal ones comes first is not said.
+/// Creates a channel that holds any number of values and delivers the greatest first. Put
+/// [`Reverse`](std::cmp::Reverse) around the values to get the least first. The order of equal values is not specified.
 ///
 /// ```
 /// let (send, receive) = greenling::channel::priority();
@@ -81,15 +86,16 @@ pub fn unbounded<T>() -> (Sender<T>, Receiver<T>) {
 /// assert_eq!(receive.iter().collect::<Vec<_>>(), [3, 2, 1]);
 /// ```
 ///
-/// A comparison that would have to wait panics, as in [`no_switch`](crate::no_switch), and so does one that uses the
-/// channel itself.
+/// A comparison that would have to wait panics, as in [`no_switch`](crate::no_switch), and so does a comparison that
+/// uses the channel itself.
 ///
 /// May switch: no.
+#[doc(alias = "PriorityQueue")]
 pub fn priority<T: Ord>() -> (Sender<T>, Receiver<T>) {
     pair(Store::priority(), usize::MAX)
 }
 
-/// A channel that holds any number of values; the newest comes out first.
+/// Creates a channel that holds any number of values and delivers the newest first.
 ///
 /// ```
 /// let (send, receive) = greenling::channel::lifo();
@@ -98,101 +104,72 @@ pub fn priority<T: Ord>() -> (Sender<T>, Receiver<T>) {
 /// ```
 ///
 /// May switch: no.
+#[doc(alias = "LifoQueue")]
 pub fn lifo<T>() -> (Sender<T>, Receiver<T>) {
     pair(Store::lifo(), usize::MAX)
 }
 
-/// Why [`Sender::send_timeout`] did not send. The value is inside.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum SendTimeoutError<T> {
-    /// There was no room in time.
-    Timeout(T),
-    /// Nobody can receive it: all receivers are gone, or the channel was closed.
-    Disconnected(T),
-}
-
-impl<T> SendTimeoutError<T> {
-    /// The value.
-    ///
-    /// May switch: no.
-    pub fn into_inner(self) -> T {
-        match self {
-            SendTimeoutError::Timeout(value) | SendTimeoutError::Disconnected(value) => value,
-        }
-    }
-}
-
-impl<T> fmt::Debug for SendTimeoutError<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            SendTimeoutError::Timeout(_) => "Timeout(..)",
-            SendTimeoutError::Disconnected(_) => "Disconnected(..)",
-        })
-    }
-}
-
-impl<T> fmt::Display for SendTimeoutError<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            SendTimeoutError::Timeout(_) => "timed out waiting for room in a channel",
-            SendTimeoutError::Disconnected(_) => "sending on a closed channel",
-        })
-    }
-}
-
-impl<T> Error for SendTimeoutError<T> {}
-
-/// The end that values go in at. Clone it for more senders.
+/// The sending end of a channel. Clone it for more senders.
 ///
 /// ```compile_fail
 /// fn sendable<T: Send>(_: T) {}
 /// sendable(greenling::channel::unbounded::<i32>().0);
 /// ```
 pub struct Sender<T> {
-    /// The channel.
-    core: Rc<Core<T>>,
+    channel: Rc<Channel<T>>,
 }
 
-/// The end that values come out at. Clone it for more receivers; each value goes to one of them.
+/// The receiving end of a channel. Clone it for more receivers; each value goes to one of them.
 ///
 /// ```compile_fail
 /// fn sendable<T: Send>(_: T) {}
 /// sendable(greenling::channel::unbounded::<i32>().1);
 /// ```
 pub struct Receiver<T> {
-    /// The channel.
-    core: Rc<Core<T>>,
+    channel: Rc<Channel<T>>,
 }
 
 impl<T> Sender<T> {
-    /// Sends a value, as soon as there is room for it.
+    /// Sends a value, and waits until there is room.
     ///
     /// # Errors
-    /// [`SendError`] with the value: all receivers are gone, or the channel was closed; or there is no room, and the caller
-    /// cannot wait because it is unwinding or its OS thread is ending.
+    /// [`SendError`] with the value, if all receivers are gone or the channel was closed; or if there is no room and
+    /// the caller cannot wait, because the caller unwinds or its OS thread is ending.
     ///
     /// # Panics
-    /// If it has to wait: unwinds with a kill or an expired [`timeout`](crate::timeout), and then the value is dropped, unless
-    /// it was taken before; panics inside [`no_switch`](crate::no_switch), and in main on a deadlock.
+    /// If the call has to wait: unwinds with a kill or an expired [`timeout`](crate::timeout), and then drops the value
+    /// unless a receiver has taken it; panics inside [`no_switch`](crate::no_switch), and in main on a deadlock.
     ///
     /// May switch: yes, if there is no room.
     #[inline(always)]
     pub fn send(&self, value: T) -> Result<(), SendError<T>> {
-        self.core.put(value, || NEVER).map_err(|error| SendError(error.into_inner()))
+        // A call that waits gives way by waiting; `end_call` is for a call that does not.
+        begin_call();
+        let waits = self.channel.is_full();
+        self.channel.send(value, || NEVER).map_err(|error| SendError(error.into_inner()))?;
+        if !waits {
+            end_call();
+        }
+        Ok(())
     }
 
-    /// Sends a value if there is room for it now, or a receiver that waits.
+    /// Sends a value if there is room now, or a receiver waits.
     ///
     /// # Errors
-    /// [`TrySendError`] with the value.
+    /// [`TrySendError`] with the value, if there is neither room nor a waiting receiver, or if no receiver can get the
+    /// value.
     ///
-    /// May switch: no.
+    /// May switch: yes, if the caller's share of the CPU is used up (see [`thread`](crate::thread)).
     #[inline(always)]
     pub fn try_send(&self, value: T) -> Result<(), TrySendError<T>> {
-        self.core.try_put(value)
+        // Other threads run after the send, so that they find the value; what is due is raised before it.
+        begin_call();
+        let sent = self.channel.try_send(value);
+        end_call();
+        sent
     }
 
-    /// [`send`](Self::send), but waits no longer than `limit`. While the caller unwinds it does not wait at all.
+    /// [`send`](Self::send), but waits no longer than `limit`. While the caller unwinds, the call does not wait at all.
     ///
     /// # Errors
     /// [`SendTimeoutError`] with the value.
@@ -203,112 +180,137 @@ impl<T> Sender<T> {
     /// May switch: yes, if there is no room.
     #[inline(always)]
     pub fn send_timeout(&self, value: T, limit: Duration) -> Result<(), SendTimeoutError<T>> {
-        self.core.put(value, || after(limit))
+        begin_call();
+        let waits = self.channel.is_full();
+        self.channel.send(value, || after(limit))?;
+        if !waits {
+            end_call();
+        }
+        Ok(())
     }
 
-    /// How many values can be received now. Those that were handed to a receiver that has not run since do not count.
+    /// Returns the number of values that can be received now. Values that were handed to a receiver that has not run
+    /// since do not count.
     ///
     /// May switch: no.
     pub fn len(&self) -> usize {
-        self.core.len()
+        self.channel.len()
     }
 
-    /// Whether nothing can be received now.
+    /// Reports whether no value can be received now.
     ///
     /// May switch: no.
     pub fn is_empty(&self) -> bool {
-        self.core.len() == 0
+        self.channel.len() == 0
     }
 
-    /// Whether a `send` would have to wait now.
+    /// Reports whether a `send` would have to wait now.
     ///
     /// May switch: no.
     pub fn is_full(&self) -> bool {
-        self.core.is_full()
+        self.channel.is_full()
     }
 
-    /// How many values it may hold; `None` for any number.
+    /// Returns the number of values that the channel may hold, or `None` for any number.
     ///
     /// May switch: no.
     pub fn capacity(&self) -> Option<usize> {
-        Some(self.core.capacity()).filter(|capacity| *capacity != usize::MAX)
+        // The largest number stands for no bound.
+        Some(self.channel.capacity()).filter(|capacity| *capacity != usize::MAX)
     }
 
-    /// Whether a value that is sent could still be received: a receiver exists, and nobody closed the channel.
+    /// Reports whether a value that is sent now can still be received: a receiver exists, and the channel was not
+    /// closed.
     ///
     /// May switch: no.
     pub fn is_open(&self) -> bool {
-        self.core.is_open()
+        self.channel.is_open()
     }
 
-    /// Closes the channel from this or any other end. Senders get an error, those that wait included; receivers get what is
-    /// in it, and then an error. Does nothing if it was closed before.
+    /// Closes the channel, from this or any other end. Senders get an error, those that wait included. Receivers get
+    /// what is left, then an error. Closing a closed channel does nothing.
     ///
     /// May switch: no.
     pub fn close(&self) {
-        self.core.close();
+        self.channel.close();
     }
 
-    /// [`close`](Self::close), and drops what is in it, also what was handed to a receiver that has not run since.
+    /// [`close`](Self::close)s the channel and drops what is left, also values that were handed to a receiver that has
+    /// not run since.
     ///
     /// May switch: no, unless a value's destructor does.
     pub fn close_and_discard(&self) {
-        self.core.close_and_discard();
+        self.channel.close_and_discard();
     }
 
-    /// Whether both are ends of one channel.
+    /// Reports whether both are ends of one channel.
     ///
     /// May switch: no.
     pub fn same_channel(&self, other: &Sender<T>) -> bool {
-        Rc::ptr_eq(&self.core, &other.core)
+        Rc::ptr_eq(&self.channel, &other.channel)
     }
+}
 
-    /// For `select!`.
-    #[doc(hidden)]
-    pub fn select_send(&self, value: T) -> SendArm<'_, T, Option<T>> {
-        SendArm::new(&self.core, Some(value))
+impl<T> SelectSend for Sender<T> {
+    type Value = T;
+
+    type Arm<'s>
+        = SendArm<'s, T, Held<T>>
+    where
+        Self: 's;
+
+    fn select_send(&self, value: T) -> SendArm<'_, T, Held<T>> {
+        SendArm::new(&self.channel, Held::new(value))
     }
+}
 
-    /// For `select!`.
-    #[doc(hidden)]
-    pub fn select_send_from<'a>(&'a self, slot: &'a mut Option<T>) -> SendArm<'a, T, &'a mut Option<T>> {
-        SendArm::new(&self.core, slot)
+impl<T> SelectSendFrom for Sender<T> {
+    type FromArm<'s>
+        = SendArm<'s, T, &'s mut Option<T>>
+    where
+        Self: 's;
+
+    fn select_send_from<'a>(&'a self, slot: &'a mut Option<T>) -> SendArm<'a, T, &'a mut Option<T>> {
+        SendArm::new(&self.channel, slot)
     }
 }
 
 impl<T> Receiver<T> {
-    /// Takes the next value, as soon as there is one.
+    /// Receives the next value, and waits until there is one.
     ///
     /// # Errors
-    /// [`RecvError`]: the channel is empty, and all senders are gone or it was closed; or it is empty, and the caller cannot
-    /// wait because it is unwinding or its OS thread is ending.
+    /// [`RecvError`], if the channel is empty and all senders are gone or the channel was closed; or if the channel is
+    /// empty and the caller cannot wait, because the caller unwinds or its OS thread is ending.
     ///
     /// # Panics
-    /// If it has to wait: unwinds with a kill or an expired [`timeout`](crate::timeout), and no value is lost; panics inside
-    /// [`no_switch`](crate::no_switch), and in main on a deadlock.
+    /// If the call has to wait: unwinds with a kill or an expired [`timeout`](crate::timeout), and no value is lost;
+    /// panics inside [`no_switch`](crate::no_switch), and in main on a deadlock.
     ///
     /// May switch: yes, if the channel is empty.
     #[inline(always)]
     pub fn recv(&self) -> Result<T, RecvError> {
-        self.core.take(|| NEVER).map_err(|_| RecvError)
+        // A call that goes on gives way first if its share is used up. A call that waits gives way anyway.
+        checkpoint_if(|| self.channel.len() > 0);
+        self.channel.recv(|| NEVER).map_err(|_| RecvError)
     }
 
-    /// Takes the next value if there is one now.
+    /// Receives the next value if there is one now.
     ///
     /// # Errors
-    /// [`TryRecvError`].
+    /// [`TryRecvError`], if the channel is empty, or empty for good.
     ///
-    /// May switch: no.
+    /// May switch: yes, if the caller's share of the CPU is used up (see [`thread`](crate::thread)).
     #[inline(always)]
     pub fn try_recv(&self) -> Result<T, TryRecvError> {
-        self.core.try_take()
+        checkpoint();
+        self.channel.try_recv()
     }
 
-    /// [`recv`](Self::recv), but waits no longer than `limit`. A value that comes in the turn in which the time is over wins.
-    /// While the caller unwinds it does not wait at all.
+    /// [`recv`](Self::recv), but waits no longer than `limit`. A value that comes in the turn in which the time ends
+    /// wins. While the caller unwinds, the call does not wait at all.
     ///
     /// # Errors
-    /// [`RecvTimeoutError`].
+    /// [`RecvTimeoutError`], if the channel stays empty for that long, or is empty for good.
     ///
     /// # Panics
     /// As [`recv`](Self::recv).
@@ -316,138 +318,142 @@ impl<T> Receiver<T> {
     /// May switch: yes, if the channel is empty.
     #[inline(always)]
     pub fn recv_timeout(&self, limit: Duration) -> Result<T, RecvTimeoutError> {
-        self.core.take(|| after(limit))
+        checkpoint_if(|| self.channel.len() > 0);
+        self.channel.recv(|| after(limit))
     }
 
-    /// Values until no more can come.
+    /// Returns an iterator that waits for values, and ends when no more can come.
     ///
     /// May switch: no, but its `next` does.
     pub fn iter(&self) -> Iter<'_, T> {
         Iter { receiver: self }
     }
 
-    /// The values that are there now.
+    /// Returns an iterator over the values that are there now.
     ///
     /// May switch: no.
     pub fn try_iter(&self) -> TryIter<'_, T> {
         TryIter { receiver: self }
     }
 
-    /// See [`Sender::len`].
+    /// Returns the number of values that can be received now; see [`Sender::len`].
     ///
     /// May switch: no.
     pub fn len(&self) -> usize {
-        self.core.len()
+        self.channel.len()
     }
 
-    /// Whether nothing can be received now.
+    /// Reports whether no value can be received now.
     ///
     /// May switch: no.
     pub fn is_empty(&self) -> bool {
-        self.core.len() == 0
+        self.channel.len() == 0
     }
 
-    /// Whether a `send` would have to wait now.
+    /// Reports whether a `send` would have to wait now.
     ///
     /// May switch: no.
     pub fn is_full(&self) -> bool {
-        self.core.is_full()
+        self.channel.is_full()
     }
 
-    /// See [`Sender::capacity`].
+    /// Returns the number of values that the channel may hold; see [`Sender::capacity`].
     ///
     /// May switch: no.
     pub fn capacity(&self) -> Option<usize> {
-        Some(self.core.capacity()).filter(|capacity| *capacity != usize::MAX)
+        // The largest number stands for no bound.
+        Some(self.channel.capacity()).filter(|capacity| *capacity != usize::MAX)
     }
 
-    /// See [`Sender::close`].
+    /// Closes the channel; see [`Sender::close`].
     ///
     /// May switch: no.
     pub fn close(&self) {
-        self.core.close();
+        self.channel.close();
     }
 
-    /// See [`Sender::close_and_discard`].
+    /// Closes the channel and drops what is left; see [`Sender::close_and_discard`].
     ///
     /// May switch: no, unless a value's destructor does.
     pub fn close_and_discard(&self) {
-        self.core.close_and_discard();
+        self.channel.close_and_discard();
     }
 
-    /// Whether both are ends of one channel.
+    /// Reports whether both are ends of one channel.
     ///
     /// May switch: no.
     pub fn same_channel(&self, other: &Receiver<T>) -> bool {
-        Rc::ptr_eq(&self.core, &other.core)
+        Rc::ptr_eq(&self.channel, &other.channel)
     }
+}
 
-    /// For `select!`.
-    #[doc(hidden)]
-    pub fn select_recv(&self) -> RecvArm<'_, T> {
-        RecvArm { core: &self.core, waits: Cell::new(false), result: Cell::new(None) }
+impl<T> SelectRecv for Receiver<T> {
+    type Arm<'s>
+        = RecvArm<'s, T>
+    where
+        Self: 's;
+
+    fn select_recv(&self) -> RecvArm<'_, T> {
+        RecvArm { channel: &self.channel, waits: Cell::new(false), result: Cell::new(None) }
     }
 }
 
 impl<T> Clone for Sender<T> {
     fn clone(&self) -> Sender<T> {
-        self.core.add_sender();
-        Sender { core: Rc::clone(&self.core) }
+        self.channel.add_sender();
+        Sender { channel: Rc::clone(&self.channel) }
     }
 }
 
 impl<T> Clone for Receiver<T> {
     fn clone(&self) -> Receiver<T> {
-        self.core.add_receiver();
-        Receiver { core: Rc::clone(&self.core) }
+        self.channel.add_receiver();
+        Receiver { channel: Rc::clone(&self.channel) }
     }
 }
 
 impl<T> Drop for Sender<T> {
     fn drop(&mut self) {
-        self.core.drop_sender();
+        self.channel.drop_sender();
     }
 }
 
 impl<T> Drop for Receiver<T> {
     fn drop(&mut self) {
-        self.core.drop_receiver();
+        self.channel.drop_receiver();
     }
 }
 
 impl<T> fmt::Debug for Sender<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sender").field("len", &self.core.len()).finish_non_exhaustive()
+        f.debug_struct("Sender").field("len", &self.channel.len()).finish_non_exhaustive()
     }
 }
 
 impl<T> fmt::Debug for Receiver<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Receiver").field("len", &self.core.len()).finish_non_exhaustive()
+        f.debug_struct("Receiver").field("len", &self.channel.len()).finish_non_exhaustive()
     }
 }
 
-/// What [`Receiver::iter`] returns.
+/// An iterator that waits for values; made by [`Receiver::iter`].
 #[derive(Debug)]
 #[must_use = "iterators are lazy and do nothing unless consumed"]
 pub struct Iter<'a, T> {
-    /// Where the values come from.
     receiver: &'a Receiver<T>,
 }
 
-/// What [`Receiver::try_iter`] returns.
+/// An iterator over the values that are there; made by [`Receiver::try_iter`].
 #[derive(Debug)]
 #[must_use = "iterators are lazy and do nothing unless consumed"]
 pub struct TryIter<'a, T> {
-    /// Where the values come from.
     receiver: &'a Receiver<T>,
 }
 
-/// What iterates over a [`Receiver`] that it owns.
+/// An iterator that waits for values, and owns its [`Receiver`].
 #[derive(Debug)]
 #[must_use = "iterators are lazy and do nothing unless consumed"]
 pub struct IntoIter<T> {
-    /// Where the values come from.
     receiver: Receiver<T>,
 }
 
@@ -500,27 +506,16 @@ impl<T> IntoIterator for Receiver<T> {
 
 /// The receiving arm of a `select!`.
 pub struct RecvArm<'a, T> {
-    /// The channel.
-    core: &'a Core<T>,
-    /// Whether it stands in line.
+    channel: &'a Channel<T>,
+    /// Set while the arm stands in the queue of receivers.
     waits: Cell<bool>,
-    /// The result.
     result: Cell<Option<Result<T, RecvError>>>,
 }
 
-impl<T> RecvArm<'_, T> {
-    /// For `select!`.
-    #[doc(hidden)]
-    pub fn erase(&self) -> AnyArm<'_> {
-        AnyArm::new(self)
-    }
+impl<T> SelectArm for RecvArm<'_, T> {
+    type Output = Result<T, RecvError>;
 
-    /// For `select!`.
-    ///
-    /// # Errors
-    /// As `recv`.
-    #[doc(hidden)]
-    pub fn finish(self) -> Result<T, RecvError> {
+    fn finish(self) -> Result<T, RecvError> {
         match self.result.take() {
             Some(result) => result,
             None => unreachable!("only the arm that won is asked"),
@@ -529,16 +524,16 @@ impl<T> RecvArm<'_, T> {
 }
 
 impl<T> Arm for RecvArm<'_, T> {
-    fn look(&self) -> bool {
+    fn try_select(&self) -> bool {
         if self.waits.get() {
-            // A value would have chosen it. Only the end of the channel wakes it otherwise; and what could be taken from
-            // hand to hand now is what another arm of the same `select!` wants to send.
-            if self.core.is_ended() {
+            // A sender would have chosen this arm, so only the end of the channel can have woken the caller. A value
+            // that could be received from a sender now would be that of another arm of the same `select!`.
+            if self.channel.is_disconnected() {
                 self.result.set(Some(Err(RecvError)));
             }
-            return self.core.is_ended();
+            return self.channel.is_disconnected();
         }
-        match self.core.try_take() {
+        match self.channel.try_recv() {
             Ok(value) => self.result.set(Some(Ok(value))),
             Err(TryRecvError::Disconnected) => self.result.set(Some(Err(RecvError))),
             Err(TryRecvError::Empty) => return false,
@@ -546,20 +541,21 @@ impl<T> Arm for RecvArm<'_, T> {
         true
     }
 
-    fn enter(&self, _: Who) -> Result<Option<&WaitList>, Failed> {
+    fn register(&self, _: ArmId) -> Result<Option<&WaitList>, AlreadyWon> {
         self.waits.set(true);
-        Ok(Some(self.core.takers()))
+        Ok(Some(self.channel.recv_queue()))
     }
 
-    fn complete(&self) {
-        // First: if the comparison of a priority channel panics, the value is gone, and no promise is left to pass on.
+    fn accept(&self) {
+        // Before the value is taken: if the comparison of a priority channel panics, no reservation is left to pass on.
         self.waits.set(false);
-        self.result.set(Some(self.core.collect().map_err(|_| RecvError)));
+        self.result.set(Some(self.channel.take_reserved().map_err(|_| RecvError)));
     }
 
-    fn left(&self, end: End) {
-        if end == End::InVain && self.waits.get() {
-            self.core.pass_on();
+    fn unregister(&self, end: ArmEnd) {
+        // A value was reserved for this arm, but the `select!` unwinds.
+        if self.waits.take() && end == ArmEnd::Aborted {
+            self.channel.pass_reservation_on();
         }
     }
 }
@@ -570,46 +566,38 @@ impl<T> fmt::Debug for RecvArm<'_, T> {
     }
 }
 
-/// The sending arm of a `select!`. `S` is where the value is while it is not with the channel.
+/// The sending arm of a `select!`. `S` holds the value while the channel does not.
 pub struct SendArm<'a, T, S> {
-    /// The channel.
-    core: &'a Core<T>,
-    /// The value; empty while it is deposited. An arm without a value never goes on.
+    channel: &'a Channel<T>,
+    /// The value; `None` while it is pending in the channel. An arm without a value never goes on.
     slot: RefCell<S>,
-    /// Whose the deposit is, if there is one.
-    who: Cell<Option<Who>>,
-    /// The result.
+    /// The mark of the pending value, if there is one.
+    id: Cell<Option<ArmId>>,
     result: Cell<Option<Result<(), SendError<T>>>>,
 }
 
 impl<'a, T, S: BorrowMut<Option<T>>> SendArm<'a, T, S> {
-    /// Sends what is in `slot`.
-    fn new(core: &'a Core<T>, slot: S) -> SendArm<'a, T, S> {
-        SendArm { core, slot: RefCell::new(slot), who: Cell::new(None), result: Cell::new(None) }
+    /// Returns an arm that sends what is in `slot`.
+    fn new(channel: &'a Channel<T>, slot: S) -> SendArm<'a, T, S> {
+        SendArm { channel, slot: RefCell::new(slot), id: Cell::new(None), result: Cell::new(None) }
     }
 
-    /// The value out of its place.
+    /// Takes the value out of the slot.
     fn take(&self) -> Option<T> {
+        // No foreign code runs while the slot is borrowed.
         BorrowMut::<Option<T>>::borrow_mut(&mut *self.slot.borrow_mut()).take()
     }
 
-    /// Puts the value back. The place is empty, so nothing is dropped.
+    /// Puts the value back into the slot, which is empty, so that nothing is dropped.
     fn put_back(&self, value: T) {
         *BorrowMut::<Option<T>>::borrow_mut(&mut *self.slot.borrow_mut()) = Some(value);
     }
+}
 
-    /// For `select!`.
-    #[doc(hidden)]
-    pub fn erase(&self) -> AnyArm<'_> {
-        AnyArm::new(self)
-    }
+impl<'a, T, S: BorrowMut<Option<T>>> SelectArm for SendArm<'a, T, S> {
+    type Output = Result<(), SendError<T>>;
 
-    /// For `select!`.
-    ///
-    /// # Errors
-    /// As `send`.
-    #[doc(hidden)]
-    pub fn finish(self) -> Result<(), SendError<T>> {
+    fn finish(self) -> Result<(), SendError<T>> {
         match self.result.take() {
             Some(result) => result,
             None => unreachable!("only the arm that won is asked"),
@@ -618,17 +606,17 @@ impl<'a, T, S: BorrowMut<Option<T>>> SendArm<'a, T, S> {
 }
 
 impl<T, S: BorrowMut<Option<T>>> Arm for SendArm<'_, T, S> {
-    fn look(&self) -> bool {
-        if let Some(who) = self.who.get() {
-            // It waits: room would have chosen it. Only the end of the channel wakes it otherwise.
-            if self.core.is_open() {
+    fn try_select(&self) -> bool {
+        if let Some(id) = self.id.get() {
+            // A receiver would have chosen this arm, so only the end of the channel can have woken the caller.
+            if self.channel.is_open() {
                 return false;
             }
-            self.result.set(self.core.withdraw(who).map(|value| Err(SendError(value))));
+            self.result.set(self.channel.remove_pending(id).map(|value| Err(SendError(value))));
             return true;
         }
         let Some(value) = self.take() else { return false };
-        match self.core.try_put(value) {
+        match self.channel.try_send(value) {
             Ok(()) => self.result.set(Some(Ok(()))),
             Err(TrySendError::Disconnected(value)) => self.result.set(Some(Err(SendError(value)))),
             Err(TrySendError::Full(value)) => {
@@ -639,21 +627,24 @@ impl<T, S: BorrowMut<Option<T>>> Arm for SendArm<'_, T, S> {
         true
     }
 
-    fn enter(&self, who: Who) -> Result<Option<&WaitList>, Failed> {
+    fn register(&self, id: ArmId) -> Result<Option<&WaitList>, AlreadyWon> {
+        // An arm without a value is in no queue.
         let Some(value) = self.take() else { return Ok(None) };
-        self.core.deposit(who, value);
-        self.who.set(Some(who));
-        Ok(Some(self.core.putters()))
+        // As a sender that waits does: the value waits in the channel, and its mark in the arm.
+        self.channel.push_pending(id, value);
+        self.id.set(Some(id));
+        Ok(Some(self.channel.send_queue()))
     }
 
-    fn complete(&self) {
+    fn accept(&self) {
         self.result.set(Some(Ok(())));
     }
 
-    fn left(&self, end: End) {
-        if end == End::Lost
-            && let Some(who) = self.who.get()
-            && let Some(value) = self.core.withdraw(who)
+    fn unregister(&self, end: ArmEnd) {
+        if let Some(id) = self.id.take()
+            // Another arm won: the value comes back, unless a receiver has taken it.
+            && end == ArmEnd::Lost
+            && let Some(value) = self.channel.remove_pending(id)
         {
             self.put_back(value);
         }

@@ -7,7 +7,8 @@
 //! | [`unbounded`] | any number, the oldest first | |
 //! | [`priority`] | any number, the greatest first | |
 //! | [`lifo`] | any number, the newest first | |
-//! | [`broadcast`]`(n)` | the last `n` values, and *every* receiver gets each | forgets the oldest; who is that late is told |
+//! | [`broadcast`]`(n)` | the last `n` values, and *every* receiver gets each | forgets the oldest; a receiver that is
+//! late is told |
 //!
 //! ```
 //! use greenling::{channel, spawn};
@@ -24,41 +25,40 @@
 //!
 //! # What all of them promise
 //!
-//! * Any number of senders and receivers: clone the ends. They stay on their OS thread, which the compiler checks;
-//!   [`hub::channel`](crate::hub::channel) is the one whose ends travel.
-//! * First come, first served, on both sides. A value is handed to the receiver that waits longest, and nobody who comes
-//!   before that one runs can take it away; a sender that waits gets the first room there is.
-//! * Nothing is lost: if the receiver that was handed a value is killed or times out before it has run, the next one gets
-//!   it, or it stays at the front. A sender that is killed after its value was taken has sent it; before that, the value is
-//!   dropped with the sender's call.
-//! * All senders dropped: receivers get what is left, then `Disconnected`. All receivers dropped: what is left is dropped,
-//!   and senders, those that wait included, get their value back. [`close`](Sender::close) does both from any end while the
-//!   values that are in it can still be received, [`close_and_discard`](Sender::close_and_discard) drops them.
-//! * A call that need not wait does not switch, and works also while the thread unwinds. One that must wait there returns at
-//!   once: as if the time was up if it has a time limit, else as if the channel was disconnected.
+//! * Any number of senders and receivers: clone the ends. They stay on their OS thread, which the compiler checks; the
+//!   ends of [`hub::channel`](crate::hub::channel) may move to other OS threads.
+//! * First come, first served, on both sides. A value is handed to the receiver that waits longest, and a receiver that
+//!   comes before that one runs cannot take the value away. The sender that waits longest gets the first room.
+//! * Nothing is lost. If the receiver that was handed a value is killed or times out before it has run, the next
+//!   receiver gets the value, or the value stays at the front. A sender that is killed after its value was taken has
+//!   sent the value; before that, the value is dropped with the sender's call.
+//! * When all senders are dropped, receivers get what is left, then `Disconnected`. When all receivers are dropped,
+//!   what is left is dropped, and senders, those that wait included, get their value back. [`close`](Sender::close)
+//!   does both from any end, and the values that are left can still be received;
+//!   [`close_and_discard`](Sender::close_and_discard) drops them. If destructors of several values panic, the first
+//!   panic comes out when all are dropped; the others end with their value.
+//! * A call that need not wait does not switch, and works also while the thread unwinds. A call that would have to wait
+//!   while the thread unwinds returns at once: as if the time was up if the call has a time limit, else as if the
+//!   channel was disconnected.
 //! * [`select!`](crate::select) waits for several channels, and other things, at once.
 //!
-//! The errors are those of [`std::sync::mpsc`]; [`sync::mpsc`](crate::sync::mpsc) has its names and functions too.
+//! The errors are those of [`std::sync::mpsc`]; [`sync::mpsc`](crate::sync::mpsc) has std's names and functions, too.
 
 mod broadcast;
 mod core;
 mod ends;
+mod error;
 mod store;
 
 use std::panic::{RefUnwindSafe, UnwindSafe};
 
 pub use std::sync::mpsc::{RecvError, RecvTimeoutError, SendError, TryRecvError, TrySendError};
 
-#[doc(hidden)]
-pub use broadcast::BroadcastArm;
 pub use broadcast::{BroadcastError, BroadcastReceiver, BroadcastSender, broadcast};
-pub use ends::{
-    IntoIter, Iter, Receiver, SendTimeoutError, Sender, TryIter, bounded, lifo, priority, rendezvous, unbounded,
-};
-#[doc(hidden)]
-pub use ends::{RecvArm, SendArm};
+pub use ends::{IntoIter, Iter, Receiver, Sender, TryIter, bounded, lifo, priority, rendezvous, unbounded};
+pub use error::SendTimeoutError;
 
-// A panic leaves a channel in order, and what is in it with whoever receives it; so std says of its own.
+// A panic leaves a channel in order, and its values with the receivers. std says the same of its own channels.
 impl<T> UnwindSafe for Sender<T> {}
 impl<T> RefUnwindSafe for Sender<T> {}
 impl<T> UnwindSafe for Receiver<T> {}

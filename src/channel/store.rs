@@ -1,20 +1,22 @@
-//! What a channel holds, and which value comes out next.
+//! The values in a channel, and the order in which they leave.
 //!
 //! ```text
 //!   holds         first     rest
 //!   0              -        (empty)        the next value goes into `first`
-//!   FIRST          a        (empty)        so does this one's way: two tests, no ring and no borrow
+//!   FIRST          a        (empty)        a value that took that way: two tests, no ring and no borrow
 //!   FIRST | REST   a        b c ..
 //!   REST           -        b c ..
 //!   REST           -        newest or greatest first, also when there is none
 //! ```
 //!
-//! Most values meet an empty channel: somebody waits for them, or the two ends take turns. Those go through `first`.
+//! Most values meet an empty channel: a receiver waits for them, or the two ends take turns. These values pass through
+//! `first` alone.
 //!
-//! * Invariant V1: `first` is full exactly if `FIRST` is set, and then it is older than all in `rest`. If `REST` is not
-//!   set, `rest` is an empty queue. Upheld by the functions below, the only ones to touch the three.
-//! * Invariant V2: `rest` is borrowed only inside the functions below. Foreign code runs meanwhile only in the comparison of
-//!   a priority channel; whoever finds `rest` borrowed was called from there.
+//! * Invariant store-1: `first` is full if and only if `FIRST` is set, and then its value is older than all in `rest`.
+//!   If `REST` is not set, `rest` is an empty queue. Upheld by the functions below, the only ones that touch the three
+//!   fields.
+//! * Invariant store-2: `rest` is borrowed only inside the functions below. The only foreign code that runs meanwhile
+//!   is the comparison of a priority channel, so a caller that finds `rest` borrowed was called by that comparison.
 #![forbid(unsafe_code)]
 
 use std::cell::{Cell, RefCell, RefMut};
@@ -22,45 +24,44 @@ use std::collections::{BinaryHeap, VecDeque};
 
 use crate::interrupt::no_switch;
 
-/// In [`Store::holds`]: there is a value in `first`.
+/// The bit of [`Store::holds`] that is set while `first` holds a value.
 const FIRST: u8 = 1;
 
-/// In [`Store::holds`]: values come and go by `rest`.
+/// The bit of [`Store::holds`] that is set while values come and go by `rest`.
 const REST: u8 = 2;
 
-/// Values in a channel.
+/// The values in a channel.
 pub(super) struct Store<T> {
-    /// The oldest value, if it found the store empty.
+    /// The oldest value, if the store was empty when that value came.
     first: Cell<Option<T>>,
-    /// [`FIRST`] and [`REST`].
+    /// The bits [`FIRST`] and [`REST`].
     holds: Cell<u8>,
-    /// The other values.
+    /// The values that are not in `first`.
     rest: RefCell<Rest<T>>,
 }
 
-/// See [`Store`].
+/// The values beside the first one, in the order of the channel.
 enum Rest<T> {
-    /// The oldest first.
+    /// A queue: the oldest value leaves first.
     Fifo(VecDeque<T>),
-    /// The newest first.
+    /// A stack: the newest value leaves first.
     Lifo(Vec<T>),
-    /// The greatest first.
+    /// A heap: the greatest value leaves first.
     Priority(Heap<T>),
 }
 
-/// A heap, with what only a maker who knows that `T: Ord` can say. The comparison is foreign code: it must not switch,
-/// since another thread would find the store in use.
+/// A heap with the two functions that need `T: Ord`, which only the constructor knows. The comparison is foreign code:
+/// it must not switch, since another thread would find the store in use.
 struct Heap<T> {
-    /// The values.
     values: BinaryHeap<T>,
-    /// Adds one. If the comparison panics the value is in all the same.
+    /// Adds a value, also if the comparison panics.
     push: fn(&mut BinaryHeap<T>, T),
-    /// Takes the greatest out.
+    /// Takes the greatest value out.
     pop: fn(&mut BinaryHeap<T>) -> Option<T>,
 }
 
 impl<T> Rest<T> {
-    /// How many values are in it.
+    /// Returns the number of values.
     fn len(&self) -> usize {
         match self {
             Rest::Fifo(values) => values.len(),
@@ -69,7 +70,7 @@ impl<T> Rest<T> {
         }
     }
 
-    /// Puts a value in.
+    /// Adds a value to the end, the top or the heap.
     fn push(&mut self, value: T) {
         match self {
             Rest::Fifo(values) => values.push_back(value),
@@ -87,24 +88,24 @@ impl<T> Rest<T> {
         }
     }
 
-    /// Whether a value that comes now may go into `first`.
-    fn is_passed_by(&self) -> bool {
+    /// Reports whether a value that comes now may go into `first`.
+    fn may_be_bypassed(&self) -> bool {
         matches!(self, Rest::Fifo(values) if values.is_empty())
     }
 }
 
 impl<T> Store<T> {
-    /// An empty one, the oldest first.
+    /// Returns an empty store in which the oldest value leaves first.
     pub(super) fn fifo() -> Store<T> {
         Store { first: Cell::new(None), holds: Cell::new(0), rest: RefCell::new(Rest::Fifo(VecDeque::new())) }
     }
 
-    /// An empty one, the newest first.
+    /// Returns an empty store in which the newest value leaves first.
     pub(super) fn lifo() -> Store<T> {
         Store { first: Cell::new(None), holds: Cell::new(REST), rest: RefCell::new(Rest::Lifo(Vec::new())) }
     }
 
-    /// An empty one, the greatest first.
+    /// Returns an empty store in which the greatest value leaves first.
     pub(super) fn priority() -> Store<T>
     where
         T: Ord,
@@ -113,34 +114,35 @@ impl<T> Store<T> {
         Store { first: Cell::new(None), holds: Cell::new(REST), rest: RefCell::new(Rest::Priority(heap)) }
     }
 
-    /// The values that are not the first (V2).
+    /// Borrows the values that are not in `first` (store-2).
     fn rest(&self) -> RefMut<'_, Rest<T>> {
         match self.rest.try_borrow_mut() {
             Ok(rest) => rest,
-            Err(_) => busy(),
+            Err(_) => used_by_comparison(),
         }
     }
 
-    /// Whether the program's comparison says which value comes next.
+    /// Reports whether the program's comparison determines the order.
     pub(super) fn is_sorted(&self) -> bool {
         matches!(*self.rest(), Rest::Priority(_))
     }
 
-    /// Panics if the caller is the comparison of a value of this very channel. Call it before anything is changed.
+    /// Panics if the caller is the comparison of a value of this channel. To be called before anything is changed.
     #[cold]
     #[inline(never)]
-    pub(super) fn check(&self) {
+    pub(super) fn assert_unused(&self) {
         self.rest();
     }
 
-    /// How many values are in it.
+    /// Returns the number of values.
     pub(super) fn len(&self) -> usize {
         usize::from(self.holds.get() & FIRST) + self.rest().len()
     }
 
-    /// Puts a value in.
+    /// Adds a value, and takes the short way if the store is empty.
     #[inline(always)]
     pub(super) fn push(&self, value: T) {
+        // `first` is for a value that finds nothing before it.
         if self.holds.get() != 0 {
             return self.push_rest(value);
         }
@@ -148,8 +150,9 @@ impl<T> Store<T> {
         self.first.set(Some(value));
     }
 
-    /// `push`, if there is a value already, or the order is not that of arrival. Out of line, as `refill` and `bring`, to
-    /// keep small what is inlined into every call of `send` and `recv`; none of them switches.
+    /// Adds a value to a store that is not empty, or of which the order is not that of arrival. Out of line, as
+    /// `refill` and `move_free_to_front`, to keep small what is inlined into every call of `send` and `recv`; none of
+    /// them switches.
     #[inline(never)]
     fn push_rest(&self, value: T) {
         let mut rest = self.rest();
@@ -157,11 +160,12 @@ impl<T> Store<T> {
         rest.push(value);
     }
 
-    /// Takes the next value out. All values leave by `first`: with one place that they come from, the compiler knows in
-    /// each caller that there is one, and does not ask again.
+    /// Takes the next value out. All values leave through `first`: with a single source, the compiler knows in each
+    /// caller that there is a value, and does not test again.
     #[inline(always)]
     pub(super) fn pop(&self) -> Option<T> {
         loop {
+            // A value that is not in `first` comes there by `refill`.
             if let Some(value) = self.first.take() {
                 self.holds.set(self.holds.get() - FIRST);
                 return Some(value);
@@ -172,7 +176,7 @@ impl<T> Store<T> {
         }
     }
 
-    /// Moves the next value from `rest` to `first`, which is empty. Says whether there was one.
+    /// Moves the next value from `rest` to `first`, which is empty. Reports whether there was one.
     #[inline(never)]
     fn refill(&self) -> bool {
         let mut rest = self.rest();
@@ -182,41 +186,43 @@ impl<T> Store<T> {
         found
     }
 
-    /// Fills `first`, which is empty, with what has left `rest`.
+    /// Fills `first`, which is empty, with a value that was taken out of `rest`.
     fn put_first(&self, value: Option<T>, rest: &Rest<T>) {
         let mut holds = self.holds.get();
+        // Keep store-1: the bits say what is full.
         if value.is_some() {
             holds |= FIRST;
         }
-        if rest.is_passed_by() {
+        if rest.may_be_bypassed() {
             holds &= !REST;
         }
         self.holds.set(holds);
         self.first.set(value);
     }
 
-    /// Takes out the next value that is one of the last `free` ones: the others belong to somebody. Where the order is not
-    /// that of arrival there is no such thing as "the one that was promised", and any will do.
+    /// Takes out the next of the last `free` values: those before them are reserved. Where the order is not that of
+    /// arrival, the reserved values are not told apart, and any value will do.
     #[inline(always)]
     pub(super) fn pop_free(&self, free: usize) -> Option<T> {
         // A single value is free if any is.
         if self.holds.get() != FIRST {
-            self.bring(free);
+            self.move_free_to_front(free);
         }
         self.pop()
     }
 
-    /// Sees to it that the next `pop` takes the first of the last `free` values, not one of those before.
+    /// Makes the first of the last `free` values the one that the next `pop` takes.
     #[inline(never)]
-    fn bring(&self, free: usize) {
+    fn move_free_to_front(&self, free: usize) {
         let mut rest = self.rest();
         let Rest::Fifo(values) = &mut *rest else { return };
         let first = usize::from(self.holds.get() & FIRST);
-        let promised = first + values.len() - free;
-        if promised > 0
-            && let Some(wanted) = values.remove(promised - first)
+        // Reserved values stand before the free ones.
+        let reserved = first + values.len() - free;
+        if reserved > 0
+            && let Some(wanted) = values.remove(reserved - first)
         {
-            // The first of the promised values goes back to the head of the queue.
+            // The first of the reserved values goes back to the head of the queue.
             if let Some(first) = self.first.take() {
                 values.push_front(first);
             }
@@ -224,13 +230,13 @@ impl<T> Store<T> {
         }
     }
 
-    /// Takes everything out, for the caller to drop.
+    /// Takes all values out, for the caller to drop.
     pub(super) fn take(&self) -> (Option<T>, VecDeque<T>, Vec<T>) {
         let mut rest = self.rest();
         let (queue, others) = match &mut *rest {
             Rest::Fifo(values) => (std::mem::take(values), Vec::new()),
             Rest::Lifo(values) => (VecDeque::new(), std::mem::take(values)),
-            // `mem::take` would need the `Ord` again.
+            // `mem::take` would need `T: Ord` again.
             Rest::Priority(heap) => (VecDeque::new(), heap.values.drain().collect()),
         };
         let first = self.first.take();
@@ -240,10 +246,10 @@ impl<T> Store<T> {
     }
 }
 
-/// The comparison of a priority channel used the channel (V2).
+/// Panics because the comparison of a priority channel uses the channel (store-2).
 #[cold]
 #[inline(never)]
-fn busy() -> ! {
+fn used_by_comparison() -> ! {
     panic!("greenling: the comparison of a priority channel's values uses the channel itself");
 }
 
@@ -269,7 +275,7 @@ mod tests {
                 _ => assert_eq!(store.pop(), model.pop_front()),
             }
             assert_eq!(store.len(), model.len());
-            assert_eq!(store.holds.get() & REST == 0, store.rest().is_passed_by(), "V1");
+            assert_eq!(store.holds.get() & REST == 0, store.rest().may_be_bypassed(), "store-1");
             if n % 1000 == 0 {
                 let (first, rest, others) = store.take();
                 assert!(first.into_iter().chain(rest).chain(others).eq(model.drain(..)));

@@ -1,4 +1,4 @@
-//! The entries of a directory, fetched some at a time.
+//! The entries of a directory, fetched in batches.
 //!
 //! ```text
 //!   next: batch empty? one job reads up to BATCH entries ---> batch: [a] [b] [c] ..
@@ -9,18 +9,19 @@
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::fmt;
+use std::fs::{FileType, Metadata};
 use std::io;
 use std::os::unix::fs::DirEntryExt;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{FileType, Metadata, off, with};
+use super::job;
 
-/// Entries that one job reads.
+/// The number of entries that one job reads.
 const BATCH: usize = 128;
 
-/// The entries of a directory, in no particular order; as [`std::fs::read_dir`].
+/// Returns the entries of a directory, in no particular order, as [`std::fs::read_dir`].
 ///
 /// ```
 /// let names: Vec<_> = greenling::fs::read_dir("/proc/self/task")?.map(|entry| entry.unwrap().file_name()).collect();
@@ -36,23 +37,23 @@ const BATCH: usize = 128;
 ///
 /// May switch: yes.
 pub fn read_dir<P: AsRef<Path>>(path: P) -> io::Result<ReadDir> {
-    let entries = with(path, |path| std::fs::read_dir(path))?;
+    let entries = job::with_path(path, |path| std::fs::read_dir(path))?;
     Ok(ReadDir { entries: Some(entries), batch: VecDeque::new() })
 }
 
 /// An iterator over the entries of a directory.
 ///
-/// A call to `next` that is killed or times out may take the rest of the entries with it: then there are no more.
+/// If a call to `next` is killed or times out, the rest of the entries may be lost, and the iterator ends.
 ///
-/// May switch: `next` does, once for some dozen entries.
+/// May switch: `next` does, once per 128 entries.
 pub struct ReadDir {
-    /// Where more come from; none at the end.
+    /// std's iterator, for the next batch; none at the end.
     entries: Option<std::fs::ReadDir>,
-    /// Those that were read and not returned yet.
+    /// The entries that were read and not returned yet.
     batch: VecDeque<io::Result<DirEntry>>,
 }
 
-// As std's.
+// As std's type.
 impl UnwindSafe for ReadDir {}
 impl RefUnwindSafe for ReadDir {}
 
@@ -61,8 +62,9 @@ impl Iterator for ReadDir {
 
     fn next(&mut self) -> Option<io::Result<DirEntry>> {
         if self.batch.is_empty() {
+            // The job owns the iterator meanwhile, so an abandoned call loses the rest of the entries.
             let mut entries = self.entries.take()?;
-            let read = off(move || {
+            let read = job::run(move || {
                 let batch: VecDeque<_> = entries.by_ref().take(BATCH).map(|entry| entry.map(DirEntry::new)).collect();
                 Ok(((batch.len() == BATCH).then_some(entries), batch))
             });
@@ -83,33 +85,33 @@ impl fmt::Debug for ReadDir {
 
 /// An entry of a directory, as [`std::fs::DirEntry`].
 pub struct DirEntry {
-    /// std's; the jobs that use it hold it, too.
+    /// std's entry, shared with the jobs that use it.
     inner: Arc<std::fs::DirEntry>,
-    /// What it is, if the directory said so.
+    /// The type of the file, if the directory says it.
     file_type: Option<FileType>,
 }
 
 impl DirEntry {
-    /// On an OS thread: an entry that was just read.
+    /// Makes an entry of one that was just read. Called on an OS thread of the pool.
     fn new(entry: std::fs::DirEntry) -> DirEntry {
         DirEntry { file_type: entry.file_type().ok(), inner: Arc::new(entry) }
     }
 
-    /// The path of the directory, and the name.
+    /// Returns the path of the directory, with the name.
     ///
     /// May switch: no.
     pub fn path(&self) -> PathBuf {
         self.inner.path()
     }
 
-    /// The name.
+    /// Returns the name without the directory.
     ///
     /// May switch: no.
     pub fn file_name(&self) -> OsString {
         self.inner.file_name()
     }
 
-    /// What it is; does not follow symbolic links.
+    /// Returns the type of the file. Does not follow symbolic links.
     ///
     /// # Errors
     /// As [`std::fs::DirEntry::file_type`].
@@ -117,15 +119,16 @@ impl DirEntry {
     /// # Panics
     /// See [the module](super#panics).
     ///
-    /// May switch: yes, on file systems whose directories do not say, if the first try failed.
+    /// May switch: yes, if the file system does not keep types in directories and the first try failed.
     pub fn file_type(&self) -> io::Result<FileType> {
+        // The job that read the entry has asked already; only if that failed is there another job.
         match self.file_type {
             Some(file_type) => Ok(file_type),
             None => self.run(|entry| entry.file_type()),
         }
     }
 
-    /// What the file system knows of it; does not follow symbolic links.
+    /// Returns the metadata of the file. Does not follow symbolic links.
     ///
     /// # Errors
     /// As [`std::fs::DirEntry::metadata`].
@@ -138,13 +141,13 @@ impl DirEntry {
         self.run(|entry| entry.metadata())
     }
 
-    /// A call on an OS thread.
+    /// Runs `call` as a job.
     fn run<T: Send + 'static>(
         &self,
         call: impl FnOnce(&std::fs::DirEntry) -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
         let entry = Arc::clone(&self.inner);
-        off(move || call(&entry))
+        job::run(move || call(&entry))
     }
 }
 

@@ -1,40 +1,41 @@
-//! An open file: std's, shared with the job that uses it.
+//! An open file: std's, shared with the jobs that use it.
 //!
-//! The caller's buffer stays with the caller, since a job cannot borrow from a thread that may be killed: bytes are copied
-//! once more than std copies them. The file lives until the last of the `File` and its jobs is gone, so a call that was given
-//! up never writes into another file that got the same number.
+//! The caller's buffer stays with the caller, since a job cannot borrow from a thread that may be killed. So bytes are
+//! copied once more than in std. The file stays open until the `File` and the last of its jobs are gone, so an
+//! abandoned call never writes into another file that got the same descriptor number.
 #![forbid(unsafe_code)]
 
 use std::fmt;
+use std::fs::{FileTimes, Metadata, Permissions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::{FileTimes, Metadata, Permissions, off, with};
+use super::job;
 
-/// Bytes that one call of `read` or `write` moves at most: it has a copy of them.
+/// The most bytes that one call of `read` or `write` moves, since the job holds a copy of them.
 pub const MOST: usize = 2 * 1024 * 1024;
 
-/// Bytes that a job reads at once for a copy.
-const PIECE: usize = 256 * 1024;
+/// The bytes that a job reads for a copy to something other than a file.
+const COPY_CHUNK: usize = 256 * 1024;
 
-/// Bytes that a job copies at once from file to file: so much may still be copied after a kill.
-const LARGE_PIECE: u64 = 8 * 1024 * 1024;
+/// The bytes that a job copies from file to file. So many may still be copied after a kill.
+const FILE_TO_FILE_CHUNK: u64 = 8 * 1024 * 1024;
 
 /// An open file, as [`std::fs::File`]; see [the module](super).
 ///
-/// Unlike a socket it belongs to no hub: it may be sent and shared.
+/// Unlike a socket, a file belongs to no hub: it may be sent and shared.
 pub struct File {
-    /// The file; the jobs that use it hold it, too.
+    /// std's file, shared with the jobs that use it.
     inner: Arc<std::fs::File>,
 }
 
 impl File {
-    /// Opens a file to read it.
+    /// Opens a file for reading.
     ///
     /// # Errors
     /// As [`std::fs::File::open`].
@@ -44,10 +45,10 @@ impl File {
     ///
     /// May switch: yes.
     pub fn open<P: AsRef<Path>>(path: P) -> io::Result<File> {
-        with(path, |path| std::fs::File::open(path)).map(File::from)
+        job::with_path(path, |path| std::fs::File::open(path)).map(File::from)
     }
 
-    /// Opens a file to write it, empty.
+    /// Opens a file for writing, and makes it empty.
     ///
     /// # Errors
     /// As [`std::fs::File::create`].
@@ -57,10 +58,10 @@ impl File {
     ///
     /// May switch: yes.
     pub fn create<P: AsRef<Path>>(path: P) -> io::Result<File> {
-        with(path, |path| std::fs::File::create(path)).map(File::from)
+        job::with_path(path, |path| std::fs::File::create(path)).map(File::from)
     }
 
-    /// Makes a file, to read and write it.
+    /// Makes a new file, for reading and writing.
     ///
     /// # Errors
     /// As [`std::fs::File::create_new`].
@@ -70,31 +71,33 @@ impl File {
     ///
     /// May switch: yes.
     pub fn create_new<P: AsRef<Path>>(path: P) -> io::Result<File> {
-        with(path, |path| std::fs::File::create_new(path)).map(File::from)
+        job::with_path(path, |path| std::fs::File::create_new(path)).map(File::from)
     }
 
-    /// How to open a file: [`OpenOptions::new`].
+    /// Returns options for opening a file: see [`OpenOptions::new`].
     ///
     /// May switch: no.
     pub fn options() -> OpenOptions {
         OpenOptions::new()
     }
 
-    /// A call on an OS thread.
+    /// Runs `call` as a job.
     fn run<T: Send + 'static>(
         &self,
         call: impl FnOnce(&std::fs::File) -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
+        // The job owns a share, so the file stays open if the caller is killed.
         let file = Arc::clone(&self.inner);
-        off(move || call(&file))
+        job::run(move || call(&file))
     }
 
-    /// Some of what comes next, for a copy; nothing at the end.
-    pub(crate) fn read_piece(&self) -> io::Result<Vec<u8>> {
+    /// Reads some bytes for a copy; none at the end.
+    pub(crate) fn read_chunk(&self) -> io::Result<Vec<u8>> {
         self.run(|mut file| {
-            let mut bytes = vec![0; PIECE];
+            let mut bytes = vec![0; COPY_CHUNK];
             loop {
                 match file.read(&mut bytes) {
+                    // A signal came before any byte was read: nothing is lost, so try again.
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                     read => {
                         bytes.truncate(read?);
@@ -105,14 +108,14 @@ impl File {
         })
     }
 
-    /// Copies all that comes next to where `to` stands, and returns how many bytes that were. If the caller is interrupted,
-    /// the piece that is under way is copied all the same.
+    /// Copies from the position of this file to the position of `to`, up to the end, and returns the number of bytes.
+    /// If the caller is interrupted, the chunk that a job has begun is still copied.
     pub(crate) fn copy_to(&self, to: &File) -> io::Result<u64> {
         let mut total = 0;
         loop {
             let to = Arc::clone(&to.inner);
-            // std lets the kernel copy between such a reader and such a writer.
-            match self.run(move |from| io::copy(&mut from.take(LARGE_PIECE), &mut &*to))? {
+            // For two files, std's `copy` lets the kernel move the bytes.
+            match self.run(move |from| io::copy(&mut from.take(FILE_TO_FILE_CHUNK), &mut &*to))? {
                 0 => return Ok(total),
                 copied => total += copied,
             }
@@ -158,7 +161,7 @@ impl File {
         self.run(move |file| file.set_len(size))
     }
 
-    /// What the file system knows of it.
+    /// Returns the metadata of the file.
     ///
     /// # Errors
     /// As [`std::fs::File::metadata`].
@@ -171,7 +174,7 @@ impl File {
         self.run(std::fs::File::metadata)
     }
 
-    /// Changes its permissions.
+    /// Changes the permissions of the file.
     ///
     /// # Errors
     /// As [`std::fs::File::set_permissions`].
@@ -184,7 +187,7 @@ impl File {
         self.run(move |file| file.set_permissions(permissions))
     }
 
-    /// Changes its times.
+    /// Changes the times of the file.
     ///
     /// # Errors
     /// As [`std::fs::File::set_times`].
@@ -197,7 +200,7 @@ impl File {
         self.run(move |file| file.set_times(times))
     }
 
-    /// Changes when it was modified.
+    /// Changes the time of the last modification.
     ///
     /// # Errors
     /// As [`std::fs::File::set_modified`].
@@ -210,7 +213,7 @@ impl File {
         self.set_times(FileTimes::new().set_modified(time))
     }
 
-    /// Another descriptor of the same open file: they share the position.
+    /// Makes another descriptor of the same open file. Both share the position.
     ///
     /// # Errors
     /// As [`std::fs::File::try_clone`].
@@ -220,10 +223,10 @@ impl File {
         self.inner.try_clone().map(File::from)
     }
 
-    /// std's file.
+    /// Converts into std's file.
     ///
     /// # Errors
-    /// With the file, if a call that was given up (by a kill or timeout) still uses it.
+    /// The file itself, if a call that was abandoned by a kill or timeout still uses it.
     ///
     /// May switch: no.
     pub fn try_into_std(self) -> Result<std::fs::File, File> {
@@ -243,19 +246,36 @@ impl From<OwnedFd> for File {
     }
 }
 
-/// For a child's standard streams. The child gets the open file, as from std's.
+/// Returns the descriptor; while an abandoned call still uses it, a duplicate.
 ///
 /// # Panics
-/// If a call that was given up still uses the file, and there is no descriptor for a second one.
-impl From<File> for Stdio {
-    fn from(file: File) -> Stdio {
+/// If an abandoned call still uses the file and there is no descriptor left for a duplicate.
+impl From<File> for OwnedFd {
+    fn from(file: File) -> OwnedFd {
         match file.try_into_std() {
             Ok(file) => file.into(),
             Err(file) => match file.inner.try_clone() {
                 Ok(file) => file.into(),
-                Err(error) => panic!("greenling: a file for a child's standard stream cannot be duplicated: {error}"),
+                Err(error) => panic!("greenling: a file that is still in use cannot be duplicated: {error}"),
             },
         }
+    }
+}
+
+/// Converts as `OwnedFd::from` does.
+impl IntoRawFd for File {
+    fn into_raw_fd(self) -> RawFd {
+        OwnedFd::from(self).into_raw_fd()
+    }
+}
+
+/// Makes the file a standard stream of a child. The child gets the open file, as with std's type.
+///
+/// # Panics
+/// As `OwnedFd::from`.
+impl From<File> for Stdio {
+    fn from(file: File) -> Stdio {
+        OwnedFd::from(file).into()
     }
 }
 
@@ -273,17 +293,18 @@ impl AsRawFd for File {
 
 impl fmt::Debug for File {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Not std's, which asks the kernel for the path.
+        // std's `Debug` asks the kernel for the path, which may block.
         f.debug_struct("File").field("fd", &self.as_raw_fd()).finish_non_exhaustive()
     }
 }
 
-/// Reads up to as many bytes as `buf` has with `read`, which gets a buffer of its own.
+/// Lets `read` fill another buffer in a job, and copies the bytes to `buf`.
 fn read_into(
     file: &File,
     buf: &mut [u8],
     read: impl FnOnce(&std::fs::File, &mut [u8]) -> io::Result<usize> + Send + 'static,
 ) -> io::Result<usize> {
+    // The job cannot borrow `buf`: the caller may be killed and `buf` gone before the job ends.
     let len = buf.len().min(MOST);
     let bytes = file.run(move |file| {
         let mut bytes = vec![0; len];
@@ -306,6 +327,7 @@ impl Read for &File {
             let result = file.read_to_end(&mut bytes);
             Ok((bytes, result))
         })?;
+        // As in std, the bytes before an error count.
         buf.extend_from_slice(&bytes);
         result
     }
@@ -316,6 +338,7 @@ impl Read for &File {
             let result = file.read_to_string(&mut text);
             Ok((text, result))
         })?;
+        // As in std, the text before an error counts.
         buf.push_str(&text);
         result
     }
@@ -323,6 +346,7 @@ impl Read for &File {
 
 impl Write for &File {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        // A copy, since the job cannot borrow `buf`.
         let bytes = buf[..buf.len().min(MOST)].to_owned();
         self.run(move |mut file| file.write(&bytes))
     }
@@ -369,8 +393,8 @@ impl Seek for File {
     }
 }
 
-/// Reads and writes at a place of the caller's choice: the position in the file does not matter and does not move, also if
-/// the call is given up.
+/// Reads and writes at an offset of the caller's choice. The position in the file does not matter and does not move,
+/// even if the call is abandoned.
 impl FileExt for File {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         read_into(self, buf, move |file, bytes| file.read_at(bytes, offset))
@@ -382,7 +406,7 @@ impl FileExt for File {
     }
 }
 
-/// How to open a file, as [`std::fs::OpenOptions`].
+/// Options for opening a file, as [`std::fs::OpenOptions`].
 ///
 /// ```
 /// use greenling::fs::OpenOptions;
@@ -392,12 +416,12 @@ impl FileExt for File {
 /// ```
 #[derive(Clone, Debug)]
 pub struct OpenOptions {
-    /// std's.
+    /// std's options, cloned for each job.
     inner: std::fs::OpenOptions,
 }
 
 impl OpenOptions {
-    /// None is set.
+    /// Returns options of which none is set.
     ///
     /// May switch: no.
     #[allow(clippy::new_without_default, reason = "std's has none")]
@@ -405,7 +429,7 @@ impl OpenOptions {
         OpenOptions { inner: std::fs::OpenOptions::new() }
     }
 
-    /// To read it.
+    /// Sets whether the file is opened for reading.
     ///
     /// May switch: no.
     pub fn read(&mut self, read: bool) -> &mut Self {
@@ -413,7 +437,7 @@ impl OpenOptions {
         self
     }
 
-    /// To write it.
+    /// Sets whether the file is opened for writing.
     ///
     /// May switch: no.
     pub fn write(&mut self, write: bool) -> &mut Self {
@@ -421,7 +445,7 @@ impl OpenOptions {
         self
     }
 
-    /// To write at its end.
+    /// Sets whether each write goes to the end of the file.
     ///
     /// May switch: no.
     pub fn append(&mut self, append: bool) -> &mut Self {
@@ -429,7 +453,7 @@ impl OpenOptions {
         self
     }
 
-    /// To empty it first.
+    /// Sets whether the file is made empty first.
     ///
     /// May switch: no.
     pub fn truncate(&mut self, truncate: bool) -> &mut Self {
@@ -437,7 +461,7 @@ impl OpenOptions {
         self
     }
 
-    /// To make it if it is not there.
+    /// Sets whether a missing file is made.
     ///
     /// May switch: no.
     pub fn create(&mut self, create: bool) -> &mut Self {
@@ -445,7 +469,7 @@ impl OpenOptions {
         self
     }
 
-    /// To make it, and fail if it is there.
+    /// Sets whether the file is made, and an existing one is an error.
     ///
     /// May switch: no.
     pub fn create_new(&mut self, create_new: bool) -> &mut Self {
@@ -453,7 +477,7 @@ impl OpenOptions {
         self
     }
 
-    /// Opens it.
+    /// Opens the file at `path`.
     ///
     /// # Errors
     /// As [`std::fs::OpenOptions::open`].
@@ -464,7 +488,7 @@ impl OpenOptions {
     /// May switch: yes.
     pub fn open<P: AsRef<Path>>(&self, path: P) -> io::Result<File> {
         let options = self.inner.clone();
-        with(path, move |path| options.open(path)).map(File::from)
+        job::with_path(path, move |path| options.open(path)).map(File::from)
     }
 }
 

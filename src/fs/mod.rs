@@ -16,10 +16,10 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 //!
-//! A regular file is always "ready" for epoll, and may still wait for a disk or a server. So there is no reactor for it, and
-//! each call here is a job: it costs two switches and two hand-overs between OS threads. Prefer few large calls:
-//! [`read`], [`write()`], `read_to_end`, a `BufReader` with a large buffer. A file that is surely in memory, read once at the
-//! start of a program, may as well be read with `std::fs`.
+//! A regular file is always "ready" for epoll, and may still wait for a disk or a server. So the reactor is of no use,
+//! and each call here is a job, which costs two switches and two hand-overs between OS threads. Prefer few large calls:
+//! [`read`], [`write()`], `read_to_end`, a `BufReader` with a large buffer. A file that is surely in memory, read once
+//! at the start of a program, may as well be read with `std::fs`.
 //!
 //! | std | here | difference |
 //! |---|---|---|
@@ -28,77 +28,55 @@
 //! | `os::unix::fs::FileExt` | same | |
 //! | `read`, `write`, `read_to_string`, `copy`, `metadata`, `rename`, .. | same | |
 //! | `read_dir`, `ReadDir`, `DirEntry` | same | |
-//! | `DirBuilder`, `File::{lock, unlock, ..}` | – | `blocking(move \|\| ..)` around std's |
+//! | `DirBuilder`, `os::unix::fs::DirBuilderExt` | same | |
+//! | `File::{lock, lock_shared, try_lock, try_lock_shared, unlock}`, [`TryLockError`] | same, also before Rust 1.89 | a waiter tries again after pauses of up to 20 ms, so the order is not the kernel's |
 //! | `Metadata`, `FileType`, `Permissions`, `FileTimes` | std's, re-exported | |
-//! | `From<File>` for `Stdio` | same | |
-//! | `From<File>` for `OwnedFd`, `IntoRawFd` | [`File::try_into_std`] | a call that was given up may still use it |
+//! | `From<File>` for `Stdio` and `OwnedFd`, `IntoRawFd` | same | if an abandoned call still uses the file, a duplicate of the descriptor |
+//! | `From<File>` for std's | [`File::try_into_std`] | |
+//! | `FromRawFd` | – | an unsafe function: `OwnedFd::from_raw_fd(fd).into()` |
+//! | `os::unix::fs::{symlink, chown, fchown, lchown, chroot}` | [`os::unix::fs`](crate::os::unix::fs) | |
+//! | `soft_link` | – | deprecated in std: [`symlink`](crate::os::unix::fs::symlink) |
 //! | errors | the same | |
 //!
 //! # Kill and timeout
 //!
-//! A call whose caller is killed or times out *before an OS thread has begun it* does not happen. One that has begun cannot
-//! be stopped: it runs to its end, and what it says is dropped. So after a kill in the middle of
+//! If the caller is killed or times out *before an OS thread has begun the call*, the call does not happen. A call that
+//! has begun cannot be stopped: it runs to its end, and its result is dropped. So after a kill in the middle of
 //!
-//! * a **write**, the bytes of that call may be in the file or not, and may still be written while others do something else;
-//!   the position in the file may have moved. `write_all` is a row of calls and may stop between two. What must be whole or
-//!   absent is written to another file, which is then [`rename`]d.
-//! * a **read**, what was read is lost, and the position may have moved.
-//! * [`remove_dir_all`] or [`copy`], it goes on to its end.
+//! * a **write**, the bytes of that call may be in the file or not, and may still be written while other threads run;
+//!   the position in the file may have moved. `write_all` makes several calls, and may stop between two. Contents that
+//!   must be whole or absent are written to another file, which is then [`rename`]d.
+//! * a **read**, the bytes that were read are lost, and the position may have moved.
+//! * [`remove_dir_all`] or [`copy`], the call goes on to the end.
 //!
 //! # While the thread unwinds
 //!
-//! A thread that unwinds cannot wait. Calls made then, by destructors, are made on the spot and block the OS thread, so that
-//! a buffer is flushed and a temporary file is removed. The same holds when the OS thread is ending, in the child of a fork,
-//! and if no OS thread can be started.
+//! A thread that unwinds cannot wait. Calls that its destructors make run on the spot and block the OS thread, so that
+//! a buffer is flushed and a temporary file is removed. The same holds when the OS thread is ending, in the child of a
+//! fork, and if no OS thread can be started. Only [`File::lock`] and [`File::lock_shared`] fail then if the file is
+//! locked: the holder may be another green thread of this OS thread.
 //!
 //! # Panics
 //! As all blocking calls: they unwind with a kill or an expired [`timeout`](crate::timeout), and panic inside
 //! [`no_switch`](crate::no_switch).
 
+mod builder;
 mod dir;
 mod file;
+pub(crate) mod job;
+mod lock;
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 pub use std::fs::{FileTimes, FileType, Metadata, Permissions};
 
+pub use builder::DirBuilder;
 pub use dir::{DirEntry, ReadDir, read_dir};
 pub use file::{File, MOST, OpenOptions};
+pub use lock::TryLockError;
 
-use crate::offload::default_pool;
-
-/// Runs a call on an OS thread, or on this one where nobody can wait.
-///
-/// # Errors
-/// Those of `call`.
-fn off<T: Send + 'static>(call: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    match default_pool().offer("a file operation", false, call) {
-        Ok(result) => result,
-        Err((_, call)) => call(),
-    }
-}
-
-/// [`off`] for calls that take a path.
-fn with<T: Send + 'static>(
-    path: impl AsRef<Path>,
-    call: impl FnOnce(&Path) -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
-    let path = path.as_ref().to_owned();
-    off(move || call(&path))
-}
-
-/// [`off`] for calls that take two.
-fn with_two<T: Send + 'static>(
-    from: impl AsRef<Path>,
-    to: impl AsRef<Path>,
-    call: impl FnOnce(&Path, &Path) -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
-    let (from, to) = (from.as_ref().to_owned(), to.as_ref().to_owned());
-    off(move || call(&from, &to))
-}
-
-/// The absolute form of a path, without symbolic links. As [`std::fs::canonicalize`].
+/// Returns the absolute form of a path, without symbolic links, as [`std::fs::canonicalize`].
 ///
 /// # Errors
 /// As [`std::fs::canonicalize`].
@@ -108,10 +86,10 @@ fn with_two<T: Send + 'static>(
 ///
 /// May switch: yes.
 pub fn canonicalize<P: AsRef<Path>>(path: P) -> io::Result<PathBuf> {
-    with(path, |path| std::fs::canonicalize(path))
+    job::with_path(path, |path| std::fs::canonicalize(path))
 }
 
-/// Makes a directory. As [`std::fs::create_dir`].
+/// Makes a directory, as [`std::fs::create_dir`].
 ///
 /// # Errors
 /// As [`std::fs::create_dir`].
@@ -121,10 +99,10 @@ pub fn canonicalize<P: AsRef<Path>>(path: P) -> io::Result<PathBuf> {
 ///
 /// May switch: yes.
 pub fn create_dir<P: AsRef<Path>>(path: P) -> io::Result<()> {
-    with(path, |path| std::fs::create_dir(path))
+    job::with_path(path, |path| std::fs::create_dir(path))
 }
 
-/// Makes a directory and those above it that are missing. As [`std::fs::create_dir_all`].
+/// Makes a directory and its missing parents, as [`std::fs::create_dir_all`].
 ///
 /// # Errors
 /// As [`std::fs::create_dir_all`].
@@ -134,10 +112,10 @@ pub fn create_dir<P: AsRef<Path>>(path: P) -> io::Result<()> {
 ///
 /// May switch: yes.
 pub fn create_dir_all<P: AsRef<Path>>(path: P) -> io::Result<()> {
-    with(path, |path| std::fs::create_dir_all(path))
+    job::with_path(path, |path| std::fs::create_dir_all(path))
 }
 
-/// Whether something is there; an error if that cannot be told. As [`std::fs::exists`].
+/// Reports whether a path exists, as [`std::fs::exists`]; an error if that cannot be told.
 ///
 /// # Errors
 /// As [`std::fs::exists`].
@@ -147,10 +125,10 @@ pub fn create_dir_all<P: AsRef<Path>>(path: P) -> io::Result<()> {
 ///
 /// May switch: yes.
 pub fn exists<P: AsRef<Path>>(path: P) -> io::Result<bool> {
-    with(path, |path| std::fs::exists(path))
+    job::with_path(path, |path| std::fs::exists(path))
 }
 
-/// What the file system knows of a file; follows symbolic links. As [`std::fs::metadata`].
+/// Returns the metadata of a file, as [`std::fs::metadata`]. Follows symbolic links.
 ///
 /// # Errors
 /// As [`std::fs::metadata`].
@@ -160,10 +138,10 @@ pub fn exists<P: AsRef<Path>>(path: P) -> io::Result<bool> {
 ///
 /// May switch: yes.
 pub fn metadata<P: AsRef<Path>>(path: P) -> io::Result<Metadata> {
-    with(path, |path| std::fs::metadata(path))
+    job::with_path(path, |path| std::fs::metadata(path))
 }
 
-/// A whole file as bytes, in one job. As [`std::fs::read`].
+/// Reads a whole file as bytes, in one job, as [`std::fs::read`].
 ///
 /// # Errors
 /// As [`std::fs::read`].
@@ -173,10 +151,10 @@ pub fn metadata<P: AsRef<Path>>(path: P) -> io::Result<Metadata> {
 ///
 /// May switch: yes.
 pub fn read<P: AsRef<Path>>(path: P) -> io::Result<Vec<u8>> {
-    with(path, |path| std::fs::read(path))
+    job::with_path(path, |path| std::fs::read(path))
 }
 
-/// What a symbolic link points to. As [`std::fs::read_link`].
+/// Returns the path that a symbolic link points to, as [`std::fs::read_link`].
 ///
 /// # Errors
 /// As [`std::fs::read_link`].
@@ -186,10 +164,10 @@ pub fn read<P: AsRef<Path>>(path: P) -> io::Result<Vec<u8>> {
 ///
 /// May switch: yes.
 pub fn read_link<P: AsRef<Path>>(path: P) -> io::Result<PathBuf> {
-    with(path, |path| std::fs::read_link(path))
+    job::with_path(path, |path| std::fs::read_link(path))
 }
 
-/// A whole file as text, in one job. As [`std::fs::read_to_string`].
+/// Reads a whole file as text, in one job, as [`std::fs::read_to_string`].
 ///
 /// # Errors
 /// As [`std::fs::read_to_string`].
@@ -199,10 +177,10 @@ pub fn read_link<P: AsRef<Path>>(path: P) -> io::Result<PathBuf> {
 ///
 /// May switch: yes.
 pub fn read_to_string<P: AsRef<Path>>(path: P) -> io::Result<String> {
-    with(path, |path| std::fs::read_to_string(path))
+    job::with_path(path, |path| std::fs::read_to_string(path))
 }
 
-/// Removes an empty directory. As [`std::fs::remove_dir`].
+/// Removes an empty directory, as [`std::fs::remove_dir`].
 ///
 /// # Errors
 /// As [`std::fs::remove_dir`].
@@ -212,10 +190,10 @@ pub fn read_to_string<P: AsRef<Path>>(path: P) -> io::Result<String> {
 ///
 /// May switch: yes.
 pub fn remove_dir<P: AsRef<Path>>(path: P) -> io::Result<()> {
-    with(path, |path| std::fs::remove_dir(path))
+    job::with_path(path, |path| std::fs::remove_dir(path))
 }
 
-/// Removes a directory and all in it. As [`std::fs::remove_dir_all`].
+/// Removes a directory with its contents, as [`std::fs::remove_dir_all`].
 ///
 /// # Errors
 /// As [`std::fs::remove_dir_all`].
@@ -225,10 +203,10 @@ pub fn remove_dir<P: AsRef<Path>>(path: P) -> io::Result<()> {
 ///
 /// May switch: yes.
 pub fn remove_dir_all<P: AsRef<Path>>(path: P) -> io::Result<()> {
-    with(path, |path| std::fs::remove_dir_all(path))
+    job::with_path(path, |path| std::fs::remove_dir_all(path))
 }
 
-/// Removes a file. As [`std::fs::remove_file`].
+/// Removes a file, as [`std::fs::remove_file`].
 ///
 /// # Errors
 /// As [`std::fs::remove_file`].
@@ -238,10 +216,10 @@ pub fn remove_dir_all<P: AsRef<Path>>(path: P) -> io::Result<()> {
 ///
 /// May switch: yes.
 pub fn remove_file<P: AsRef<Path>>(path: P) -> io::Result<()> {
-    with(path, |path| std::fs::remove_file(path))
+    job::with_path(path, |path| std::fs::remove_file(path))
 }
 
-/// [`metadata`] of a symbolic link itself. As [`std::fs::symlink_metadata`].
+/// Returns the metadata of a symbolic link itself, as [`std::fs::symlink_metadata`].
 ///
 /// # Errors
 /// As [`std::fs::symlink_metadata`].
@@ -251,10 +229,10 @@ pub fn remove_file<P: AsRef<Path>>(path: P) -> io::Result<()> {
 ///
 /// May switch: yes.
 pub fn symlink_metadata<P: AsRef<Path>>(path: P) -> io::Result<Metadata> {
-    with(path, |path| std::fs::symlink_metadata(path))
+    job::with_path(path, |path| std::fs::symlink_metadata(path))
 }
 
-/// Copies contents and permissions of a file, and returns how many bytes that were. As [`std::fs::copy`].
+/// Copies contents and permissions of a file, as [`std::fs::copy`]. Returns the number of bytes.
 ///
 /// # Errors
 /// As [`std::fs::copy`].
@@ -264,10 +242,10 @@ pub fn symlink_metadata<P: AsRef<Path>>(path: P) -> io::Result<Metadata> {
 ///
 /// May switch: yes.
 pub fn copy<P: AsRef<Path>, Q: AsRef<Path>>(from: P, to: Q) -> io::Result<u64> {
-    with_two(from, to, |from, to| std::fs::copy(from, to))
+    job::with_two_paths(from, to, |from, to| std::fs::copy(from, to))
 }
 
-/// Gives a file another name. As [`std::fs::hard_link`].
+/// Gives a file a second name, as [`std::fs::hard_link`].
 ///
 /// # Errors
 /// As [`std::fs::hard_link`].
@@ -277,10 +255,10 @@ pub fn copy<P: AsRef<Path>, Q: AsRef<Path>>(from: P, to: Q) -> io::Result<u64> {
 ///
 /// May switch: yes.
 pub fn hard_link<P: AsRef<Path>, Q: AsRef<Path>>(from: P, to: Q) -> io::Result<()> {
-    with_two(from, to, |from, to| std::fs::hard_link(from, to))
+    job::with_two_paths(from, to, |from, to| std::fs::hard_link(from, to))
 }
 
-/// Gives a file a new name, in place of what has it. As [`std::fs::rename`].
+/// Gives a file a new name, as [`std::fs::rename`]. A file that has the new name is replaced.
 ///
 /// # Errors
 /// As [`std::fs::rename`].
@@ -290,10 +268,10 @@ pub fn hard_link<P: AsRef<Path>, Q: AsRef<Path>>(from: P, to: Q) -> io::Result<(
 ///
 /// May switch: yes.
 pub fn rename<P: AsRef<Path>, Q: AsRef<Path>>(from: P, to: Q) -> io::Result<()> {
-    with_two(from, to, |from, to| std::fs::rename(from, to))
+    job::with_two_paths(from, to, |from, to| std::fs::rename(from, to))
 }
 
-/// Makes `contents` the contents of a file, in one job. As [`std::fs::write`]; the bytes are copied first.
+/// Makes `contents` the contents of a file, in one job, as [`std::fs::write`]. The bytes are copied first.
 ///
 /// # Errors
 /// As [`std::fs::write`].
@@ -304,10 +282,10 @@ pub fn rename<P: AsRef<Path>, Q: AsRef<Path>>(from: P, to: Q) -> io::Result<()> 
 /// May switch: yes.
 pub fn write<P: AsRef<Path>, C: AsRef<[u8]>>(path: P, contents: C) -> io::Result<()> {
     let contents = contents.as_ref().to_owned();
-    with(path, move |path| std::fs::write(path, contents))
+    job::with_path(path, move |path| std::fs::write(path, contents))
 }
 
-/// Changes the permissions of a file. As [`std::fs::set_permissions`].
+/// Changes the permissions of a file, as [`std::fs::set_permissions`].
 ///
 /// # Errors
 /// As [`std::fs::set_permissions`].
@@ -317,5 +295,5 @@ pub fn write<P: AsRef<Path>, C: AsRef<[u8]>>(path: P, contents: C) -> io::Result
 ///
 /// May switch: yes.
 pub fn set_permissions<P: AsRef<Path>>(path: P, permissions: Permissions) -> io::Result<()> {
-    with(path, move |path| std::fs::set_permissions(path, permissions))
+    job::with_path(path, move |path| std::fs::set_permissions(path, permissions))
 }

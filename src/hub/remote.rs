@@ -1,38 +1,45 @@
-//! Threads on another hub: a closure goes there, its result comes back.
+//! Threads on another hub: a closure goes there, the result comes back.
 //!
 //! ```text
-//!   any OS thread                     Shared (behind a lock)            the hub
+//!   any OS thread                     RemoteTask (behind a lock)        the hub
 //!   HubHandle::spawn -- closure ----> | closure   |
-//!             `-------- the same Shared, as work, by mail ------------> a look makes a fiber of it
+//!             `-------- the same task, as work, by remote queue --------> a poll makes a fiber of it
 //!                                     | closure   | ------------------> the fiber takes it and runs it
 //!   RemoteJoinHandle::join            | outcome   | <------------------ what it returned
-//!             parks  <-- a letter --- | joiners   |
+//!             parks  <-- a remote op --- | joiners   |
 //! ```
 //!
-//! * Invariant T1: `settle` is called for every `Shared` once something has become of its thread, so a joiner never waits
-//!   for ever: by the fiber at its end; by `abandon`, if the hub never starts it or ends without being able to unwind
-//!   it; by `start`, if there is no stack.
+//! * Invariant remote-thread-1: `set_outcome` is called for every `RemoteTask` once the fate of the thread is known, so
+//!   a joiner never waits for ever: by the fiber at the end; by `abandon`, if the hub never starts the thread or ends
+//!   and cannot unwind the thread; by `start`, if there is no stack.
 #![forbid(unsafe_code)]
 
 use std::cell::Cell;
 use std::fmt;
+use std::io;
 use std::mem;
 use std::panic::Location;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
+use crate::pure::drops::drop_safely;
+use crate::pure::lock::lock;
 use crate::pure::slab::Key;
-use crate::runtime::choose::{AnyArm, Arm, End, Failed, Who};
-use crate::runtime::hub::{ending, existing_hub_of, hub, hub_of};
-use crate::runtime::mail::{Letter, Mail, Work};
-use crate::runtime::park::NEVER;
-use crate::runtime::remote::{Waiter, is_here, lock, wait};
+use crate::runtime::caller::Caller;
+use crate::runtime::checkpoint::checkpoint;
+use crate::runtime::choose::{AlreadyWon, Arm, ArmEnd, ArmId, SelectArm};
+use crate::runtime::hub::{ending, existing_hub, hub, no_hub};
+use crate::runtime::remote::{Waiter, is_here};
+use crate::runtime::remote_queue::{RemoteOp, RemoteQueue, Work};
+use crate::runtime::select_source::SelectEnd;
 use crate::switch::fiber::{Fiber, drop_quietly};
 use crate::switch::packet;
-use crate::switch::root::{Parcel, Root, existing_root, try_root};
+use crate::switch::remote_fiber::RemoteFiber;
+use crate::switch::root::{Root, existing_root, try_root};
 use crate::switch::wait_list::WaitList;
-use crate::thread::{JoinError, Outcome, live, wake_quietly};
+use crate::sys::clock::NEVER;
+use crate::thread::{JoinError, Outcome, live_apart, wake_quietly};
 
 /// A way to a hub for any OS thread: clone it, send it, share it.
 ///
@@ -55,7 +62,7 @@ use crate::thread::{JoinError, Outcome, live, wake_quietly};
 /// os_thread.join().unwrap();
 /// ```
 ///
-/// What goes to another hub must be `Send`; what it makes there need not be, and cannot leave:
+/// What goes to another hub must be `Send`; what the closure makes there need not be, and cannot leave:
 ///
 /// ```compile_fail
 /// let local = std::rc::Rc::new(6);
@@ -68,39 +75,58 @@ use crate::thread::{JoinError, Outcome, live, wake_quietly};
 ///
 /// # Deadlocks
 ///
-/// While a handle of a hub exists, wherever it is, that hub does not call it a deadlock that all its threads wait: the
-/// holder may spawn one that wakes them. A [`RemoteJoinHandle`] is such a handle, too, until it is joined, since it may
-/// kill. When the last is dropped the hub looks again. So keep none in the hub it leads to, if reports are wanted there.
-/// A thread that waits for a thread of another hub, or in a [`channel`](super::channel), does not wait in vain either,
-/// as far as its own hub knows. Cycles over several hubs are not found.
+/// While a handle of a hub exists, wherever it is, that hub reports no deadlock when all threads wait: the holder may
+/// spawn a thread that wakes them. A [`RemoteJoinHandle`] is such a handle, too, until the join, since the holder may
+/// kill. When the last handle is dropped, the hub checks again. So keep no handle in the hub that it leads to, if
+/// reports are wanted there. A thread that waits for a thread of another hub, or in a [`channel`](super::channel), does
+/// not wait in vain either, as far as the waiting thread's hub knows. Cycles over several hubs are not found.
 pub struct HubHandle {
-    /// The way there; counted in it.
-    mail: Arc<Mail>,
+    /// The way to the hub, in which this handle is counted.
+    remote_queue: Arc<RemoteQueue>,
 }
 
-/// A handle of the calling OS thread's hub, which is made if there is none.
+/// Returns a handle of the calling OS thread's hub, which is made if there is none.
 ///
 /// # Panics
 /// If the OS thread is ending, in the child of a fork, and when the kernel refused an epoll instance or an eventfd.
 ///
 /// May switch: no.
 pub fn handle() -> HubHandle {
-    match hub() {
-        Ok((_, hub)) => HubHandle::new(hub.mail()),
-        Err(error) => panic!("{error}"),
+    match try_handle() {
+        Ok(handle) => handle,
+        Err(error) => no_hub(&error),
     }
 }
 
+/// Returns what [`handle`] does, but an error where that would panic. A program that must not fail later calls this
+/// first on each OS thread: then the hub is there.
+///
+/// ```
+/// let hub = greenling::hub::try_handle()?;
+/// assert_eq!(hub.spawn(|| 7).join().unwrap(), 7);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+///
+/// # Errors
+/// `EMFILE`, `ENFILE`, `ENOMEM`; `Other` if the OS thread is ending, and in the child of a fork.
+///
+/// May switch: no.
+pub fn try_handle() -> io::Result<HubHandle> {
+    let (_, hub) = hub()?;
+    Ok(HubHandle::new(hub.remote_queue()))
+}
+
 impl HubHandle {
-    /// A handle, counted.
-    pub(crate) fn new(mail: &Arc<Mail>) -> HubHandle {
-        mail.add_poster();
-        HubHandle { mail: Arc::clone(mail) }
+    /// Makes a handle, which the queue counts.
+    pub(crate) fn new(remote_queue: &Arc<RemoteQueue>) -> HubHandle {
+        remote_queue.add_spawner();
+        HubHandle { remote_queue: Arc::clone(remote_queue) }
     }
 
-    /// Runs `f` as a green thread of that hub, with the hub's default stack size, behind what it has to run already.
+    /// Runs `f` as a green thread of that hub, with the hub's default stack size, behind what the hub has to run
+    /// already.
     ///
-    /// If the hub has ended, or ends before it has started the thread, `f` is dropped without being run, as a rule by
+    /// If the hub has ended, or ends before the thread has started, `f` is dropped without being run, as a rule by
     /// the caller of a `spawn`, and [`join`](RemoteJoinHandle::join) says so.
     ///
     /// May switch: no.
@@ -110,89 +136,142 @@ impl HubHandle {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        let shared = Arc::new(Shared::new(Some(Box::new(f)), Location::caller()));
-        let handle = RemoteJoinHandle { shared: Ours(Arc::clone(&shared)), target: self.clone() };
-        self.mail.post(shared);
+        self.post(RemoteTask::new(Some(Box::new(f)), Location::caller()))
+    }
+
+    /// Runs `f` as [`spawn`](Self::spawn) does, in a thread with thread-locals of its own; see
+    /// [`Builder::own_thread_locals`](crate::thread::Builder::own_thread_locals). Without, the thread shares those of
+    /// the hub's OS thread.
+    ///
+    /// Where a thread cannot have its own, `f` is not run, and [`join`](RemoteJoinHandle::join) gives the reason; see
+    /// [`own_thread_locals_supported`](crate::thread::own_thread_locals_supported).
+    ///
+    /// ```
+    /// use std::cell::Cell;
+    /// thread_local!(static COUNT: Cell<u32> = const { Cell::new(0) });
+    ///
+    /// # if greenling::thread::own_thread_locals_supported().is_err() { return; }
+    /// COUNT.set(1);
+    /// let hub = greenling::hub::handle();
+    /// assert_eq!(hub.spawn(|| COUNT.get()).join().unwrap(), 1);
+    /// assert_eq!(hub.spawn_own(|| COUNT.get()).join().unwrap(), 0);
+    /// ```
+    ///
+    /// ```compile_fail,E0277
+    /// let local = std::rc::Rc::new(6);
+    /// greenling::hub::handle().spawn_own(move || *local);
+    /// ```
+    ///
+    /// ```compile_fail,E0277
+    /// greenling::hub::handle().spawn_own(|| std::rc::Rc::new(6));
+    /// ```
+    ///
+    /// May switch: no.
+    #[track_caller]
+    pub fn spawn_own<F, T>(&self, f: F) -> RemoteJoinHandle<T>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        self.post(RemoteTask { own: true, ..RemoteTask::new(Some(Box::new(f)), Location::caller()) })
+    }
+
+    /// Sends a task to the hub.
+    fn post<T: Send + 'static>(&self, task: RemoteTask<T>) -> RemoteJoinHandle<T> {
+        let task = Arc::new(task);
+        let handle = RemoteJoinHandle { task: TaskRef(Arc::clone(&task)), target: self.clone() };
+        self.remote_queue.post(task);
         handle
     }
 }
 
 impl Clone for HubHandle {
     fn clone(&self) -> HubHandle {
-        HubHandle::new(&self.mail)
+        HubHandle::new(&self.remote_queue)
     }
 }
 
 impl Drop for HubHandle {
     fn drop(&mut self) {
-        self.mail.drop_poster();
+        self.remote_queue.drop_spawner();
     }
 }
 
 impl fmt::Debug for HubHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HubHandle").field("here", &is_here(&self.mail)).finish_non_exhaustive()
+        f.debug_struct("HubHandle").field("here", &is_here(&self.remote_queue)).finish_non_exhaustive()
     }
 }
 
-/// What is to be run.
+/// The function that the thread runs.
 type Closure<T> = Box<dyn FnOnce() -> T + Send>;
 
-/// What the hub, the thread and the handle share.
-pub(crate) struct Shared<T> {
-    /// See the file's picture.
-    inside: Mutex<Inside<T>>,
-    /// Where `spawn` was called.
+/// A thread on another hub: what the hub, the thread and the handle share.
+pub(crate) struct RemoteTask<T> {
+    /// The closure, later the outcome, and the waiters.
+    state: Mutex<TaskState<T>>,
+    /// The place where `spawn` was called.
     spawned_at: &'static Location<'static>,
+    /// Whether the thread has thread-locals of its own.
+    own: bool,
 }
 
-/// See [`Shared`].
-struct Inside<T> {
-    /// Until the thread starts.
+/// The part of a [`RemoteTask`] behind the lock.
+struct TaskState<T> {
+    /// The closure, until the thread starts.
     closure: Option<Closure<T>>,
-    /// From its end until it is joined.
+    /// The outcome, from the thread's end until the join.
     outcome: Option<Outcome<T>>,
-    /// The outcome is or was there.
-    settled: bool,
-    /// It is to be killed, or was.
+    /// The outcome is there, or was taken.
+    finished: bool,
+    /// A handle has killed the thread.
     killed: bool,
-    /// The thread, once it is one.
-    fiber: Option<Parcel>,
-    /// Who waits for the outcome, each with a number of its own: `join`, or arms of `select!`s that share the handle.
+    /// The thread, once it exists.
+    fiber: Option<RemoteFiber>,
+    /// The waiters for the outcome, each with a number of its own: `join`, or arms of `select!`s that share the handle.
     joiners: Vec<(u64, Waiter)>,
-    /// The last number given to one who waits.
+    /// The last number given to a waiter.
     last_joiner: u64,
     /// The task that polls the handle as a future.
     awaiter: Option<Waker>,
 }
 
-impl<T: Send + 'static> Shared<T> {
-    /// For a thread that will run `closure`; without one, for whoever calls `settle`.
-    pub(crate) fn new(closure: Option<Closure<T>>, spawned_at: &'static Location<'static>) -> Shared<T> {
-        let inside = Inside {
+impl<T> Drop for TaskState<T> {
+    /// Drops an outcome that was never taken. The destructor is the program's, and the caller may be unwinding.
+    fn drop(&mut self) {
+        drop_safely(self.outcome.take());
+    }
+}
+
+impl<T: Send + 'static> RemoteTask<T> {
+    /// Makes the task of a thread that will run `closure`; without one, of a caller that will call `set_outcome`.
+    pub(crate) fn new(closure: Option<Closure<T>>, spawned_at: &'static Location<'static>) -> RemoteTask<T> {
+        let state = TaskState {
             closure,
             outcome: None,
-            settled: false,
+            finished: false,
             killed: false,
+            // Known only when the target hub launches the thread.
             fiber: None,
             joiners: Vec::new(),
             last_joiner: 0,
             awaiter: None,
         };
-        Shared { inside: Mutex::new(inside), spawned_at }
+        RemoteTask { state: Mutex::new(state), spawned_at, own: false }
     }
 
-    /// Leaves the outcome, the first to do so, and wakes the joiners, or the task that awaits it.
-    pub(crate) fn settle(&self, outcome: Outcome<T>) {
-        let mut inside = lock(&self.inside);
-        if inside.settled {
-            drop(inside);
+    /// Sets the outcome, if there is none yet, and wakes the joiners and the task that awaits the handle.
+    pub(crate) fn set_outcome(&self, outcome: Outcome<T>) {
+        let mut state = lock(&self.state);
+        if state.finished {
+            drop(state);
             return drop_quietly(outcome);
         }
-        inside.settled = true;
-        inside.outcome = Some(outcome);
-        let (joiners, awaiter) = (mem::take(&mut inside.joiners), inside.awaiter.take());
-        drop(inside);
+        state.finished = true;
+        state.outcome = Some(outcome);
+        // Wake the waiters without the lock: a waker is foreign code.
+        let (joiners, awaiter) = (mem::take(&mut state.joiners), state.awaiter.take());
+        drop(state);
         for (_, joiner) in joiners {
             joiner.wake();
         }
@@ -201,135 +280,133 @@ impl<T: Send + 'static> Shared<T> {
         }
     }
 
-    /// Whether something has become of it.
-    pub(crate) fn is_settled(&self) -> bool {
-        lock(&self.inside).settled
+    /// Reports whether the outcome is there or was taken.
+    pub(crate) fn is_finished(&self) -> bool {
+        lock(&self.state).finished
     }
 
-    /// The thread's life, on its own stack. `key`: where its hub keeps it.
+    /// Runs the closure, as the thread's body on its own stack. `key` is that of the task in the hub.
     fn run(self: Arc<Self>, root: &Root, fiber: Fiber, key: Key) {
-        let closure = lock(&self.inside).closure.take();
+        // The closure is gone if `abandon` came first.
+        let closure = lock(&self.state).closure.take();
         let Some(closure) = closure else { return };
         let began = !fiber.killed.get();
-        let mut outcome = live(fiber, closure);
-        if root.closing() && outcome.as_ref().is_err_and(JoinError::is_killed) && !lock(&self.inside).killed {
+        let mut outcome = live_apart(fiber, closure);
+        // A kill by the end of the hub is told apart from a kill by a handle.
+        if root.closing() && outcome.as_ref().is_err_and(JoinError::is_killed) && !lock(&self.state).killed {
             outcome = Err(JoinError::hub_ended(began));
         }
-        if let Some(hub) = try_root().and_then(existing_hub_of) {
-            hub.remove_guest(key);
+        if let Some(hub) = existing_hub() {
+            hub.remove_remote_work(key);
         }
-        self.settle(outcome);
-        // If nobody wants the outcome, its destructor runs here.
+        self.set_outcome(outcome);
+        // If no handle is left, the outcome's destructor runs here.
         drop_quietly(self);
     }
 
-    /// The outcome, or `waker` is woken when it is there.
+    /// Takes the outcome, or leaves `waker`, to be woken by the outcome.
     fn poll(&self, waker: &Waker) -> Poll<Outcome<T>> {
-        // Before the lock: a waker's clone is foreign code, and so is an earlier one's drop.
+        // The clone comes before the lock, and the drop of an earlier waker after the lock: both are foreign code.
         let waker = waker.clone();
-        let mut inside = lock(&self.inside);
-        if let Some(outcome) = inside.outcome.take() {
-            drop(inside);
+        let mut state = lock(&self.state);
+        if let Some(outcome) = state.outcome.take() {
+            drop(state);
             return Poll::Ready(outcome);
         }
-        if inside.settled {
-            drop(inside);
+        if state.finished {
+            drop(state);
             return Poll::Ready(Err(JoinError::refused("its result was taken already")));
         }
-        let earlier = inside.awaiter.replace(waker);
-        drop(inside);
+        let earlier = state.awaiter.replace(waker);
+        drop(state);
         drop(earlier);
         Poll::Pending
     }
 
-    /// Waits for the outcome. `foreign`: it comes from another hub. See [`RemoteJoinHandle::join`].
+    /// Waits for the outcome; `foreign`: the thread is one of another hub. See [`RemoteJoinHandle::join`].
     pub(crate) fn wait(&self, what: &'static str, foreign: bool) -> Outcome<T> {
         loop {
-            if let Some(outcome) = lock(&self.inside).outcome.take() {
+            if let Some(outcome) = lock(&self.state).outcome.take() {
                 return outcome;
             }
             let Some(root) = try_root() else { return Err(JoinError::refused(ending())) };
-            let hub = match hub_of(root) {
-                Ok(hub) => hub,
+            let caller = match Caller::of(root) {
+                Ok(caller) => caller,
                 Err(error) => return Err(JoinError::refused(error)),
             };
-            let me = root.current();
-            // Left when the wait is over, however it ends.
-            let Some(_place) = Place::take(self, Waiter::new(root, hub, me)) else { continue };
-            if let Err(obstacle) = wait(root, hub, me, what, foreign, NEVER) {
+            // The drop removes the waiter, however the wait ends.
+            let Some(_guard) = JoinGuard::take(self, Waiter::new(caller)) else { continue };
+            let wait = if foreign { Caller::wait_remote } else { Caller::wait_remote_uncounted };
+            if let Err(obstacle) = wait(caller, what, NEVER) {
                 return Err(JoinError::refused(obstacle));
             }
         }
     }
 }
 
-/// A place among those who wait for an outcome; left when dropped.
-struct Place<'a, T> {
-    /// Whose outcome.
-    shared: &'a Shared<T>,
-    /// Its number.
+/// A place among the waiters for an outcome; the drop gives the place up.
+struct JoinGuard<'a, T> {
+    /// The task of the outcome.
+    task: &'a RemoteTask<T>,
+    /// The number of the waiter.
     number: u64,
 }
 
-impl<'a, T> Place<'a, T> {
-    /// From now on `waiter` is woken by the outcome. None if that is or was there.
-    fn take(shared: &'a Shared<T>, waiter: Waiter) -> Option<Place<'a, T>> {
-        let mut inside = lock(&shared.inside);
-        if inside.settled {
+impl<'a, T> JoinGuard<'a, T> {
+    /// Lets the outcome wake `waiter` from now on. None if the outcome is there or was taken.
+    fn take(task: &'a RemoteTask<T>, waiter: Waiter) -> Option<JoinGuard<'a, T>> {
+        let mut state = lock(&task.state);
+        if state.finished {
             return None;
         }
-        inside.last_joiner += 1;
-        let number = inside.last_joiner;
-        inside.joiners.push((number, waiter));
-        Some(Place { shared, number })
+        state.last_joiner += 1;
+        let number = state.last_joiner;
+        state.joiners.push((number, waiter));
+        Some(JoinGuard { task, number })
     }
 }
 
-impl<T> Drop for Place<'_, T> {
+impl<T> Drop for JoinGuard<'_, T> {
     fn drop(&mut self) {
-        lock(&self.shared.inside).joiners.retain(|(number, _)| *number != self.number);
+        lock(&self.task.state).joiners.retain(|(number, _)| *number != self.number);
     }
 }
 
 /// The arm of a `select!` that waits for the end of a thread of another hub.
 #[doc(hidden)]
 pub struct RemoteEndArm<'a, T> {
-    /// Where the outcome will be.
-    shared: &'a Shared<T>,
-    /// Its place among those who wait, once it does.
-    place: Cell<Option<Place<'a, T>>>,
+    /// The task of the thread.
+    task: &'a RemoteTask<T>,
+    /// The arm's place among the waiters, once the arm waits.
+    guard: Cell<Option<JoinGuard<'a, T>>>,
 }
 
-impl<T: Send + 'static> RemoteEndArm<'_, T> {
-    /// For `select!`.
-    pub fn erase(&self) -> AnyArm<'_> {
-        AnyArm::new(self)
-    }
+impl<T: Send + 'static> SelectArm for RemoteEndArm<'_, T> {
+    type Output = ();
 
-    /// For `select!`.
-    pub fn finish(self) {}
+    fn finish(self) {}
 }
 
 impl<T: Send + 'static> Arm for RemoteEndArm<'_, T> {
-    fn look(&self) -> bool {
-        self.shared.is_settled()
+    fn try_select(&self) -> bool {
+        self.task.is_finished()
     }
 
-    fn enter(&self, _: Who) -> Result<Option<&WaitList>, Failed> {
-        let Ok((root, hub)) = hub() else { return Ok(None) };
-        match Place::take(self.shared, Waiter::new(root, hub, root.current())) {
-            None => Err(Failed),
-            place => {
-                self.place.set(place);
+    fn register(&self, _: ArmId) -> Result<Option<&WaitList>, AlreadyWon> {
+        let Ok(caller) = Caller::current() else { return Ok(None) };
+        match JoinGuard::take(self.task, Waiter::new(caller)) {
+            None => Err(AlreadyWon),
+            guard => {
+                self.guard.set(guard);
                 Ok(None)
             }
         }
     }
 
-    fn complete(&self) {}
+    fn accept(&self) {}
 
-    fn left(&self, _: End) {
-        drop(self.place.take());
+    fn unregister(&self, _: ArmEnd) {
+        drop(self.guard.take());
     }
 
     fn is_remote(&self) -> bool {
@@ -343,63 +420,74 @@ impl<T> fmt::Debug for RemoteEndArm<'_, T> {
     }
 }
 
-impl<T: Send + 'static> Work for Shared<T> {
+impl<T: Send + 'static> Work for RemoteTask<T> {
     fn start(self: Arc<Self>, root: &'static Root) {
-        let Some(hub) = existing_hub_of(root) else { return self.abandon() };
-        let key = hub.add_guest(Arc::clone(&self) as Arc<dyn Work>);
+        let Some(hub) = existing_hub() else { return self.abandon() };
+        // The hub keeps the task, and abandons the task if the hub ends first.
+        let key = hub.add_remote_work(Arc::clone(&self) as Arc<dyn Work>);
         let me = Arc::clone(&self);
         let run = move |fiber: Fiber| me.run(root, fiber, key);
-        match packet::launch(root, root.default_shift.get(), self.spawned_at, run) {
-            Ok((packet, fiber)) => {
-                // Nobody joins the fiber; its outcome goes another way.
+        // The block first: a launch that succeeds has all that it needs.
+        let block = if self.own { root.new_block().map(Some) } else { Ok(None) };
+        let launched = block.and_then(|block| {
+            packet::launch(root, root.default_shift.get(), self.spawned_at, run).map(|launched| (launched, block))
+        });
+        match launched {
+            Ok(((packet, fiber), block)) => {
+                if let Some(block) = block {
+                    root.enter_block(fiber, block);
+                }
+                // The packet is not needed: the outcome goes back by the task.
                 drop(packet);
-                let mut inside = lock(&self.inside);
-                inside.fiber = Some(root.pack(fiber));
-                if inside.killed {
+                // Kills that came before there was a fiber.
+                let mut state = lock(&self.state);
+                state.fiber = Some(root.to_remote(fiber));
+                if state.killed {
                     root.kill(fiber);
                 }
-                drop(inside);
-                root.enqueue(fiber);
+                drop(state);
+                root.enqueue_injected(fiber);
             }
             Err(error) => {
-                hub.remove_guest(key);
-                self.settle(Err(JoinError::refused(error)));
-                // The closure stays inside: its destructor is foreign code, which cannot run in a look. Whoever joins or
-                // drops the handle drops it; if the thread was detached, it is leaked.
+                hub.remove_remote_work(key);
+                self.set_outcome(Err(JoinError::refused(error)));
+                // The closure stays inside: the destructor is foreign code, which cannot run in a poll. The join or the
+                // drop of the handle drops the closure; if the thread was detached, the closure is leaked.
                 mem::forget(self);
             }
         }
     }
 
     fn abandon(&self) {
-        let closure = lock(&self.inside).closure.take();
+        let closure = lock(&self.state).closure.take();
         let began = closure.is_none();
         if let Some(closure) = closure {
             drop_quietly(closure);
         }
-        self.settle(Err(JoinError::hub_ended(began)));
+        self.set_outcome(Err(JoinError::hub_ended(began)));
     }
 }
 
-/// The right to wait for a green thread of another hub and take its result. Dropping it detaches the thread, which goes on.
+/// The right to wait for a green thread of another hub and take its result. Dropping it detaches the thread, which goes
+/// on.
 ///
-/// Unlike a [`JoinHandle`](crate::thread::JoinHandle) it can be sent: any OS thread may join, and while it waits its own
-/// hub runs.
+/// Unlike a [`JoinHandle`](crate::thread::JoinHandle) this handle is `Send`: any OS thread may join, and the joiner's
+/// own hub runs meanwhile.
 #[must_use = "dropping the handle detaches the green thread: `join` it, or say `drop(handle)`"]
 pub struct RemoteJoinHandle<T> {
-    /// Where the result will be.
-    shared: Ours<T>,
-    /// The thread's hub. It counts as long as this handle may kill.
+    /// The task of the thread.
+    task: TaskRef<T>,
+    /// A handle of the thread's hub, counted as long as this handle may kill.
     target: HubHandle,
 }
 
 impl<T: Send + 'static> RemoteJoinHandle<T> {
-    /// Waits for the thread to end and returns its result.
+    /// Waits for the thread to end and returns the result.
     ///
     /// # Errors
-    /// [`JoinError`]: the thread panicked (its payload is inside) or was killed; its hub ended first or was shut down
-    /// ([`is_hub_ended`](JoinError::is_hub_ended)); its hub had no stack for it; or the caller is unwinding and may not
-    /// wait, or the caller's OS thread is ending.
+    /// [`JoinError`]: the thread panicked (the payload is inside) or was killed; the thread's hub ended first or was
+    /// shut down ([`is_hub_ended`](JoinError::is_hub_ended)); that hub had no stack; or the caller is unwinding and may
+    /// not wait, or the caller's OS thread is ending.
     ///
     /// # Panics
     /// Unwinds with a kill or an expired [`timeout`](crate::timeout) of the caller; the thread then goes on, detached.
@@ -407,59 +495,68 @@ impl<T: Send + 'static> RemoteJoinHandle<T> {
     ///
     /// May switch: yes, unless the thread has ended.
     pub fn join(self) -> Result<T, JoinError> {
-        let RemoteJoinHandle { shared, target } = self;
-        let foreign = !is_here(&target.mail);
-        // Nobody can kill it any more, and a handle that is left would hide a deadlock there.
+        let RemoteJoinHandle { task, target } = self;
+        let foreign = !is_here(&target.remote_queue);
+        // The thread cannot be killed any more, and a handle that is left would hide a deadlock there.
         drop(target);
-        shared.0.wait("the end of a green thread that was spawned through a hub's handle", foreign)
+        task.0.wait("the end of a green thread that was spawned through a hub's handle", foreign)
     }
 
-    /// Whether the thread has ended.
+    /// Reports whether the thread has ended.
     ///
-    /// May switch: no.
+    /// May switch: yes, if the caller's share of the CPU is used up (see [`thread`](crate::thread)).
     pub fn is_finished(&self) -> bool {
-        self.shared.0.is_settled()
+        checkpoint();
+        self.task.0.is_finished()
     }
 
-    /// For `select!`.
-    #[doc(hidden)]
-    pub fn select_end(&self) -> RemoteEndArm<'_, T> {
-        RemoteEndArm { shared: &self.shared.0, place: Cell::new(None) }
-    }
-
-    /// Unwinds the thread, as [`JoinHandle::kill`](crate::thread::JoinHandle::kill) does. Says whether it was still alive, as
-    /// far as is known here.
+    /// Unwinds the thread, as [`JoinHandle::kill`](crate::thread::JoinHandle::kill) does. Reports whether the thread
+    /// was still alive, as far as is known here.
     ///
-    /// It is a letter to the thread's hub. If the thread has not started when the hub reads it, its closure never runs.
+    /// From another hub the kill is a remote op to the thread's hub. If the thread has not started when the hub reads
+    /// the op, the closure never runs.
     ///
     /// May switch: no.
     pub fn kill(&self) -> bool {
         if cfg!(panic = "abort") {
             return false;
         }
-        let mut inside = lock(&self.shared.0.inside);
-        if inside.settled {
+        // Note the kill, for a thread that has not started.
+        let mut state = lock(&self.task.0.state);
+        if state.finished {
             return false;
         }
-        inside.killed = true;
-        let fiber = inside.fiber;
-        drop(inside);
+        state.killed = true;
+        let fiber = state.fiber;
+        drop(state);
+        // A thread that has started is killed here, or by a remote op.
         match (fiber, existing_root()) {
-            (Some(fiber), Some(root)) if is_here(&self.target.mail) => {
-                if let Some(fiber) = root.open(fiber) {
+            (Some(fiber), Some(root)) if is_here(&self.target.remote_queue) => {
+                if let Some(fiber) = root.resolve_remote(fiber) {
                     root.kill(fiber);
                 }
             }
-            (Some(fiber), _) => self.target.mail.send(Letter::Kill(fiber)),
-            // `start` will see it.
+            (Some(fiber), _) => self.target.remote_queue.send(RemoteOp::Kill(fiber)),
+            // `start` will see the flag.
             (None, _) => {}
         }
         true
     }
 }
 
-/// The end of a green thread of another hub, for `async` code on any OS thread and of any executor: what `handle.await`
-/// waits for; also in [`block_on`](crate::block_on).
+impl<T: Send + 'static> SelectEnd for RemoteJoinHandle<T> {
+    type Arm<'s>
+        = RemoteEndArm<'s, T>
+    where
+        Self: 's;
+
+    fn select_end(&self) -> RemoteEndArm<'_, T> {
+        RemoteEndArm { task: &self.task.0, guard: Cell::new(None) }
+    }
+}
+
+/// The end of a green thread of another hub, for `async` code on any OS thread and of any executor: the future that
+/// `handle.await` polls; also in [`block_on`](crate::block_on).
 ///
 /// ```
 /// let (send, receive) = std::sync::mpsc::channel();
@@ -471,60 +568,62 @@ impl<T: Send + 'static> RemoteJoinHandle<T> {
 /// greenling::blocking(move || assert_eq!(os_thread.join().unwrap(), 43)); // the thread runs while main waits
 /// ```
 ///
-/// The output is that of [`join`](RemoteJoinHandle::join), and goes to one poll; a later one gets an error. Dropping the
-/// future detaches the thread.
+/// The output is that of [`join`](RemoteJoinHandle::join), and goes to one poll; a later poll gets an error. Dropping
+/// the future detaches the thread.
 #[must_use = "futures do nothing unless they are awaited or polled"]
 pub struct RemoteJoinFuture<T> {
-    /// Where the result will be.
-    shared: Ours<T>,
+    /// The task of the thread.
+    task: TaskRef<T>,
 }
 
 impl<T: Send + 'static> IntoFuture for RemoteJoinHandle<T> {
     type Output = Result<T, JoinError>;
     type IntoFuture = RemoteJoinFuture<T>;
 
-    /// As in `join`, nobody can kill the thread through it any more.
+    /// Gives up the right to kill, as `join` does.
     ///
     /// May switch: no.
     fn into_future(self) -> RemoteJoinFuture<T> {
-        RemoteJoinFuture { shared: self.shared }
+        RemoteJoinFuture { task: self.task }
     }
 }
 
 impl<T: Send + 'static> Future for RemoteJoinFuture<T> {
     type Output = Result<T, JoinError>;
 
+    /// Returns the outcome, or leaves the waker for it.
+    ///
     /// May switch: no.
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.shared.0.poll(cx.waker())
+        self.task.0.poll(cx.waker())
     }
 }
 
 impl<T> fmt::Debug for RemoteJoinFuture<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let finished = lock(&self.shared.0.inside).settled;
+        let finished = lock(&self.task.0.state).finished;
         f.debug_struct("RemoteJoinFuture").field("finished", &finished).finish_non_exhaustive()
     }
 }
 
-/// The handle's part. Its drop takes care of the closure of a thread that could not be started.
-struct Ours<T>(Arc<Shared<T>>);
+/// The handle's share in the task. The drop takes the closure of a thread that could not be started, and the waker.
+struct TaskRef<T>(Arc<RemoteTask<T>>);
 
-impl<T> Drop for Ours<T> {
+impl<T> Drop for TaskRef<T> {
     fn drop(&mut self) {
-        let mut inside = lock(&self.0.inside);
-        let unstarted = if inside.settled { inside.closure.take() } else { None };
-        let awaiter = inside.awaiter.take();
-        // Not under the lock: they are foreign code.
-        drop(inside);
-        drop(unstarted);
+        let mut state = lock(&self.0.state);
+        let unstarted = if state.finished { state.closure.take() } else { None };
+        let awaiter = state.awaiter.take();
+        // Both are foreign code, so they are dropped without the lock.
+        drop(state);
+        drop_safely(unstarted);
         drop(awaiter);
     }
 }
 
 impl<T> fmt::Debug for RemoteJoinHandle<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let finished = lock(&self.shared.0.inside).settled;
+        let finished = lock(&self.task.0.state).finished;
         f.debug_struct("RemoteJoinHandle").field("finished", &finished).finish_non_exhaustive()
     }
 }

@@ -1,35 +1,36 @@
-//! Any descriptor: wait until it can be read or written, then do with it what you like.
+//! Readiness of any descriptor: wait until a read or a write would not block.
 //!
 //! ```text
 //!   readable:  poll(0): ready? --yes--> return
-//!                 `--no--> park until epoll has news of it, ask again
+//!                 `--no--> park until epoll reports an event, ask poll again
 //! ```
 //!
-//! Three things make this sound for descriptors that the crate knows nothing of:
+//! Three rules make this sound for descriptors that the crate knows nothing of:
 //!
-//! * epoll watches a *duplicate* that belongs to the `Registered` alone. So nobody can close it, hand its number to another
-//!   file, or register it twice, whatever happens to the descriptor itself; and an `AsFd` that names another descriptor each
-//!   time it is asked confuses nobody but its owner.
-//! * What epoll said is a hint, and `poll` is the word: it is asked before each return. So a stale hint costs a system call,
-//!   and what others do with the open file meanwhile cannot make it wrong for longer than that.
-//! * Kinds that epoll refuses (regular files, directories: EPERM) are those that `poll` calls ready at all times, so
-//!   they never get there.
+//! * epoll watches a *duplicate* that belongs to the `Registered` alone. So no other code can close the duplicate, give
+//!   its number to another file, or register it twice, whatever happens to the descriptor itself. An `AsFd` that
+//!   returns another descriptor each time harms only its owner.
+//! * An event of epoll is a hint, and `poll` decides: each return follows a `poll`. So a stale hint costs one system
+//!   call, and whatever others do with the open file, the answer was right at the time of that call.
+//! * The kinds that epoll refuses (regular files, directories: EPERM) are always ready to `poll`, so they never get as
+//!   far as epoll.
 #![forbid(unsafe_code)]
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
 
-use crate::runtime::choose::ReadyArm;
+use crate::runtime::arms::ReadyArm;
 use crate::runtime::reactor::Direction;
+use crate::runtime::select_source::{SelectReadable, SelectWritable};
 use crate::runtime::source::Source;
 use crate::sys::epoll::Interest;
 use crate::sys::socket;
 
-/// Bytes for which a blocking pipe that can be written has room (PIPE_BUF).
-const ATOMIC: usize = 4096;
+/// The bytes for which a blocking pipe has room if it is writable at all.
+const PIPE_BUF: usize = 4096;
 
-/// A descriptor of any kind, with the ability to wait for it: a socket of another library, a `timerfd`, a device, a pipe.
+/// A descriptor of any kind to wait for: a socket of another library, a `timerfd`, a device, a pipe.
 ///
 /// ```
 /// use std::io::{Read, Write};
@@ -45,61 +46,61 @@ const ATOMIC: usize = 4096;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 ///
-/// Whether the descriptor is blocking is its owner's business and is not changed. Several green threads may wait for the
-/// same direction; they are woken in order.
+/// The descriptor may be blocking or not: its mode is not changed. Several green threads may wait for the same
+/// direction; they are woken in order.
 ///
 /// # Errors of the calls that wait
-/// Those of poll(2) and epoll_ctl(2) (`ENOSPC`, `ENOMEM`); `Other` when the call would have to wait but the caller unwinds
-/// from a panic or kill, or its OS thread is ending.
+/// Those of poll(2) and epoll_ctl(2) (`ENOSPC`, `ENOMEM`); `Other` when the call would have to wait but the caller
+/// unwinds from a panic or kill, or the OS thread is ending.
 ///
 /// # Panics of the calls that wait
 /// They unwind with a kill or an expired [`timeout`](crate::timeout), and panic inside
 /// [`no_switch`](crate::no_switch) if they have to wait.
 #[derive(Debug)]
 pub struct Registered<T: AsFd> {
-    /// What epoll watches: a duplicate. Declared, and so dropped, before the original.
-    watch: Source<OwnedFd>,
-    /// What it is a duplicate of.
+    /// The duplicate that epoll watches. Declared, and so dropped, before the original.
+    duplicate: Source<OwnedFd>,
+    /// The owner of the original descriptor.
     inner: T,
 }
 
 impl<T: AsFd> Registered<T> {
-    /// Takes a descriptor and makes a duplicate of it to watch.
+    /// Takes a descriptor and makes a duplicate for epoll.
     ///
     /// # Errors
     /// `EMFILE`.
     ///
     /// May switch: no.
     pub fn new(inner: T) -> io::Result<Registered<T>> {
-        let watch = inner.as_fd().try_clone_to_owned()?;
-        Ok(Registered { watch: Source::new(watch, false, true), inner })
+        let duplicate = inner.as_fd().try_clone_to_owned()?;
+        Ok(Registered { duplicate: Source::new(duplicate).shared(), inner })
     }
 
-    /// The descriptor's owner.
+    /// Returns the owner of the descriptor.
     ///
     /// May switch: no.
     pub fn get_ref(&self) -> &T {
         &self.inner
     }
 
-    /// The descriptor's owner, to be changed. It may also be exchanged for another, but this one goes on watching the file
-    /// of the first.
+    /// Returns the owner of the descriptor, to be changed. It may even be replaced, but then epoll still watches the
+    /// file of the first owner.
     ///
     /// May switch: no.
     pub fn get_mut(&mut self) -> &mut T {
         &mut self.inner
     }
 
-    /// Gives the descriptor back; nobody watches it any more.
+    /// Returns the owner of the descriptor, which epoll no longer watches.
     ///
     /// May switch: no.
     pub fn into_inner(self) -> T {
         self.inner
     }
 
-    /// Waits until a read would not block: something is there, or the end, or an error.
+    /// Waits until a read would not block: there is data, the end, or an error.
     ///
-    /// It is true when this returns. Whether it still is when you read depends on who else reads.
+    /// That holds when the call returns. Another reader may still take the data before the caller reads.
     ///
     /// # Errors
     /// See [`Registered`].
@@ -112,7 +113,7 @@ impl<T: AsFd> Registered<T> {
         self.ready(Direction::Read, None)
     }
 
-    /// Waits until a write would not block: there is some room, or an error.
+    /// Waits until a write would not block: there is some room or an error.
     ///
     /// # Errors
     /// See [`Registered`].
@@ -125,7 +126,7 @@ impl<T: AsFd> Registered<T> {
         self.ready(Direction::Write, None)
     }
 
-    /// [`readable`](Self::readable) for at most `limit`; says whether it is.
+    /// Waits as [`readable`](Self::readable) does, but at most for `limit`. Reports whether a read would not block.
     ///
     /// # Errors
     /// See [`Registered`].
@@ -138,7 +139,7 @@ impl<T: AsFd> Registered<T> {
         in_time(self.ready(Direction::Read, Some(limit)))
     }
 
-    /// [`writable`](Self::writable) for at most `limit`; says whether it is.
+    /// Waits as [`writable`](Self::writable) does, but at most for `limit`. Reports whether a write would not block.
     ///
     /// # Errors
     /// See [`Registered`].
@@ -151,8 +152,8 @@ impl<T: AsFd> Registered<T> {
         in_time(self.ready(Direction::Write, Some(limit)))
     }
 
-    /// Waits until it is readable and calls `op`, until that says anything but `WouldBlock`. Works for blocking descriptors
-    /// and for others.
+    /// Waits until a read would not block, calls `op`, and repeats both while `op` fails with `WouldBlock`. The
+    /// descriptor may be blocking or not.
     ///
     /// # Errors
     /// Those of `op`; see [`Registered`].
@@ -162,11 +163,11 @@ impl<T: AsFd> Registered<T> {
     ///
     /// May switch: yes.
     pub fn read_with<R>(&self, mut op: impl FnMut(&T) -> io::Result<R>) -> io::Result<R> {
-        retry(&self.watch, Direction::Read, || op(&self.inner))
+        retry(&self.duplicate, Direction::Read, || op(&self.inner))
     }
 
-    /// Waits until it is writable and calls `op`, until that says anything but `WouldBlock`. A blocking descriptor has room
-    /// for *some* bytes then, a pipe for 4096: an `op` that writes more would block the OS thread.
+    /// Waits until a write would not block, calls `op`, and repeats both while `op` fails with `WouldBlock`. A blocking
+    /// descriptor then has room for *some* bytes, a pipe for 4096: an `op` that writes more would block the OS thread.
     ///
     /// # Errors
     /// Those of `op`; see [`Registered`].
@@ -176,55 +177,66 @@ impl<T: AsFd> Registered<T> {
     ///
     /// May switch: yes.
     pub fn write_with<R>(&self, mut op: impl FnMut(&T) -> io::Result<R>) -> io::Result<R> {
-        retry(&self.watch, Direction::Write, || op(&self.inner))
+        retry(&self.duplicate, Direction::Write, || op(&self.inner))
     }
 
-    /// For `select!`.
-    #[doc(hidden)]
-    pub fn select_readable(&self) -> ReadyArm<'_> {
-        ReadyArm::new(&self.watch, Direction::Read)
-    }
-
-    /// For `select!`.
-    #[doc(hidden)]
-    pub fn select_writable(&self) -> ReadyArm<'_> {
-        ReadyArm::new(&self.watch, Direction::Write)
-    }
-
-    /// Waits until it is ready in one direction.
+    /// Waits until a call in this direction would not block.
     fn ready(&self, direction: Direction, limit: Option<Duration>) -> io::Result<()> {
-        ready(&self.watch, direction, limit)
+        ready(&self.duplicate, direction, limit)
     }
 }
 
-/// Waits until the file behind `watch` is ready in one direction.
-fn ready(watch: &Source<OwnedFd>, direction: Direction, limit: Option<Duration>) -> io::Result<()> {
+impl<T: AsFd> SelectReadable for Registered<T> {
+    type Arm<'s>
+        = ReadyArm<'s>
+    where
+        Self: 's;
+
+    fn select_readable(&self) -> ReadyArm<'_> {
+        ReadyArm::new(&self.duplicate, Direction::Read)
+    }
+}
+
+impl<T: AsFd> SelectWritable for Registered<T> {
+    type Arm<'s>
+        = ReadyArm<'s>
+    where
+        Self: 's;
+
+    fn select_writable(&self) -> ReadyArm<'_> {
+        ReadyArm::new(&self.duplicate, Direction::Write)
+    }
+}
+
+/// Waits until a call in this direction would not block on the file behind `duplicate`.
+fn ready(duplicate: &Source<OwnedFd>, direction: Direction, limit: Option<Duration>) -> io::Result<()> {
     let interest = match direction {
         Direction::Read => Interest::IN,
         Direction::Write => Interest::OUT,
     };
-    watch.run(direction, limit, &mut |fd| match socket::poll_one(fd.as_fd(), interest, Some(0)) {
+    // `poll` decides: the source parks only while `poll` says that the file is not ready.
+    duplicate.run(direction, limit, &mut |fd| match socket::poll_one(fd.as_fd(), interest, Some(0)) {
         Ok(ready) if ready.is_empty() => Err(io::Error::from_raw_os_error(socket::EAGAIN)),
         result => result.map(drop),
     })
 }
 
-/// Waits and tries until `op` says anything but `WouldBlock`.
-fn retry<R>(watch: &Source<OwnedFd>, direction: Direction, mut op: impl FnMut() -> io::Result<R>) -> io::Result<R> {
-    // `op` is the caller's code and may wait for other things, so no place in a line is held meanwhile.
+/// Waits for readiness and calls `op`, until `op` returns anything but `WouldBlock`.
+fn retry<R>(duplicate: &Source<OwnedFd>, direction: Direction, mut op: impl FnMut() -> io::Result<R>) -> io::Result<R> {
+    // `op` is the caller's code and may wait for other things, so this function stands in no wait list meanwhile.
     let mut pause = Source::<OwnedFd>::FIRST_PAUSE;
     loop {
-        ready(watch, direction, None)?;
+        ready(duplicate, direction, None)?;
         match op() {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            // Ready, and yet it would block: an operation that needs more than the file has. No event tells of that.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => watch.pause(&mut pause)?,
+            // Ready, and yet `op` would block: `op` needs more than the file has, and no event reports that.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => duplicate.pause(&mut pause)?,
             done => return done,
         }
     }
 }
 
-/// Whether a wait with a limit ended in time.
+/// Turns the `WouldBlock` of a wait with a limit into `false`.
 fn in_time(result: io::Result<()>) -> io::Result<bool> {
     match result {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
@@ -232,10 +244,10 @@ fn in_time(result: io::Result<()>) -> io::Result<bool> {
     }
 }
 
-/// Waits until `fd`, a descriptor of any kind, can be read: something is there, or the end, or an error.
+/// Waits until a read of `fd`, a descriptor of any kind, would not block: there is data, the end, or an error.
 ///
-/// Each call makes a duplicate for epoll and closes it again, and of several calls for one file the kernel wakes them in an
-/// order of its own; who waits more than once is better off with a [`Registered`].
+/// Each call makes a duplicate for epoll and closes the duplicate again, and the kernel decides on the order in which
+/// several calls for one file wake. To wait more than once, use a [`Registered`].
 ///
 /// ```
 /// use std::io::Write;
@@ -258,7 +270,8 @@ pub fn wait_readable(fd: impl AsFd) -> io::Result<()> {
     Registered::new(fd)?.readable()
 }
 
-/// Waits until `fd`, a descriptor of any kind, can be written: there is some room, or an error. See [`wait_readable`].
+/// Waits until a write to `fd`, a descriptor of any kind, would not block: there is some room or an error. See
+/// [`wait_readable`].
 ///
 /// # Errors
 /// `EMFILE`; see [`Registered`].
@@ -274,8 +287,8 @@ pub fn wait_writable(fd: impl AsFd) -> io::Result<()> {
 /// May switch: yes. See [`Registered`] for errors and panics.
 impl<T: AsFd + Read> Read for Registered<T> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let Registered { watch, inner } = self;
-        retry(watch, Direction::Read, || inner.read(buf))
+        let Registered { duplicate, inner } = self;
+        retry(duplicate, Direction::Read, || inner.read(buf))
     }
 }
 
@@ -289,28 +302,29 @@ where
     }
 }
 
-/// A call writes 4096 bytes at most, so that a blocking pipe does not block. May switch: yes. See [`Registered`] for errors
-/// and panics.
+/// A call writes at most 4096 bytes, so that a blocking pipe does not block. May switch: yes. See [`Registered`] for
+/// errors and panics.
 impl<T: AsFd + Write> Write for Registered<T> {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        let Registered { watch, inner } = self;
-        retry(watch, Direction::Write, || inner.write(&buf[..buf.len().min(ATOMIC)]))
+        // Borrow the fields apart: the write needs `inner` mutably while the wait needs `duplicate`.
+        let Registered { duplicate, inner } = self;
+        retry(duplicate, Direction::Write, || inner.write(&buf[..buf.len().min(PIPE_BUF)]))
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        let Registered { watch, inner } = self;
-        retry(watch, Direction::Write, || inner.flush())
+        let Registered { duplicate, inner } = self;
+        retry(duplicate, Direction::Write, || inner.flush())
     }
 }
 
-/// A call writes 4096 bytes at most, so that a blocking pipe does not block. May switch: yes. See [`Registered`] for errors
-/// and panics.
+/// A call writes at most 4096 bytes, so that a blocking pipe does not block. May switch: yes. See [`Registered`] for
+/// errors and panics.
 impl<T: AsFd> Write for &Registered<T>
 where
     for<'a> &'a T: Write,
 {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        self.write_with(|mut inner| inner.write(&buf[..buf.len().min(ATOMIC)]))
+        self.write_with(|mut inner| inner.write(&buf[..buf.len().min(PIPE_BUF)]))
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -1,143 +1,167 @@
-//! Standard input, green: waits in epoll, reads when something is there.
+//! Green standard input: waits in epoll, reads when there is data.
 //!
 //! ```text
 //!   lock: take the buffer out ---------------> StdinLock { buffer } -- drop --> put it back, or
-//!         or queue up (FIFO)                                                    hand it to who waits longest
+//!         or queue up (FIFO)                                                    hand it to the longest waiter
 //!
-//!   fill: poll(0): ready? --no--> park until epoll says so, ask again
+//!   fill: poll(0): ready? --no--> park until epoll reports an event, ask again
 //!              `--yes--> one read(2), which does not block
 //! ```
 //!
-//! `O_NONBLOCK` is never set: the open terminal is shared with the shell and every other process on it, and they do
-//! not expect EAGAIN. So readiness is asked for before each read. If another process reads the same terminal or pipe
-//! and takes the data in between, the read blocks the OS thread until there is more. Regular files are always
-//! ready, so they are read at once and never meet epoll, which refuses them.
+//! `O_NONBLOCK` is never set: the shell and all other processes of the terminal share the open file, and do not expect
+//! EAGAIN. So a `poll` comes before each read. If another process reads the same terminal or pipe and takes the data in
+//! between, the read fails with EAGAIN where the kernel has a flag for that (sockets; pipes since Linux 6.4), and
+//! otherwise blocks the OS thread until there is more data. Regular files are always ready, so they are read at once,
+//! and epoll, which refuses them, is not needed.
 //!
-//! * Invariant I1: the buffer is in exactly one place: `free` (unlocked), `handed` (on its way to a waiter), or a
-//!   `StdinLock`. Upheld by `acquire` and `release`; a waiter that is unwound passes on what was handed to it.
-//! * Invariant I2: a call that unwinds while it waits leaves in the buffer all that it read. A line is taken out when
-//!   it is whole.
+//! * Invariant stdin-1: the buffer is in exactly one place: `free` (unlocked), `handed` (given to a waiter that has not
+//!   run yet), or a `StdinLock`. Upheld by `acquire` and `release`; a waiter that unwinds passes the buffer on.
+//! * Invariant stdin-2: a call that unwinds while it waits leaves in the buffer all that it read. Upheld by `fill`,
+//!   which appends what it read before anything can unwind, and by the callers, which take bytes out after the last
+//!   wait.
 #![forbid(unsafe_code)]
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
-use std::io::{self, BufRead, IsTerminal, Lines, Read};
+use std::io::{self, BufRead, IoSliceMut, IsTerminal, Lines, Read};
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::rc::Rc;
 
-use crate::runtime::choose::{AnyArm, Arm, End, Failed, ReadyArm, Who};
-use crate::runtime::hub::hub;
-use crate::runtime::park::{NEVER, park};
+use crate::runtime::arms::ReadyArm;
+use crate::runtime::caller::Caller;
+use crate::runtime::choose::{AlreadyWon, Arm, ArmEnd, ArmId, SelectArm};
 use crate::runtime::reactor::Direction;
+use crate::runtime::select_source::SelectReadable;
 use crate::runtime::source::Source;
 use crate::switch::fiber::{Fiber, Reason};
-use crate::switch::root::existing_root;
+use crate::switch::root::{existing_root, on_os_thread};
 use crate::switch::wait_list::WaitList;
+use crate::sys::clock::NEVER;
 use crate::sys::epoll::Interest;
-use crate::sys::socket;
+use crate::sys::file::{self, Kind};
+use crate::sys::{socket, transfer};
 
-/// Bytes asked for at once.
+/// The bytes that one read asks for.
 const CHUNK: usize = 8 * 1024;
 
-/// A buffer that a very long line has made larger than this is given back.
-const KEPT: usize = 64 * 1024;
+/// The capacity above which an empty buffer, grown by a very long line, is freed.
+const MAX_KEPT: usize = 64 * 1024;
 
-/// What was read and not yet taken.
+/// The bytes that were read and not yet taken.
 #[derive(Debug, Default)]
 struct Buffer {
-    /// The bytes; those before `taken` are gone.
+    /// The bytes that were read; those before `taken` are gone.
     bytes: Vec<u8>,
-    /// How many were taken.
+    /// The number of bytes that were taken.
     taken: usize,
 }
 
 impl Buffer {
-    /// What is there.
+    /// Returns the bytes that are left.
     fn rest(&self) -> &[u8] {
         &self.bytes[self.taken..]
     }
 
-    /// Takes `n` bytes.
+    /// Takes `n` bytes out.
     fn consume(&mut self, n: usize) {
         self.taken = self.bytes.len().min(self.taken + n);
         if self.taken == self.bytes.len() {
             self.taken = 0;
             self.bytes.clear();
-            if self.bytes.capacity() > KEPT {
+            if self.bytes.capacity() > MAX_KEPT {
                 self.bytes = Vec::new();
             }
         }
     }
 
-    /// Reads once, without waiting.
+    /// Reads once if there is data, and does not wait.
     fn fill(&mut self, stdin: BorrowedFd<'_>) -> io::Result<usize> {
+        // The read may block, so poll for data first.
         if socket::poll_one(stdin, Interest::IN, Some(0))?.is_empty() {
             return Err(io::Error::from_raw_os_error(socket::EAGAIN));
         }
+        // Make room behind the bytes that are left, and keep as much as the read returned.
         self.bytes.drain(..self.taken);
         self.taken = 0;
         let before = self.bytes.len();
         self.bytes.resize(before + CHUNK, 0);
-        let result = socket::read(stdin, &mut self.bytes[before..]);
+        let result = read_now(stdin, &mut self.bytes[before..]);
         self.bytes.truncate(before + *result.as_ref().unwrap_or(&0));
         match result {
-            // As std: a process without standard input reads nothing.
+            // As in std, a process without standard input reads nothing.
             Err(error) if error.raw_os_error() == Some(socket::EBADF) => Ok(0),
             result => result,
         }
     }
 }
 
-/// Standard input of one OS thread.
-struct Shared {
-    /// The descriptor; blocking, see the file.
+/// Reads once from a descriptor that was ready a moment ago.
+fn read_now(stdin: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<usize> {
+    match transfer::read_pipe(stdin, &mut [IoSliceMut::new(buf)]) {
+        // Terminals know no read with a flag.
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => socket::read(stdin, buf),
+        // The data of a file may still be on the disk; the read waits for the disk then.
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock && is_regular(stdin) => socket::read(stdin, buf),
+        result => result,
+    }
+}
+
+/// Reports whether standard input is a file on a disk.
+fn is_regular(stdin: BorrowedFd<'_>) -> bool {
+    file::identity(stdin).is_ok_and(|file| file.kind == Kind::Regular)
+}
+
+/// The standard input of one OS thread.
+struct Input {
+    /// The descriptor, with its mode unchanged; see the head of this file.
     source: Source<io::Stdin>,
-    /// The buffer while nobody has the lock (I1).
+    /// The buffer while no green thread has the lock (stdin-1).
     free: Cell<Option<Buffer>>,
-    /// The buffer on its way, and to whom (I1).
+    /// The buffer that was handed to a waiter, and the waiter (stdin-1).
     handed: RefCell<Option<(Fiber, Buffer)>>,
-    /// Who waits for the lock.
+    /// The green threads that wait for the lock.
     waiters: WaitList,
 }
 
 thread_local! {
-    /// Made on first use.
-    static STDIN: Rc<Shared> = Rc::new(Shared {
-        source: Source::new(io::stdin(), false, true),
+    /// The standard input of this OS thread, made on first use.
+    static STDIN: Rc<Input> = Rc::new(Input {
+        source: Source::new(io::stdin()).shared(),
         free: Cell::new(Some(Buffer::default())),
         handed: RefCell::new(None),
         waiters: WaitList::new(),
     });
 }
 
-impl Shared {
-    /// Takes the buffer; waits for it in line.
+impl Input {
+    /// Takes the buffer, and waits in line while another green thread has it.
     fn acquire(&self) -> io::Result<Buffer> {
         if let Some(buffer) = self.free.take() {
             return Ok(buffer);
         }
-        let (root, hub) = hub()?;
-        let me = root.current();
-        let _turn = Turn { shared: self, me };
+        let caller = Caller::current()?;
+        let me = caller.fiber;
+        let _guard = HandoffGuard { input: self, me };
         loop {
             let place = self.waiters.join(me);
-            let woken = park(root, hub, me, Reason::Lock("standard input"), NEVER);
+            let woken = caller.park(Reason::Lock("standard input"), NEVER);
             drop(place);
             if let Some(buffer) = self.take_handed(me) {
                 return Ok(buffer);
             }
-            woken.map_err(|obstacle| io::Error::other(obstacle.to_string()))?;
+            // There was a wake without the buffer, or no wait at all.
+            woken?;
         }
     }
 
-    /// What `release` left for this fiber.
+    /// Takes the buffer if `release` has handed it to this fiber.
     fn take_handed(&self, me: Fiber) -> Option<Buffer> {
         self.handed.borrow_mut().take_if(|(fiber, _)| *fiber == me).map(|(_, buffer)| buffer)
     }
 
-    /// Gives the buffer to who waits longest, or puts it back.
+    /// Hands the buffer to the longest waiter, or puts it back.
     fn release(&self, buffer: Buffer) {
         match (existing_root(), self.waiters.pop()) {
             (Some(root), Some(next)) => {
@@ -149,23 +173,24 @@ impl Shared {
     }
 }
 
-/// A fiber that waits for the lock; if a kill unwinds it after the buffer was handed to it, the next one gets it.
-struct Turn<'a> {
-    /// Whose lock.
-    shared: &'a Shared,
-    /// Who waits.
+/// A guard of a fiber that waits for the lock. If the fiber unwinds after `release` has handed over the buffer, the
+/// guard passes the buffer on.
+struct HandoffGuard<'a> {
+    /// The input that the fiber waits for.
+    input: &'a Input,
+    /// The fiber that waits.
     me: Fiber,
 }
 
-impl Drop for Turn<'_> {
+impl Drop for HandoffGuard<'_> {
     fn drop(&mut self) {
-        if let Some(buffer) = self.shared.take_handed(self.me) {
-            self.shared.release(buffer);
+        if let Some(buffer) = self.input.take_handed(self.me) {
+            self.input.release(buffer);
         }
     }
 }
 
-/// The standard input of the process, as [`std::io::Stdin`]: reading parks the green thread.
+/// The standard input of the process, as [`std::io::Stdin`], but a read parks the green thread.
 ///
 /// ```no_run
 /// for line in greenling::io::stdin().lines() {
@@ -174,35 +199,36 @@ impl Drop for Turn<'_> {
 /// # Ok::<(), std::io::Error>(())
 /// ```
 ///
-/// Each OS thread has its own buffer, so read from one OS thread only. Its green threads take turns, in order.
+/// Each OS thread has a buffer of its own, so read from one OS thread only. Its green threads take turns, in order.
 ///
 /// # Errors of the calls that wait
-/// Besides the kernel's: `Other` when the call would have to wait but the caller unwinds from a panic or kill, or its
+/// Besides the kernel's: `Other` when the call would have to wait but the caller unwinds from a panic or kill, or the
 /// OS thread is ending.
 ///
 /// # Panics of the calls that wait
 /// They unwind with a kill or an expired [`timeout`](crate::timeout), and panic inside
-/// [`no_switch`](crate::no_switch). No input is lost by that: the next read gets it.
+/// [`no_switch`](crate::no_switch). No input is lost: the next read gets the bytes.
 pub struct Stdin {
-    /// The descriptor.
+    /// std's handle, for the descriptor.
     std: io::Stdin,
 }
 
-/// Standard input while nobody else may read from it, as [`std::io::StdinLock`]. It stays on its OS thread.
+/// The locked standard input, as [`std::io::StdinLock`]: no other green thread reads meanwhile. A lock stays on its OS
+/// thread.
 ///
-/// Errors and panics of its calls: see [`Stdin`].
+/// Errors and panics of the calls: see [`Stdin`].
 pub struct StdinLock<'a> {
-    /// Where the buffer goes back to; none if the lock was refused.
-    shared: Option<Rc<Shared>>,
-    /// What was read and not yet taken.
+    /// The input that gets the buffer back; none if the lock was refused.
+    input: Option<Rc<Input>>,
+    /// The bytes that were read and not yet taken.
     buffer: Buffer,
-    /// The descriptor.
+    /// std's handle, for the descriptor.
     std: io::Stdin,
-    /// As std's, which borrows.
+    /// The lifetime that std's lock has.
     _lifetime: PhantomData<&'a ()>,
 }
 
-/// A handle of standard input.
+/// Returns a handle of standard input.
 ///
 /// May switch: no.
 pub fn stdin() -> Stdin {
@@ -210,26 +236,26 @@ pub fn stdin() -> Stdin {
 }
 
 impl Stdin {
-    /// Waits until no other green thread of this OS thread has the lock. If it would have to wait but must not, since the
-    /// caller unwinds or the OS thread is ending, it returns a lock of which every call fails.
+    /// Waits until no other green thread of this OS thread has the lock, and takes the lock. If the call would have to
+    /// wait while the caller unwinds or the OS thread is ending, all calls on the returned lock fail.
     ///
     /// # Panics
     /// See [`Stdin`]. A green thread that locks twice waits for itself.
     ///
     /// May switch: yes.
     pub fn lock(&self) -> StdinLock<'static> {
-        let locked = STDIN.try_with(Rc::clone).ok().and_then(|shared| {
-            let buffer = shared.acquire().ok()?;
-            Some((shared, buffer))
+        let locked = on_os_thread(|| STDIN.try_with(Rc::clone)).ok().and_then(|input| {
+            let buffer = input.acquire().ok()?;
+            Some((input, buffer))
         });
-        let (shared, buffer) = locked.map_or_else(Default::default, |(shared, buffer)| (Some(shared), buffer));
-        StdinLock { shared, buffer, std: io::stdin(), _lifetime: PhantomData }
+        let (input, buffer) = locked.map_or_else(Default::default, |(input, buffer)| (Some(input), buffer));
+        StdinLock { input, buffer, std: io::stdin(), _lifetime: PhantomData }
     }
 
-    /// Appends the next line, with its `\n`, to `buf`, and returns how many bytes that were: 0 at the end of input.
+    /// Appends the next line, with the `\n`, to `buf`, and returns the number of bytes: 0 at the end of input.
     ///
     /// # Errors
-    /// `InvalidData` if the line is not UTF-8; it is skipped then. See [`Stdin`].
+    /// `InvalidData` if the line is not UTF-8; such a line is skipped. See [`Stdin`].
     ///
     /// # Panics
     /// See [`Stdin`].
@@ -239,7 +265,7 @@ impl Stdin {
         self.lock().read_line(buf)
     }
 
-    /// The lines of input without their ends, one after the other. The lock is held by the iterator.
+    /// Locks standard input and returns an iterator over its lines, without the line ends. The iterator holds the lock.
     ///
     /// # Panics
     /// See [`Stdin`].
@@ -249,7 +275,7 @@ impl Stdin {
         self.lock().lines()
     }
 
-    /// Whether it is a terminal.
+    /// Reports whether standard input is a terminal.
     ///
     /// May switch: no.
     pub fn is_terminal(&self) -> bool {
@@ -257,30 +283,24 @@ impl Stdin {
     }
 }
 
-// As std's: the buffer is in order after a panic (I2).
+// As std's lock: the buffer is in order after a panic (stdin-2).
 impl UnwindSafe for StdinLock<'_> {}
 impl RefUnwindSafe for StdinLock<'_> {}
 
 impl StdinLock<'_> {
-    /// Waits for more input and appends it to the buffer; 0 at the end of input.
+    /// Waits for more input and appends the bytes to the buffer. Returns the number of bytes: 0 at the end of input.
     fn fill(&mut self) -> io::Result<usize> {
-        let Some(shared) = &self.shared else { return Err(refused()) };
+        let Some(input) = &self.input else { return Err(refused()) };
         let buffer = &mut self.buffer;
-        // Nothing runs between the read and the return, so that no unwinding can lose it (I2).
-        shared.source.run(Direction::Read, None, &mut |stdin| buffer.fill(stdin.as_fd()))
+        // No code runs between the read and the return, so no unwinding can lose the bytes (stdin-2).
+        input.source.run(Direction::Read, None, &mut |stdin| buffer.fill(stdin.as_fd()))
     }
 
-    /// For `select!`.
-    #[doc(hidden)]
-    pub fn select_readable(&self) -> InputArm<'_> {
-        let ready = self.shared.as_ref().map(|shared| ReadyArm::new(&shared.source, Direction::Read));
-        InputArm { filled: !self.buffer.rest().is_empty(), ready }
-    }
-
-    /// Reads until `end` is in the buffer, or all input is; returns how many bytes that is.
+    /// Reads until the buffer contains `end` or all input. Returns the number of bytes up to there.
     fn fill_until(&mut self, end: Option<u8>) -> io::Result<usize> {
         let mut searched = 0;
         loop {
+            // Search only the bytes that the last read added.
             let rest = self.buffer.rest();
             if let Some(end) = end
                 && let Some(at) = rest[searched..].iter().position(|byte| *byte == end)
@@ -294,8 +314,9 @@ impl StdinLock<'_> {
         }
     }
 
-    /// Takes `n` bytes out of the buffer, as text.
+    /// Takes `n` bytes out of the buffer and appends them to `out`, unless they are not UTF-8.
     fn take_text(&mut self, n: usize, out: &mut String) -> io::Result<usize> {
+        // Text that is not UTF-8 is taken as well: the next call gets the next line.
         let text = match str::from_utf8(&self.buffer.rest()[..n]) {
             Ok(text) => {
                 out.push_str(text);
@@ -308,27 +329,32 @@ impl StdinLock<'_> {
     }
 }
 
+impl SelectReadable for StdinLock<'_> {
+    type Arm<'s>
+        = InputArm<'s>
+    where
+        Self: 's;
+
+    fn select_readable(&self) -> InputArm<'_> {
+        let ready = self.input.as_ref().map(|input| ReadyArm::new(&input.source, Direction::Read));
+        InputArm { filled: !self.buffer.rest().is_empty(), ready }
+    }
+}
+
 /// The arm of a `select!` that waits for input.
 #[doc(hidden)]
 #[derive(Debug)]
 pub struct InputArm<'a> {
-    /// Something is in the buffer.
+    /// Whether the buffer had bytes when the arm was made.
     filled: bool,
-    /// Waits for more; none if the lock was refused.
+    /// The arm that waits for more input; none if the lock was refused.
     ready: Option<ReadyArm<'a>>,
 }
 
-impl InputArm<'_> {
-    /// For `select!`.
-    pub fn erase(&self) -> AnyArm<'_> {
-        AnyArm::new(self)
-    }
+impl SelectArm for InputArm<'_> {
+    type Output = io::Result<()>;
 
-    /// For `select!`.
-    ///
-    /// # Errors
-    /// If standard input cannot be waited for.
-    pub fn finish(self) -> io::Result<()> {
+    fn finish(self) -> io::Result<()> {
         match self.ready {
             _ if self.filled => Ok(()),
             Some(ready) => ready.finish(),
@@ -338,26 +364,26 @@ impl InputArm<'_> {
 }
 
 impl Arm for InputArm<'_> {
-    fn look(&self) -> bool {
-        self.filled || self.ready.as_ref().is_none_or(ReadyArm::look)
+    fn try_select(&self) -> bool {
+        self.filled || self.ready.as_ref().is_none_or(ReadyArm::try_select)
     }
 
-    fn enter(&self, who: Who) -> Result<Option<&WaitList>, Failed> {
+    fn register(&self, id: ArmId) -> Result<Option<&WaitList>, AlreadyWon> {
         match &self.ready {
-            Some(ready) => ready.enter(who),
-            None => Err(Failed),
+            Some(ready) => ready.register(id),
+            None => Err(AlreadyWon),
         }
     }
 
-    fn complete(&self) {
+    fn accept(&self) {
         if let Some(ready) = &self.ready {
-            ready.complete();
+            ready.accept();
         }
     }
 
-    fn left(&self, end: End) {
+    fn unregister(&self, end: ArmEnd) {
         if let Some(ready) = &self.ready {
-            ready.left(end);
+            ready.unregister(end);
         }
     }
 
@@ -366,15 +392,15 @@ impl Arm for InputArm<'_> {
     }
 }
 
-/// What every call on a refused lock says.
+/// Makes the error of every call on a refused lock.
 fn refused() -> io::Error {
     io::Error::other("standard input was locked while this thread could not wait for the lock")
 }
 
 impl Drop for StdinLock<'_> {
     fn drop(&mut self) {
-        if let Some(shared) = &self.shared {
-            shared.release(std::mem::take(&mut self.buffer));
+        if let Some(input) = &self.input {
+            input.release(std::mem::take(&mut self.buffer));
         }
     }
 }

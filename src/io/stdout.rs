@@ -1,29 +1,32 @@
-//! Standard output and standard error, green: a write that would block parks the green thread.
+//! Green standard output and standard error: a write that would block parks the green thread.
 //!
 //! ```text
-//!   write:  lock (FIFO, the holder may lock again) --> buffer up to the last line end --> put --> unlock
+//!   write:  lock (FIFO, the holder may lock again) --> buffer up to the last line end --> write_some --> unlock
 //!
-//!   put:    regular file     write(2)                              a disk keeps nobody waiting for another process
-//!           terminal         write(2) on an open file of our own   non-blocking: EAGAIN, park, again
+//!   write_some:
+//!           regular file     write(2)                              a disk does not wait for another process
+//!           terminal         write(2) on another open file         non-blocking: EAGAIN, park, again
 //!           pipe, socket     poll(0): room? --no--> park, again    then at most 4096 bytes, for which a pipe has
 //!                               `--yes--> write(2)                  room if it has any
 //! ```
 //!
-//! `O_NONBLOCK` is never set on the descriptor itself: its open file is shared with the shell and every other process on it,
-//! and they do not expect EAGAIN. A terminal can be opened once more through `/proc`, and the flag of *that* open file is
-//! nobody else's. A pipe could be too, but a second writer would keep its reader from seeing the end. If another process
-//! writes to the same pipe at the same time and takes the room in between, the write blocks the OS thread until there
-//! is more.
+//! `O_NONBLOCK` is never set on the descriptor itself: the shell and all other processes of the terminal share the open
+//! file, and do not expect EAGAIN. A terminal can be opened once more through `/proc`, and no other process has *that*
+//! open file. A pipe could be opened so too, but a second writer would keep the reader from seeing the end. If another
+//! process writes to the same pipe and takes the room between `poll` and write, the write fails with EAGAIN where the
+//! kernel has a flag for that (sockets; pipes since Linux 6.4), and otherwise blocks the OS thread until there is room.
 //!
-//! A program may put another file in the place of its standard output (`dup2`), so each write asks which file it is.
+//! A program may put another file in place of its standard output (`dup2`), so each write first asks which file that
+//! is.
 //!
-//! * Invariant O1: the buffer is taken out of its place by who holds the lock only, and put back without what was
-//!   written, however the write ends. So a kill loses nothing and writes nothing twice.
+//! * Invariant stdout-1: only the holder of the lock takes the buffer out of its cell, and puts the rest back without
+//!   the bytes that were written, however the write ends. So a kill loses no byte and writes no byte twice. Upheld by
+//!   `write_lines`, which cannot unwind meanwhile, and by the drop of `Flushing`.
 #![forbid(unsafe_code)]
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IoSlice, IsTerminal, Write};
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::panic::{RefUnwindSafe, UnwindSafe};
@@ -34,28 +37,34 @@ use std::time::Duration;
 use crate::runtime::hub::hub;
 use crate::runtime::reactor::Direction;
 use crate::runtime::source::Source;
+use crate::switch::cancel;
 use crate::switch::fiber::Fiber;
-use crate::switch::root::try_root;
+use crate::switch::root::{on_os_thread, try_root};
 use crate::sync::{Semaphore, SemaphorePermit};
 use crate::sys::epoll::Interest;
 use crate::sys::file::{self, Identity, Kind};
-use crate::sys::socket;
+use crate::sys::{socket, transfer};
+use crate::thread::sleep;
 
-/// Bytes kept until a line ends.
+/// The bytes of an unfinished line that the buffer keeps.
 const CAPACITY: usize = 8 * 1024;
 
-/// Bytes for which a pipe has room if it has any (PIPE_BUF).
-const PIPE_PIECE: usize = 4096;
+/// The bytes for which a pipe has room if it has room at all.
+const PIPE_BUF: usize = 4096;
 
-/// Bytes written at once to a terminal that cannot be opened again. It may have room for fewer, and then blocks.
-const TERMINAL_PIECE: usize = 256;
+/// The bytes of one write to a terminal that cannot be opened again. The terminal may have room for fewer, and then the
+/// write blocks.
+const TERMINAL_CHUNK: usize = 256;
 
-/// Which of the two.
+/// The pause between two polls of an output for which there is no descriptor to wait on.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
+
+/// std's handle of one of the two outputs.
 #[derive(Debug)]
 enum Std {
-    /// 1.
+    /// Standard output, which is descriptor 1.
     Out(io::Stdout),
-    /// 2.
+    /// Standard error, which is descriptor 2.
     Err(io::Stderr),
 }
 
@@ -68,64 +77,72 @@ impl AsFd for Std {
     }
 }
 
-/// The file behind the descriptor.
+/// The file behind the descriptor of an output.
 struct Target {
-    /// Which it is.
+    /// The identity of the file, to notice a change.
     identity: Identity,
-    /// A duplicate, or for a terminal an open file of our own.
+    /// A duplicate of the descriptor, or for a terminal another open file.
     source: Source<OwnedFd>,
-    /// Whether to ask for room first, and how much to write then.
-    piece: Option<usize>,
+    /// The most bytes of one write, after a `poll` for room; none if a write needs no `poll`.
+    chunk: Option<usize>,
 }
 
 impl Target {
-    /// The target behind `fd`.
+    /// Makes the target for the file behind `fd`.
     fn of(fd: BorrowedFd<'_>, identity: Identity) -> io::Result<Target> {
-        let (own, piece) = match identity.kind {
+        let (own, chunk) = match identity.kind {
+            // A disk never lets a write wait for another process.
             Kind::Regular => (None, None),
+            // Another open file of the terminal can be non-blocking without harm to other processes.
             Kind::Character => match file::reopen(fd) {
                 Ok(own) => (Some(OwnedFd::from(own)), None),
-                Err(_) => (None, Some(TERMINAL_PIECE)),
+                Err(_) => (None, Some(TERMINAL_CHUNK)),
             },
-            Kind::Other => (None, Some(PIPE_PIECE)),
+            Kind::Other => (None, Some(PIPE_BUF)),
         };
         let fd = match own {
             Some(own) => own,
             None => fd.try_clone_to_owned()?,
         };
-        Ok(Target { identity, source: Source::new(fd, false, true), piece })
+        Ok(Target { identity, source: Source::new(fd).shared(), chunk })
     }
 
-    /// Writes some of `bytes`, and waits if there is no room.
+    /// Writes some of `bytes`, and waits while there is no room.
     fn write(&self, bytes: &[u8]) -> io::Result<usize> {
         self.source.run(Direction::Write, None, &mut |fd| {
-            let Some(most) = self.piece else { return socket::write(fd.as_fd(), bytes) };
+            // The write may block if the open file is blocking, so poll for room first where there is a limit.
+            let Some(most) = self.chunk else { return socket::write(fd.as_fd(), bytes) };
             if socket::poll_one(fd.as_fd(), Interest::OUT, Some(0))?.is_empty() {
                 return Err(io::Error::from_raw_os_error(socket::EAGAIN));
             }
-            socket::write(fd.as_fd(), &bytes[..bytes.len().min(most)])
+            let chunk = &bytes[..bytes.len().min(most)];
+            match transfer::write_pipe(fd.as_fd(), &[IoSlice::new(chunk)]) {
+                Err(error) if error.kind() == io::ErrorKind::Unsupported => socket::write(fd.as_fd(), chunk),
+                result => result,
+            }
         })
     }
 }
 
 /// Standard output or standard error of one OS thread.
 struct Output {
-    /// The descriptor.
+    /// std's handle, for the descriptor.
     std: Std,
-    /// What was accepted and not yet written; away while it is being written (O1). Always empty for standard error.
+    /// The bytes that were accepted and not yet written; taken out while they are written (stdout-1). Always empty for
+    /// standard error.
     buffer: Cell<Vec<u8>>,
-    /// Where it went last.
+    /// The file that the last write went to.
     target: RefCell<Option<Rc<Target>>>,
-    /// One permit: the lock.
+    /// The lock: a semaphore with one permit.
     lock: Semaphore,
-    /// Who holds it.
+    /// The fiber that holds the lock.
     owner: Cell<Option<Fiber>>,
-    /// How often.
+    /// The number of times that the owner has locked.
     depth: Cell<usize>,
 }
 
 impl Output {
-    /// Nothing written yet.
+    /// Makes an output with an empty buffer.
     fn new(std: Std) -> Rc<Output> {
         Rc::new(Output {
             std,
@@ -137,8 +154,10 @@ impl Output {
         })
     }
 
-    /// Takes the lock, or takes it once more; waits for it in line. False if it would have to wait but must not.
+    /// Takes the lock, also a second time, and waits in line while another green thread has it. Returns false if the
+    /// call would have to wait but must not.
     fn acquire(&self) -> bool {
+        // Only the owner passes without a permit.
         let me = try_root().map(|root| root.current());
         if me.is_none() || self.owner.get() != me {
             let Some(permit) = self.lock.acquire_timeout(Duration::MAX) else { return false };
@@ -149,17 +168,17 @@ impl Output {
         true
     }
 
-    /// Gives it back.
+    /// Gives the lock back, once for each `acquire`.
     fn release(&self) {
         self.depth.set(self.depth.get() - 1);
         if self.depth.get() == 0 {
             self.owner.set(None);
-            // It has no bound.
+            // Releasing fails only for a semaphore with a bound.
             let _ = self.lock.release();
         }
     }
 
-    /// The file behind the descriptor.
+    /// Returns the target with this identity, which is the last one unless the file was replaced.
     fn target(&self, identity: Identity) -> io::Result<Rc<Target>> {
         if let Some(target) = &*self.target.borrow()
             && target.identity == identity
@@ -171,33 +190,34 @@ impl Output {
         Ok(target)
     }
 
-    /// Writes some of `bytes`, and waits if there is no room.
-    fn put(&self, bytes: &[u8]) -> io::Result<usize> {
+    /// Writes some of `bytes`, and waits while there is no room.
+    fn write_some(&self, bytes: &[u8]) -> io::Result<usize> {
         let written = match file::identity(self.std.as_fd()) {
-            // As std: a process without standard output writes to nobody.
+            // As in std, a process without standard output drops what it writes.
             Err(error) if error.raw_os_error() == Some(socket::EBADF) => return Ok(bytes.len()),
             Ok(identity) if hub().is_ok() => match self.target(identity) {
                 Ok(target) => target.write(bytes),
-                // No descriptor to be had: that may be what is to be said.
-                Err(_) => put_blocking(&self.std, bytes),
+                // There is no descriptor left, which may be the very message to write.
+                Err(_) => write_polling(&self.std, bytes),
             },
-            // The OS thread is ending, or this is the child of a fork: there is nobody else to run.
-            _ => put_blocking(&self.std, bytes),
+            // The OS thread is ending, or this is the child of a fork: no other green thread can run.
+            _ => write_blocking(&self.std, bytes),
         }?;
         if written == 0 { Err(io::ErrorKind::WriteZero.into()) } else { Ok(written) }
     }
 
-    /// Writes out what is in the buffer.
+    /// Writes out the buffer.
     fn flush(&self) -> io::Result<()> {
         let mut flushing = Flushing { output: self, bytes: self.buffer.take(), done: 0 };
         while flushing.done < flushing.bytes.len() {
-            flushing.done += self.put(&flushing.bytes[flushing.done..])?;
+            flushing.done += self.write_some(&flushing.bytes[flushing.done..])?;
         }
         Ok(())
     }
 
-    /// Accepts some of `bytes`: what belongs to whole lines is written, the rest is kept.
+    /// Accepts some of `bytes`: writes whole lines, and keeps the rest in the buffer.
     fn write_lines(&self, bytes: &[u8]) -> io::Result<usize> {
+        // Without a line end, `bytes` go into the buffer if there is room.
         let lines = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
         let mut kept = self.buffer.take();
         let room = CAPACITY.saturating_sub(kept.len());
@@ -207,22 +227,39 @@ impl Output {
             return Ok(bytes.len());
         }
         self.buffer.set(kept);
-        // An error up to here says that nothing was accepted.
+        // An error up to here means that no byte of `bytes` was accepted.
         self.flush()?;
+        // Then whole lines, and an unfinished one only if it is longer than the buffer.
         match lines {
             0 if bytes.len() <= CAPACITY => self.write_lines(bytes),
-            0 => self.put(bytes),
-            lines => self.put(&bytes[..lines]),
+            0 => self.write_some(bytes),
+            lines => self.write_some(&bytes[..lines]),
         }
     }
 }
 
-/// Blocks the OS thread.
-fn put_blocking(std: &Std, bytes: &[u8]) -> io::Result<usize> {
+/// Writes some of `bytes` without a descriptor to wait on: polls for room after pauses.
+fn write_polling(std: &Std, bytes: &[u8]) -> io::Result<usize> {
+    // A caller that must not wait blocks the OS thread, as a caller without a hub does.
+    while cancel::obstacle().is_none() {
+        if !socket::poll_one(std.as_fd(), Interest::OUT, Some(0))?.is_empty() {
+            let chunk = &bytes[..bytes.len().min(PIPE_BUF)];
+            match socket::write(std.as_fd(), chunk) {
+                Err(error) if [io::ErrorKind::WouldBlock, io::ErrorKind::Interrupted].contains(&error.kind()) => {}
+                result => return result,
+            }
+        }
+        sleep(POLL_INTERVAL);
+    }
+    write_blocking(std, bytes)
+}
+
+/// Writes some of `bytes`, and blocks the OS thread while there is no room.
+fn write_blocking(std: &Std, bytes: &[u8]) -> io::Result<usize> {
     loop {
         match socket::write(std.as_fd(), bytes) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            // Somebody has made it non-blocking.
+            // Another process has made the open file non-blocking.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 socket::poll_one(std.as_fd(), Interest::OUT, None)?;
             }
@@ -236,7 +273,7 @@ impl Drop for Output {
         let bytes = self.buffer.take();
         let mut rest = bytes.as_slice();
         while !rest.is_empty() {
-            match put_blocking(&self.std, rest) {
+            match write_blocking(&self.std, rest) {
                 Ok(written) if written > 0 => rest = &rest[written..],
                 _ => return,
             }
@@ -244,13 +281,13 @@ impl Drop for Output {
     }
 }
 
-/// The buffer on its way out (O1).
+/// The buffer while it is written out; the drop puts the rest back (stdout-1).
 struct Flushing<'a> {
-    /// Where the rest goes back to.
+    /// The output that gets the rest back.
     output: &'a Output,
-    /// What is to be written.
+    /// The bytes to write.
     bytes: Vec<u8>,
-    /// How much of it was.
+    /// The number of bytes that were written.
     done: usize,
 }
 
@@ -262,71 +299,71 @@ impl Drop for Flushing<'_> {
 }
 
 thread_local! {
-    /// Made on first use.
+    /// The standard output of this OS thread, made on first use.
     static STDOUT: Rc<Output> = Output::new(Std::Out(io::stdout()));
-    /// Made on first use.
+    /// The standard error of this OS thread, made on first use.
     static STDERR: Rc<Output> = Output::new(Std::Err(io::stderr()));
 }
 
-/// What a lock guard has.
-enum Hold {
-    /// The lock.
+/// The state of a lock guard.
+enum LockState {
+    /// The guard holds the lock.
     Held(Rc<Output>),
-    /// It would have had to wait for the lock, and must not.
+    /// The caller would have had to wait for the lock, and must not.
     Refused,
-    /// The OS thread is ending and its buffer is gone: writes go straight to the descriptor.
+    /// The OS thread is ending and the buffer is gone: writes go straight to the descriptor.
     Gone(Std),
 }
 
-impl Hold {
+impl LockState {
     /// Takes the lock of `output`.
-    fn take(output: &'static std::thread::LocalKey<Rc<Output>>, std: Std) -> Hold {
-        match output.try_with(Rc::clone) {
-            Ok(output) if output.acquire() => Hold::Held(output),
-            Ok(_) => Hold::Refused,
-            Err(_) => Hold::Gone(std),
+    fn take(output: &'static std::thread::LocalKey<Rc<Output>>, std: Std) -> LockState {
+        match on_os_thread(|| output.try_with(Rc::clone)) {
+            Ok(output) if output.acquire() => LockState::Held(output),
+            Ok(_) => LockState::Refused,
+            Err(_) => LockState::Gone(std),
         }
     }
 
-    /// Accepts some of `bytes`; with `by_line` it keeps what is no whole line.
+    /// Accepts some of `bytes`; with `by_line`, keeps an unfinished line in the buffer.
     fn write(&self, bytes: &[u8], by_line: bool) -> io::Result<usize> {
         match self {
             _ if bytes.is_empty() => Ok(0),
-            Hold::Held(output) if by_line => output.write_lines(bytes),
-            Hold::Held(output) => output.put(bytes),
-            Hold::Refused => Err(refused()),
-            Hold::Gone(std) => put_blocking(std, bytes),
+            LockState::Held(output) if by_line => output.write_lines(bytes),
+            LockState::Held(output) => output.write_some(bytes),
+            LockState::Refused => Err(refused()),
+            LockState::Gone(std) => write_blocking(std, bytes),
         }
     }
 
-    /// Writes out what was kept.
+    /// Writes out the buffer, if there is one.
     fn flush(&self) -> io::Result<()> {
         match self {
-            Hold::Held(output) => output.flush(),
-            Hold::Refused => Err(refused()),
-            Hold::Gone(_) => Ok(()),
+            LockState::Held(output) => output.flush(),
+            LockState::Refused => Err(refused()),
+            LockState::Gone(_) => Ok(()),
         }
     }
 }
 
-impl Drop for Hold {
+impl Drop for LockState {
     fn drop(&mut self) {
-        if let Hold::Held(output) = self {
+        if let LockState::Held(output) = self {
             output.release();
         }
     }
 }
 
-/// What every call on a refused lock says.
+/// Makes the error of every call on a refused lock.
 fn refused() -> io::Error {
     io::Error::other("an output was locked while this thread could not wait for the lock")
 }
 
-/// The two types of one of them.
+/// Defines the handle and the lock of one output.
 macro_rules! output {
     ($handle:ident, $lock:ident, $make:ident, $local:ident, $std:ident, $by_line:literal, $what:literal, $how:literal) => {
-        #[doc = concat!("The standard ", $what, " of the process, as [`std::io::", stringify!($handle), "`]:")]
-        /// a write that would block parks the green thread.
+        #[doc = concat!("The standard ", $what, " of the process, as [`std::io::", stringify!($handle), "`],")]
+        /// but a write that would block parks the green thread.
         ///
         /// ```
         /// use std::io::Write;
@@ -336,32 +373,33 @@ macro_rules! output {
         /// ```
         ///
         #[doc = $how]
-        /// The green threads of an OS thread take turns, in order; who holds the lock may lock again.
+        /// The green threads of an OS thread take turns, in order; the holder of the lock may lock again.
         ///
         /// # Errors of the calls that wait
         /// Besides the kernel's: `Other` when the call would have to wait but the caller unwinds from a panic or kill.
         ///
         /// # Panics of the calls that wait
         /// They unwind with a kill or an expired [`timeout`](crate::timeout), and panic inside
-        /// [`no_switch`](crate::no_switch) if they have to wait. What a call has accepted is not lost by that.
+        /// [`no_switch`](crate::no_switch) if they have to wait. Bytes that a call has accepted are not lost.
         pub struct $handle {
-            /// The descriptor.
+            /// std's handle, for the descriptor.
             std: io::$handle,
         }
 
-        #[doc = concat!("The standard ", $what, " while nobody else of the OS thread may write to it, as [`std::io::", stringify!($lock), "`].")]
+        #[doc = concat!("The locked standard ", $what, ", as [`std::io::", stringify!($lock), "`]:")]
+        /// no other green thread of the OS thread writes meanwhile.
         ///
-        #[doc = concat!("Errors and panics of its calls: see [`", stringify!($handle), "`].")]
+        #[doc = concat!("Errors and panics of the calls: see [`", stringify!($handle), "`].")]
         pub struct $lock<'a> {
-            /// The lock.
-            hold: Hold,
-            /// The descriptor.
+            /// The lock, or the reason why there is none.
+            state: LockState,
+            /// std's handle, for the descriptor.
             std: io::$handle,
-            /// As std's, which borrows.
+            /// The lifetime that std's lock has.
             _lifetime: PhantomData<&'a ()>,
         }
 
-        #[doc = concat!("A handle of the standard ", $what, ".")]
+        #[doc = concat!("Returns a handle of the standard ", $what, ".")]
         ///
         /// May switch: no.
         pub fn $make() -> $handle {
@@ -369,19 +407,19 @@ macro_rules! output {
         }
 
         impl $handle {
-            /// Waits until no other green thread of this OS thread has the lock. If it would have to wait but must not,
-            /// since the caller unwinds, it returns a lock of which every call fails.
+            /// Waits until no other green thread of this OS thread has the lock, and takes the lock. If the call would
+            /// have to wait while the caller unwinds, all calls on the returned lock fail.
             ///
             /// # Panics
             #[doc = concat!("See [`", stringify!($handle), "`].")]
             ///
             /// May switch: yes.
             pub fn lock(&self) -> $lock<'static> {
-                let hold = Hold::take(&$local, Std::$std(io::$make()));
-                $lock { hold, std: io::$make(), _lifetime: PhantomData }
+                let state = LockState::take(&$local, Std::$std(io::$make()));
+                $lock { state, std: io::$make(), _lifetime: PhantomData }
             }
 
-            /// Whether it is a terminal.
+            /// Reports whether this output is a terminal.
             ///
             /// May switch: no.
             pub fn is_terminal(&self) -> bool {
@@ -392,11 +430,11 @@ macro_rules! output {
         #[doc = concat!("May switch: yes. See [`", stringify!($handle), "`] for errors and panics.")]
         impl Write for $lock<'_> {
             fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-                self.hold.write(buf, $by_line)
+                self.state.write(buf, $by_line)
             }
 
             fn flush(&mut self) -> io::Result<()> {
-                self.hold.flush()
+                self.state.flush()
             }
         }
 
@@ -438,11 +476,11 @@ macro_rules! output {
             }
         }
 
-        // As std's: the buffer is in order after a panic (O1).
+        // As std's lock: the buffer is in order after a panic (stdout-1).
         impl UnwindSafe for $lock<'_> {}
         impl RefUnwindSafe for $lock<'_> {}
 
-        /// As std's: the child writes to the same file.
+        /// Lets a child write to the same file, as std's handle does.
         impl From<$handle> for Stdio {
             fn from(handle: $handle) -> Stdio {
                 handle.std.into()
@@ -495,7 +533,7 @@ output!(
     Out,
     true,
     "output",
-    "Whole lines are written at once; what is no whole line yet is kept, up to 8 KiB, until it is one, until `flush`, or until \
-     the OS thread ends. Each OS thread keeps its own, and `println!` has std's, so mix them by whole lines."
+    "Whole lines are written at once. An unfinished line is kept, up to 8 KiB, until its end, until `flush`, or until the \
+     OS thread ends. Each OS thread has a buffer of its own, and `println!` uses that of std, so mix outputs by whole lines."
 );
-output!(Stderr, StderrLock, stderr, STDERR, Err, false, "error", "Nothing is kept: it is written at once.");
+output!(Stderr, StderrLock, stderr, STDERR, Err, false, "error", "Nothing is buffered: each write goes out at once.");

@@ -1,81 +1,83 @@
-//! wait, waitpid, waitid and their relatives: the end of a child, or of any.
+//! wait, waitpid, waitid and their relatives: waiting for the end of one child, or of any.
 //!
-//! Each call is first made with WNOHANG. If there is nothing to tell yet, what is waited for depends on the question:
+//! Each call is first made with WNOHANG. If there is no answer yet, the arguments say what to wait for:
 //!
 //! ```text
-//!   the end of one child     its pidfd, in the hub
-//!   the end of one pidfd     itself
+//!   the end of one child     the child's pidfd, in the hub
+//!   the end of one pidfd     the pidfd, in the hub
 //!   any child, a process     no descriptor stands for those: an OS thread of a pool waits, with WNOWAIT, which leaves
-//!   group, a stop            what it finds to the caller; who then asks again, with WNOHANG
+//!   group, a stop            the child to the caller; the caller then makes the call again, with WNOHANG
 //! ```
 //!
-//! So it is always the caller's own call that takes the child, and a caller that is killed has taken none. The OS thread that
-//! waited for it stays until some child that fits ends; there are [`MOST`] at once.
+//! So it is always the caller's own call that takes the child, and a caller that is killed has taken none. The OS
+//! thread that waited on behalf of the caller stays until some matching child ends; there are at most [`MAX_WAITERS`]
+//! such threads.
 //!
-//! Invariant M1 holds here as in `stream.rs`.
+//! Invariant monkey-1 of `stream.rs` holds here, too.
 #![allow(unsafe_code)]
 
 use std::ffi::c_int;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::AsRawFd;
 use std::ptr::null_mut;
 
-use super::gate::{Green, blocking, entry, finish, green, part, pass};
+use super::gate::{Green, blocking, finish, green, part, pass, saved_errno};
 use crate::offload::{PerProcess, ThreadPool};
-use crate::runtime::park::NEVER;
 use crate::switch::fiber::Reason;
+use crate::sys::clock::NEVER;
 use crate::sys::epoll::Interest;
-use crate::sys::own::own;
+use crate::sys::numbers::{NumberedFile, file_of};
 use crate::sys::process::pidfd_open;
 use crate::sys::raw::{
     self, __WNOTHREAD, Answer, ECANCELED, P_ALL, P_PGID, P_PID, P_PIDFD, WEXITED, WNOHANG, WNOWAIT, id_t, idtype_t,
     pid_t, rusage, siginfo_t,
 };
+use crate::sys::runtime_syscall::runtime_syscall;
 
-/// OS threads that wait for children at once.
-const MOST: usize = 16;
+/// The most OS threads that wait for children at once.
+const MAX_WAITERS: usize = 16;
 
-/// The pool.
+/// The OS threads that wait for children.
 static POOL: PerProcess = PerProcess::new();
 
-/// What reports say.
+/// The reason that reports print.
 const REASON: Reason = Reason::Event("the end of a child");
 
-/// A question to waitid(2), without pointers.
+/// The arguments of waitid(2), without pointers.
 #[derive(Clone, Copy)]
-struct Question {
-    /// What `id` is.
+struct WaitQuery {
+    /// The meaning of `id`.
     kind: idtype_t,
-    /// Whose end.
+    /// The child, process group or pidfd.
     id: id_t,
-    /// What else than an end, and how.
+    /// The events besides an end, and flags.
     options: c_int,
 }
 
-impl Question {
-    /// That of wait4(2) with these arguments, whose options have the same bits, but for the one that says "ends, too".
-    fn of_wait4(pid: pid_t, options: c_int) -> Question {
+impl WaitQuery {
+    /// Translates the arguments of wait4(2). The options have the same bits, except that wait4 implies WEXITED.
+    fn of_wait4(pid: pid_t, options: c_int) -> WaitQuery {
         let (kind, id) = match pid {
             ..-1 => (P_PGID, pid.unsigned_abs()),
             -1 => (P_ALL, 0),
-            0 => (P_PGID, raw::own_group().cast_unsigned()),
+            0 => (P_PGID, raw::process_group().cast_unsigned()),
             1.. => (P_PID, pid.cast_unsigned()),
         };
-        Question { kind, id, options: options | WEXITED }
+        WaitQuery { kind, id, options: options | WEXITED }
     }
 
-    /// Whether only the end of one child is asked for.
+    /// Reports whether the query is for the end of one child only.
     fn is_of_one_end(self) -> bool {
         matches!(self.kind, P_PID | P_PIDFD) && self.options & !WNOWAIT == WEXITED
     }
 
     /// Waits on an OS thread of the pool until there may be an answer.
-    fn ask_elsewhere(self) -> Result<(), i32> {
-        let pool = POOL.get(|| ThreadPool::builder().max_threads(MOST).name("greenling-wait").build());
+    fn wait_on_pool(self) -> Result<(), i32> {
+        let pool = POOL.get(|| ThreadPool::builder().max_threads(MAX_WAITERS).name("greenling-wait").build());
         let ask = move || {
             let mut info = MaybeUninit::<siginfo_t>::zeroed();
-            let (Question { kind, id, options }, info) = (self, info.as_mut_ptr());
-            // SAFETY: the struct lives until the call returns; the use of resources is not asked for.
+            let (WaitQuery { kind, id, options }, info) = (self, info.as_mut_ptr());
+            // SAFETY: the struct lives until the call returns; a null pointer asks for no resource usage.
             let _ = unsafe { raw::waitid(kind, id, info, options | WNOWAIT, null_mut()) };
         };
         let asked = blocking(|| pool.offer("the end of any child", false, ask))?;
@@ -83,117 +85,120 @@ impl Question {
     }
 }
 
-/// Makes `look`, which does not wait, until it tells something (`told`).
-fn until_told(
+/// Calls `look`, which does not wait, until `is_answer` accepts a result; waits in between as the query allows.
+fn until_answered(
     green: Green,
-    question: Question,
+    query: WaitQuery,
     look: impl Fn() -> Answer,
-    told: impl Fn(usize) -> bool,
+    is_answer: impl Fn(usize) -> bool,
 ) -> Option<Answer> {
     match look() {
-        Ok(value) if !told(value) => {}
+        Ok(value) if !is_answer(value) => {}
         answer => return Some(answer),
     }
     let again = |wait: &dyn Fn() -> Result<(), i32>| {
         loop {
             wait()?;
             match look() {
-                Ok(value) if !told(value) => {}
+                Ok(value) if !is_answer(value) => {}
                 answer => return answer,
             }
         }
     };
-    if !question.is_of_one_end() {
-        return Some(again(&|| question.ask_elsewhere()));
+    // Any child, a group, a stop: no descriptor stands for those.
+    if !query.is_of_one_end() {
+        return Some(again(&|| query.wait_on_pool()));
     }
-    let wait = |fd: RawFd| blocking(|| green.wait(fd, Interest::IN, REASON, NEVER))?;
-    if question.kind == P_PIDFD {
-        return Some(again(&|| wait(question.id.cast_signed())));
+    let wait = |end: NumberedFile| blocking(|| green.wait(end, Interest::IN, REASON, NEVER))?;
+    if query.kind == P_PIDFD {
+        let end = file_of(query.id.cast_signed());
+        return Some(again(&|| wait(end)));
     }
-    // Without pidfds the OS thread waits.
-    let end = pidfd_open(question.id).ok()?;
-    let answer = again(&|| wait(end.as_raw_fd()));
+    // One child: wait for the pidfd, or block the OS thread on a kernel without pidfds.
+    let end = pidfd_open(query.id).ok()?;
+    let answer = again(&|| wait(file_of(end.as_raw_fd())));
     super::closing::forget(end.as_raw_fd());
-    let _own = own();
+    let _mark = runtime_syscall();
     drop(end);
     Some(answer)
 }
 
-/// wait4(2).
+/// Stands in for wait4(2).
 ///
 /// # Safety
 /// As the C library's; see [`monkey`](super).
 #[unsafe(no_mangle)]
 pub(super) unsafe extern "C" fn wait4(pid: pid_t, status: *mut c_int, options: c_int, usage: *mut rusage) -> pid_t {
-    let before = entry();
-    // A child of this OS thread alone is one that the pool's would not find.
+    let before = saved_errno();
+    // With __WNOTHREAD only this OS thread finds the child, so the pool cannot wait.
     if options & (WNOHANG | __WNOTHREAD) == 0
         && let Some(green) = green(part::PROCESS)
     {
-        // SAFETY: M1.
+        // SAFETY: monkey-1.
         let look = || unsafe { raw::wait4(pid, status, options | WNOHANG, usage) };
-        if let Some(answer) = until_told(green, Question::of_wait4(pid, options), look, |found| found != 0) {
+        if let Some(answer) = until_answered(green, WaitQuery::of_wait4(pid, options), look, |found| found != 0) {
             return finish(before, answer) as pid_t;
         }
     }
-    // SAFETY: M1.
+    // SAFETY: monkey-1.
     pass(unsafe { raw::wait4(pid, status, options, usage) }) as pid_t
 }
 
-/// wait3(2).
+/// Stands in for wait3(2).
 ///
 /// # Safety
 /// As [`wait4`].
 #[unsafe(no_mangle)]
 pub(super) unsafe extern "C" fn wait3(status: *mut c_int, options: c_int, usage: *mut rusage) -> pid_t {
-    // SAFETY: M1.
+    // SAFETY: monkey-1.
     unsafe { wait4(-1, status, options, usage) }
 }
 
-/// wait(2).
+/// Stands in for wait(2).
 ///
 /// # Safety
 /// As [`wait4`].
 #[unsafe(no_mangle)]
 pub(super) unsafe extern "C" fn wait(status: *mut c_int) -> pid_t {
-    // SAFETY: M1; the use of resources is not asked for.
+    // SAFETY: monkey-1; a null pointer asks for no resource usage.
     unsafe { wait4(-1, status, 0, null_mut()) }
 }
 
-/// waitpid(2).
+/// Stands in for waitpid(2).
 ///
 /// # Safety
 /// As [`wait4`].
 #[unsafe(no_mangle)]
 pub(super) unsafe extern "C" fn waitpid(pid: pid_t, status: *mut c_int, options: c_int) -> pid_t {
-    // SAFETY: M1; the use of resources is not asked for.
+    // SAFETY: monkey-1; a null pointer asks for no resource usage.
     unsafe { wait4(pid, status, options, null_mut()) }
 }
 
-/// waitid(2).
+/// Stands in for waitid(2).
 ///
 /// # Safety
 /// As [`wait4`].
 #[unsafe(no_mangle)]
 pub(super) unsafe extern "C" fn waitid(kind: idtype_t, id: id_t, info: *mut siginfo_t, options: c_int) -> c_int {
-    let before = entry();
+    // A call that may wait in the hub.
+    let before = saved_errno();
     if options & (WNOHANG | __WNOTHREAD) == 0
         && !info.is_null()
         && !(kind == P_PIDFD && raw::is_nonblocking(id.cast_signed()))
         && let Some(green) = green(part::PROCESS)
     {
         let look = || {
-            // SAFETY: M1: the caller's struct; a child that still runs leaves all zeros in it.
+            // SAFETY: monkey-1: the caller's struct. If no child has ended, the kernel leaves the zeros.
             unsafe { info.write_bytes(0, 1) };
-            // SAFETY: M1; the use of resources is not asked for.
+            // SAFETY: monkey-1; a null pointer asks for no resource usage.
             unsafe { raw::waitid(kind, id, info, options | WNOHANG, null_mut()) }
         };
-        // SAFETY: M1: a struct that `look` has filled.
-        let told = |_| unsafe { raw::pid_in(info) } != 0;
-        if let Some(answer) = until_told(green, Question { kind, id, options }, look, told) {
+        // SAFETY: monkey-1: `look` has filled the struct.
+        let is_answer = |_| unsafe { raw::pid_in(info) } != 0;
+        if let Some(answer) = until_answered(green, WaitQuery { kind, id, options }, look, is_answer) {
             return finish(before, answer) as c_int;
         }
     }
-    // SAFETY: M1.
+    // SAFETY: monkey-1.
     pass(unsafe { raw::waitid(kind, id, info, options, null_mut()) }) as c_int
 }

@@ -1,45 +1,46 @@
-//! poll, select and epoll_wait: waiting for several descriptors at once.
+//! poll, select and epoll_wait: waits for several descriptors at once.
 //!
-//! Each call is first made with no time limit at all, which answers most of them and refuses bad arguments. If nothing is
-//! ready, the descriptors are watched (see `runtime/watch.rs`), the green thread parks, and the call is made again: what is
-//! reported, and how, is always the kernel's answer.
+//! Each call is first made with a time limit of zero, which answers most calls and refuses bad arguments. If nothing is
+//! ready, the descriptors are watched (see `runtime/watch.rs`), the green thread parks, and the call is made again: the
+//! result is always the kernel's answer.
 //!
-//! A call with a signal mask goes to the kernel as it is: the mask is the OS thread's, and others would run with it.
+//! A call with a signal mask goes to the kernel as it is: the mask belongs to the OS thread, and other green threads
+//! would run under the mask.
 //!
-//! Invariant M1 holds here as in `stream.rs`.
+//! Invariant monkey-1 of `stream.rs` holds here, too.
 #![allow(unsafe_code)]
 
 use std::ffi::{c_int, c_long};
 use std::ptr::{self, null, null_mut};
 
-use super::gate::{Green, blocking, entry, finish, green, part, pass};
-use crate::runtime::park::NEVER;
-use crate::runtime::source::after;
+use super::gate::{Green, blocking, finish, green, part, pass, saved_errno};
 use crate::switch::fiber::Reason;
-use crate::sys::clock::monotonic_ns;
+use crate::sys::clock::{NEVER, after, monotonic_ns};
 use crate::sys::epoll::Interest;
+use crate::sys::numbers::file_of;
 use crate::sys::raw::{
     self, Answer, EAGAIN, FD_SETSIZE, POLLIN, POLLOUT, POLLPRI, epoll_event, fd_set, nfds_t, pollfd, sigset_t,
     timespec, timeval,
 };
 use std::time::Duration;
 
-/// The moment `limit` nanoseconds from now.
+/// Returns the point in time `limit` nanoseconds from now.
 fn deadline(limit: Option<u64>) -> u64 {
     limit.map_or(NEVER, |limit| after(Duration::from_nanos(limit)))
 }
 
-/// The span until `deadline`, for the kernel.
+/// Returns the span until `deadline` in the kernel's form.
 fn left(deadline: u64) -> Option<timespec> {
     (deadline != NEVER).then(|| raw::span(deadline.saturating_sub(monotonic_ns())))
 }
 
-/// Waits and looks in turns, until `look` finds something, the time is over (0), or either fails. Looks once more after
-/// the last wait, whatever ended it. What unwinds a wait is an error here (M2).
+/// Calls `wait` and `look` in turns, until `look` finds something, the time is over (0), or either fails. Calls `look`
+/// once more after the last wait, whatever ended that. An unwinding of `wait` becomes an error (monkey-2).
 fn wait_until_any(wait: impl Fn() -> Result<(), i32>, look: impl Fn() -> Answer) -> Answer {
     blocking(|| {
         loop {
             let waited = wait();
+            // Look first: an event that came with the deadline still counts.
             match look() {
                 Ok(0) => {}
                 answer => return answer,
@@ -53,23 +54,21 @@ fn wait_until_any(wait: impl Fn() -> Result<(), i32>, look: impl Fn() -> Answer)
     })?
 }
 
-/// poll(2) with `limit` nanoseconds.
+/// Polls descriptors as poll(2) does, for `limit` nanoseconds.
 ///
 /// # Safety
-/// M1.
+/// monkey-1.
 unsafe fn poll_for(green: Green, fds: *mut pollfd, count: nfds_t, limit: Option<u64>) -> Answer {
     let none = raw::span(0);
-    // SAFETY: M1; the span lives until the call returns.
+    // SAFETY: monkey-1; the span lives until the call returns.
     let look = || unsafe { raw::ppoll(fds, count, &raw const none, null()) };
     match look() {
         Ok(0) if limit != Some(0) => {}
-        answer => {
-            green.pay();
-            return answer;
-        }
+        answer => return green.pay(answer),
     }
+    // Watch the descriptors, park, and poll again.
     let until = deadline(limit);
-    // SAFETY: M1; the kernel has read them, too.
+    // SAFETY: monkey-1; the kernel has read the entries, too.
     let entry = |at: usize| unsafe { fds.wrapping_add(at).read() };
     let wait = || {
         let first = (0..count as usize).map(entry).find(|entry| entry.fd >= 0);
@@ -81,7 +80,7 @@ unsafe fn poll_for(green: Green, fds: *mut pollfd, count: nfds_t, limit: Option<
     wait_until_any(wait, look)
 }
 
-/// poll(2).
+/// Stands in for poll(2).
 ///
 /// # Safety
 /// As the C library's; see [`monkey`](super).
@@ -90,15 +89,15 @@ pub(super) unsafe extern "C" fn poll(fds: *mut pollfd, count: nfds_t, limit: c_i
     let limit = u64::try_from(limit).ok().map(|ms| ms * 1_000_000);
     let Some(green) = green(part::POLL) else {
         let span = limit.map(raw::span);
-        // SAFETY: M1; the span lives until the call returns.
+        // SAFETY: monkey-1; the span lives until the call returns.
         return pass(unsafe { raw::ppoll(fds, count, span.as_ref().map_or(null(), ptr::from_ref), null()) }) as c_int;
     };
-    let before = entry();
-    // SAFETY: M1.
+    let before = saved_errno();
+    // SAFETY: monkey-1.
     finish(before, unsafe { poll_for(green, fds, count, limit) }) as c_int
 }
 
-/// poll(2), as programs call it that were compiled with checks.
+/// Stands in for poll(2) in programs that were compiled with checks.
 ///
 /// # Safety
 /// As [`poll`].
@@ -107,11 +106,11 @@ pub(super) unsafe extern "C" fn __poll_chk(fds: *mut pollfd, count: nfds_t, limi
     if room / size_of::<pollfd>() < count as usize {
         raw::check_failed();
     }
-    // SAFETY: M1.
+    // SAFETY: monkey-1.
     unsafe { poll(fds, count, limit) }
 }
 
-/// ppoll(2).
+/// Stands in for ppoll(2).
 ///
 /// # Safety
 /// As [`poll`].
@@ -122,27 +121,28 @@ pub(super) unsafe extern "C" fn ppoll(
     limit: *const timespec,
     mask: *const sigset_t,
 ) -> c_int {
-    // SAFETY: null, or the caller's span (M1). The kernel writes what is left into it, the C library does not.
+    // SAFETY: null, or the caller's span (monkey-1). The kernel writes the rest of the time into the span, the C
+    // library does not.
     let span = unsafe { limit.as_ref() }.copied();
     let nanos = span.as_ref().map(raw::nanos);
     let Some((green, nanos)) = green(part::POLL)
         .zip(match nanos {
-            Some(None) => None, // not a valid span, for the kernel to refuse
+            Some(None) => None, // not a valid span: the kernel refuses it
             Some(valid) => Some(valid),
             None => Some(None),
         })
         .filter(|_| mask.is_null())
     else {
         let limit = span.as_ref().map_or(null(), ptr::from_ref);
-        // SAFETY: M1.
+        // SAFETY: monkey-1.
         return pass(unsafe { raw::ppoll(fds, count, limit, mask) }) as c_int;
     };
-    let before = entry();
-    // SAFETY: M1.
+    let before = saved_errno();
+    // SAFETY: monkey-1.
     finish(before, unsafe { poll_for(green, fds, count, nanos) }) as c_int
 }
 
-/// ppoll(2), as programs call it that were compiled with checks.
+/// Stands in for ppoll(2) in programs that were compiled with checks.
 ///
 /// # Safety
 /// As [`poll`].
@@ -154,33 +154,35 @@ pub(super) unsafe extern "C" fn __ppoll_chk(
     mask: *const sigset_t,
     room: usize,
 ) -> c_int {
+    // The same check as the C library's: the array must hold all entries.
     if room / size_of::<pollfd>() < count as usize {
         raw::check_failed();
     }
-    // SAFETY: M1.
+    // SAFETY: monkey-1.
     unsafe { ppoll(fds, count, limit, mask) }
 }
 
-/// The three sets of a select, each the caller's or null.
+/// The three sets of a select: pointers of the caller, or null.
 #[derive(Clone, Copy)]
-struct Sets([*mut fd_set; 3]);
+struct FdSets([*mut fd_set; 3]);
 
-impl Sets {
-    /// Calls the kernel with copies, and copies the answer back unless it is that nothing is ready.
+impl FdSets {
+    /// Calls the kernel with copies of the sets, and copies the answer back unless nothing is ready.
     ///
     /// # Safety
-    /// M1.
+    /// monkey-1.
     unsafe fn look(self, count: c_int) -> Answer {
         let none = raw::span(0);
+        // The kernel overwrites the sets, and the caller's must stay whole for the next call.
         // SAFETY: null, or the caller's set.
         let mut copies = self.0.map(|set| unsafe { set.as_ref() }.copied());
         let [read, write, except] = copies.each_mut().map(|copy| copy.as_mut().map_or(null_mut(), ptr::from_mut));
-        // SAFETY: the sets and the span are ours and live until the call returns.
+        // SAFETY: the sets and the span are locals that live until the call returns.
         let answer = unsafe { raw::pselect6(count, read, write, except, &raw const none, null()) };
         if answer.is_ok_and(|ready| ready > 0) {
             for (set, copy) in self.0.into_iter().zip(copies) {
                 if let Some(copy) = copy {
-                    // SAFETY: the caller's set, since there is a copy of it.
+                    // SAFETY: the caller's set, since there is a copy.
                     unsafe { set.write(copy) };
                 }
             }
@@ -188,10 +190,10 @@ impl Sets {
         answer
     }
 
-    /// Empties them: the time is over.
+    /// Empties the sets, when the time is over.
     ///
     /// # Safety
-    /// M1.
+    /// monkey-1.
     unsafe fn clear(self) {
         for set in self.0 {
             // SAFETY: null, or the caller's set.
@@ -202,10 +204,10 @@ impl Sets {
         }
     }
 
-    /// What is asked of `fd`, in bits of poll(2).
+    /// Returns the bits of poll(2) that the sets ask for `fd`.
     ///
     /// # Safety
-    /// M1.
+    /// monkey-1.
     unsafe fn wanted(self, fd: c_int) -> i16 {
         let mut bits = 0;
         for (set, bit) in self.0.into_iter().zip([POLLIN, POLLOUT, POLLPRI]) {
@@ -218,27 +220,25 @@ impl Sets {
     }
 }
 
-/// select(2) until `until`.
+/// Waits as select(2) does, until `until`.
 ///
 /// # Safety
-/// M1.
-unsafe fn select_until(green: Green, count: c_int, sets: Sets, limit: Option<u64>, until: u64) -> Answer {
-    // SAFETY: M1.
+/// monkey-1.
+unsafe fn select_until(green: Green, count: c_int, sets: FdSets, limit: Option<u64>, until: u64) -> Answer {
+    // SAFETY: monkey-1.
     let look = || unsafe { sets.look(count) };
     match look() {
         Ok(0) if limit != Some(0) => {}
         Ok(0) => {
-            // SAFETY: M1.
+            // SAFETY: monkey-1.
             unsafe { sets.clear() };
-            return Ok(0);
+            return green.pay(Ok(0));
         }
-        answer => {
-            green.pay();
-            return answer;
-        }
+        answer => return green.pay(answer),
     }
+    // Watch the descriptors of the sets, park, and ask again.
     let wait = || {
-        // SAFETY: M1; the numbers are below FD_SETSIZE.
+        // SAFETY: monkey-1; the numbers are below FD_SETSIZE.
         let bits = |fd: c_int| unsafe { sets.wanted(fd) };
         let entries = (0..count).map(|fd| (fd, bits(fd))).filter(|&(_, bits)| bits != 0);
         let mut wanted = entries.map(|(fd, bits)| (fd, Interest::of_poll_bits(bits)));
@@ -246,18 +246,18 @@ unsafe fn select_until(green: Green, count: c_int, sets: Sets, limit: Option<u64
     };
     let ready = wait_until_any(wait, look)?;
     if ready == 0 {
-        // SAFETY: M1.
+        // SAFETY: monkey-1.
         unsafe { sets.clear() };
     }
     Ok(ready)
 }
 
-/// Whether the kernel would look at no more of a set than there is.
+/// Reports whether the kernel would read no more than one `fd_set` of each set.
 fn in_range(count: c_int) -> bool {
     (0..=FD_SETSIZE as c_int).contains(&count)
 }
 
-/// select(2). As on Linux, what is left of the time is written into `limit`.
+/// Stands in for select(2). As on Linux, the rest of the time is written into `limit`.
 ///
 /// # Safety
 /// As [`poll`].
@@ -269,9 +269,9 @@ pub(super) unsafe extern "C" fn select(
     except: *mut fd_set,
     limit: *mut timeval,
 ) -> c_int {
-    // SAFETY: null, or the caller's span (M1).
+    // SAFETY: null, or the caller's span (monkey-1).
     let mut limit = unsafe { limit.as_mut() };
-    // As the C library does it: microseconds beyond a second are seconds, negative ones an error of the kernel's.
+    // As in the C library: microseconds beyond a second are seconds, negative ones an error of the kernel.
     let span = limit.as_deref().map(|limit| timespec {
         tv_sec: limit.tv_sec.saturating_add(limit.tv_usec.div_euclid(1_000_000)),
         tv_nsec: (limit.tv_usec.rem_euclid(1_000_000) * 1000) as c_long,
@@ -279,16 +279,17 @@ pub(super) unsafe extern "C" fn select(
     let nanos = span.as_ref().map(raw::nanos);
     let until = deadline(nanos.flatten());
     let green = green(part::POLL).filter(|_| in_range(count) && nanos != Some(None));
-    let before = entry();
+    let before = saved_errno();
     let answer = match green {
-        // SAFETY: M1.
-        Some(green) => unsafe { select_until(green, count, Sets([read, write, except]), nanos.flatten(), until) },
+        // SAFETY: monkey-1.
+        Some(green) => unsafe { select_until(green, count, FdSets([read, write, except]), nanos.flatten(), until) },
         None => {
             let span = span.as_ref().map_or(null(), ptr::from_ref);
-            // SAFETY: M1.
+            // SAFETY: monkey-1.
             unsafe { raw::pselect6(count, read, write, except, span, null()) }
         }
     };
+    // The rest of the time.
     if let (Some(limit), Some(left)) = (&mut limit, left(until)) {
         limit.tv_sec = left.tv_sec;
         limit.tv_usec = left.tv_nsec / 1000;
@@ -296,7 +297,7 @@ pub(super) unsafe extern "C" fn select(
     finish(before, answer) as c_int
 }
 
-/// pselect(2).
+/// Stands in for pselect(2).
 ///
 /// # Safety
 /// As [`poll`].
@@ -309,38 +310,40 @@ pub(super) unsafe extern "C" fn pselect(
     limit: *const timespec,
     mask: *const sigset_t,
 ) -> c_int {
-    // SAFETY: null, or the caller's span (M1). The kernel writes what is left into it, the C library does not.
+    // SAFETY: null, or the caller's span (monkey-1). The kernel writes the rest of the time into the span, the C
+    // library does not.
     let span = unsafe { limit.as_ref() }.copied();
     let nanos = span.as_ref().map(raw::nanos);
     let green = green(part::POLL).filter(|_| in_range(count) && nanos != Some(None) && mask.is_null());
-    let before = entry();
+    let before = saved_errno();
     let answer = match green {
         Some(green) => {
             let until = deadline(nanos.flatten());
-            // SAFETY: M1.
-            unsafe { select_until(green, count, Sets([read, write, except]), nanos.flatten(), until) }
+            // SAFETY: monkey-1.
+            unsafe { select_until(green, count, FdSets([read, write, except]), nanos.flatten(), until) }
         }
+        // With a mask, or arguments that the kernel refuses.
         None => {
             let span = span.as_ref().map_or(null(), ptr::from_ref);
             let packed = [mask.addr(), raw::KERNEL_SIGSET];
-            // SAFETY: M1; the mask goes as a pointer and a size, which live until the call returns.
+            // SAFETY: monkey-1; the mask goes as a pointer and a size, which live until the call returns.
             unsafe { raw::pselect6(count, read, write, except, span, &raw const packed) }
         }
     };
     finish(before, answer) as c_int
 }
 
-/// epoll_wait(2): an event loop inside a green thread. Its epoll instance is watched by the hub's.
+/// Stands in for epoll_wait(2): an event loop inside a green thread. The hub watches the epoll instance of the loop.
 ///
 /// # Safety
 /// As [`poll`].
 #[unsafe(no_mangle)]
 pub(super) unsafe extern "C" fn epoll_wait(epoll: c_int, events: *mut epoll_event, most: c_int, limit: c_int) -> c_int {
-    // SAFETY: M1; no mask.
+    // SAFETY: monkey-1; no mask.
     unsafe { epoll_pwait(epoll, events, most, limit, null()) }
 }
 
-/// epoll_pwait(2).
+/// Stands in for epoll_pwait(2).
 ///
 /// # Safety
 /// As [`poll`].
@@ -352,16 +355,17 @@ pub(super) unsafe extern "C" fn epoll_pwait(
     limit: c_int,
     mask: *const sigset_t,
 ) -> c_int {
+    // Without a wait there is nothing to park for; a mask must be set by the kernel, together with the wait.
     let Some(green) = green(part::POLL).filter(|_| limit != 0 && mask.is_null()) else {
-        // SAFETY: M1.
+        // SAFETY: monkey-1.
         return pass(unsafe { raw::epoll_pwait(epoll, events, most, limit, mask) }) as c_int;
     };
     let limit = u64::try_from(limit).ok().map(|ms| ms * 1_000_000);
-    // SAFETY: M1.
+    // SAFETY: monkey-1.
     unsafe { epoll_for(green, epoll, events, most, limit) }
 }
 
-/// epoll_pwait2(2).
+/// Stands in for epoll_pwait2(2).
 ///
 /// # Safety
 /// As [`poll`].
@@ -373,34 +377,35 @@ pub(super) unsafe extern "C" fn epoll_pwait2(
     limit: *const timespec,
     mask: *const sigset_t,
 ) -> c_int {
-    // SAFETY: null, or the caller's span (M1).
+    // SAFETY: null, or the caller's span (monkey-1).
     let nanos = unsafe { limit.as_ref() }.map(raw::nanos);
+    // As in `epoll_pwait`; an invalid limit goes to the kernel, too, which reports the error.
     let green = green(part::POLL).filter(|_| !matches!(nanos, Some(None | Some(0))) && mask.is_null());
     let Some(green) = green else {
-        // SAFETY: M1.
+        // SAFETY: monkey-1.
         return pass(unsafe { raw::epoll_pwait2(epoll, events, most, limit, mask) }) as c_int;
     };
-    // SAFETY: M1.
+    // SAFETY: monkey-1.
     unsafe { epoll_for(green, epoll, events, most, nanos.flatten()) }
 }
 
-/// epoll_wait(2) with `limit` nanoseconds.
+/// Waits as epoll_wait(2) does, for `limit` nanoseconds.
 ///
 /// # Safety
-/// M1.
+/// monkey-1.
 unsafe fn epoll_for(green: Green, epoll: c_int, events: *mut epoll_event, most: c_int, limit: Option<u64>) -> c_int {
-    let before = entry();
-    // SAFETY: M1.
+    let before = saved_errno();
+    let file = file_of(epoll);
+    // SAFETY: monkey-1.
     let look = || unsafe { raw::epoll_pwait(epoll, events, most, 0, null()) };
+    // Ask without waiting first: often there are events, and no thread has to park.
     let answer = match look() {
         Ok(0) => {
             let until = deadline(limit);
-            wait_until_any(|| green.wait(epoll, Interest::IN, Reason::Read(epoll), until), look)
+            // An epoll descriptor is readable while events wait in there, so the reactor can watch one, too.
+            wait_until_any(|| green.wait(file, Interest::IN, Reason::Read(epoll), until), look)
         }
-        answer => {
-            green.pay();
-            answer
-        }
+        answer => green.pay(answer),
     };
     finish(before, answer) as c_int
 }

@@ -1,12 +1,12 @@
-//! fcntl, ioctl and setsockopt: what sets whether a file blocks, and for how long.
+//! fcntl, ioctl and setsockopt: the calls that set whether a file blocks, and for how long.
 //!
-//! They are the program's, and go to the kernel as they are. We only note that they were called, so that what was known of
-//! the number is asked anew (see `sys/numbers.rs`).
+//! These calls go to the kernel as they are. The number is marked (see `sys/numbers.rs`), so that the next wait asks
+//! the kernel anew.
 //!
-//! fcntl and ioctl take three dots in C. Callers put the argument where a third one goes, or nothing at all: on the
-//! architectures we have, that is the same register, and the kernel looks at it only if the command has an argument.
+//! fcntl and ioctl are variadic in C. Callers pass the argument where a third one goes, or pass none: on the supported
+//! architectures both use the same register, and the kernel reads it only if the command has an argument.
 //!
-//! Invariant M1 holds here as in `stream.rs`.
+//! Invariant monkey-1 of `stream.rs` holds here, too.
 #![allow(unsafe_code)]
 
 use std::ffi::{c_int, c_ulong, c_void};
@@ -19,14 +19,14 @@ use crate::sys::raw::{
     SO_SNDTIMEO_NEW, SOL_SOCKET, socklen_t,
 };
 
-/// A flag or limit of `fd` was set.
+/// Marks `fd`, of which a flag or a time limit was set.
 fn note_change(fd: c_int) {
     if patched() != 0 {
         changed(fd);
     }
 }
 
-/// fcntl(2).
+/// Stands in for fcntl(2).
 ///
 /// # Safety
 /// As the C library's; see [`monkey`](super).
@@ -35,8 +35,9 @@ pub(super) unsafe extern "C" fn fcntl(fd: c_int, command: c_int, argument: usize
     if command == F_GETOWN {
         return raw::owner(fd).unwrap_or_else(refuse);
     }
-    // SAFETY: M1.
+    // SAFETY: monkey-1.
     let answer = unsafe { raw::fcntl_any(fd, command, argument) };
+    // A flag was set, or a number was made.
     match command {
         F_SETFL => note_change(fd),
         F_DUPFD | F_DUPFD_CLOEXEC => note_duplicate(fd, answer),
@@ -45,31 +46,32 @@ pub(super) unsafe extern "C" fn fcntl(fd: c_int, command: c_int, argument: usize
     pass(answer) as c_int
 }
 
-/// fcntl(2), as programs call it that were compiled for large files.
+/// Stands in for fcntl(2) in programs that were compiled for large files.
 ///
 /// # Safety
 /// As [`fcntl`].
 #[unsafe(no_mangle)]
 pub(super) unsafe extern "C" fn fcntl64(fd: c_int, command: c_int, argument: usize) -> c_int {
-    // SAFETY: M1.
+    // SAFETY: monkey-1.
     unsafe { fcntl(fd, command, argument) }
 }
 
-/// ioctl(2).
+/// Stands in for ioctl(2).
 ///
 /// # Safety
 /// As [`fcntl`].
 #[unsafe(no_mangle)]
 pub(super) unsafe extern "C" fn ioctl(fd: c_int, request: c_ulong, argument: *mut c_void) -> c_int {
-    // SAFETY: M1.
+    // SAFETY: monkey-1.
     let answer = unsafe { raw::ioctl(fd, request as Ioctl, argument) };
+    // FIONBIO changes whether calls block, as F_SETFL does.
     if request as Ioctl == FIONBIO {
         note_change(fd);
     }
     pass(answer) as c_int
 }
 
-/// setsockopt(2).
+/// Stands in for setsockopt(2).
 ///
 /// # Safety
 /// As [`fcntl`].
@@ -81,8 +83,9 @@ pub(super) unsafe extern "C" fn setsockopt(
     value: *const c_void,
     len: socklen_t,
 ) -> c_int {
-    // SAFETY: M1.
+    // SAFETY: monkey-1.
     let answer = unsafe { raw::setsockopt(fd, level, name, value, len) };
+    // These options change how long a call may block.
     if level == SOL_SOCKET && matches!(name, SO_RCVTIMEO | SO_RCVTIMEO_NEW | SO_SNDTIMEO | SO_SNDTIMEO_NEW) {
         note_change(fd);
     }

@@ -1,7 +1,7 @@
-//! Who to connect to or listen on: `ToSocketAddrs`, with names that are looked up without blocking the hub.
+//! Addresses to connect to or listen on: `ToSocketAddrs`, which looks up names without blocking the hub.
 //!
-//! The implementations are std's, one by one. Literal addresses are parsed and never looked up; everything else goes
-//! to [`resolve`](super::resolve), where an OS thread asks the C library and the green thread waits.
+//! The implementations are those of std, one by one. Literal addresses are parsed and never looked up; all other text
+//! goes to [`resolve`](super::resolve), where an OS thread asks the C library and the green thread waits.
 #![forbid(unsafe_code)]
 
 use std::io;
@@ -13,7 +13,7 @@ use std::vec;
 
 use super::resolve::lookup;
 
-/// What can be turned into socket addresses, as [`std::net::ToSocketAddrs`], green.
+/// A value that can be turned into socket addresses, as with [`std::net::ToSocketAddrs`].
 ///
 /// ```
 /// use greenling::net::ToSocketAddrs;
@@ -24,25 +24,28 @@ use super::resolve::lookup;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 ///
-/// Names are looked up as std looks them up, `/etc/hosts` included, but by OS threads kept for that, 16 at most at once in the
-/// process; literal addresses are not looked up. A lookup has no time limit of its own beside that of the C library:
-/// [`timeout`](crate::timeout) ends the wait, and frees the caller at once. The lookup that it waited for goes on, and keeps
-/// its OS thread until it ends.
+/// Names are looked up as in std, `/etc/hosts` included, but on OS threads kept for lookups. The C library alone limits
+/// the time of a lookup: [`timeout`](crate::timeout) ends the wait, and frees the caller at once.
+///
+/// At most 16 lookups of the process ask the network at once; more callers wait, in order. A lookup goes on until the C
+/// library gives up, also when the caller was killed or timed out; but then another lookup gets the place. Once 240
+/// abandoned lookups go on like this, further ones keep their places among the 16. Names that `/etc/hosts` has (where
+/// `/etc/nsswitch.conf` puts this file first) and numbers such as `127.1` wait for no lookup that asks the network.
 pub trait ToSocketAddrs {
-    /// Yields the addresses.
+    /// The iterator over the addresses.
     type Iter: Iterator<Item = SocketAddr>;
 
-    /// The addresses, in the order in which they should be tried.
+    /// Returns the addresses, in the order in which they should be tried.
     ///
     /// # Errors
-    /// `InvalidInput` if the text has no port or an impossible one; what the lookup says; an error when the caller
-    /// unwinds or its OS thread is ending and the name would have to be looked up.
+    /// `InvalidInput` if the text has no port or an impossible one; the errors of the lookup; an error if the name has
+    /// to be looked up while the caller unwinds or its OS thread is ending.
     ///
     /// # Panics
     /// As every blocking call: unwinds with a kill or an expired [`timeout`](crate::timeout), panics inside
     /// [`no_switch`](crate::no_switch).
     ///
-    /// May switch: yes, if it is a name and not an address.
+    /// May switch: yes, for a name; no, for an address.
     fn to_socket_addrs(&self) -> io::Result<Self::Iter>;
 }
 
@@ -139,10 +142,10 @@ impl<T: ToSocketAddrs + ?Sized> ToSocketAddrs for &T {
     }
 }
 
-/// Calls `f` with one address after the other until it succeeds, and returns its last error if it never does.
+/// Calls `f` with one address after the other until one call succeeds.
 ///
 /// # Errors
-/// See above; `InvalidInput` if there is no address at all.
+/// The error of the last call if none succeeds; `InvalidInput` if there is no address at all.
 pub(super) fn each_addr<A: ToSocketAddrs, T>(
     addr: A,
     mut f: impl FnMut(&SocketAddr) -> io::Result<T>,
@@ -151,13 +154,14 @@ pub(super) fn each_addr<A: ToSocketAddrs, T>(
     for addr in addr.to_socket_addrs()? {
         match f(&addr) {
             Ok(result) => return Ok(result),
+            // The next address may do better; the last error is reported, as std does.
             Err(error) => last = Some(error),
         }
     }
     Err(last.unwrap_or_else(|| invalid("could not resolve to any addresses")))
 }
 
-/// What is wrong with an argument, in std's words.
+/// Makes the error for a bad argument, with std's message.
 fn invalid(message: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, message)
 }

@@ -1,6 +1,6 @@
 //! TCP and UDP, shaped like `std::net`: the calls block the green thread, never the OS thread.
 //!
-//! A program that uses blocking sockets is ported by changing `std::net` to `greenling::net` and `std::thread` to
+//! To port a program that uses blocking sockets, change `std::net` to `greenling::net` and `std::thread` to
 //! `greenling::thread`:
 //!
 //! ```
@@ -26,9 +26,9 @@
 //!
 //! # What differs from std
 //!
-//! Of everything that can wait: it lets other green threads run; a kill or an expired [`timeout`](crate::timeout)
-//! unwinds it; a signal does not interrupt it. "same" means same signature, results and kinds of errors; the test
-//! `net_std` runs the same programs against both.
+//! Every call that has to wait lets other green threads run; a kill or an expired [`timeout`](crate::timeout) unwinds
+//! the call; a signal does not interrupt it. "same" means the same signature, results and kinds of errors: the test
+//! `tests/net/compared.rs` runs the same programs against both.
 //!
 //! | std | here | difference |
 //! |---|---|---|
@@ -38,45 +38,54 @@
 //! | `peek` | same | |
 //! | – | [`TcpStream::read_with`] | waits without a buffer, then lends the hub's |
 //! | `shutdown` | same | |
-//! | – | [`TcpStream::close`], [`TcpListener::close`] | ends the socket under those who wait for it |
+//! | – | [`TcpStream::close`], [`TcpListener::close`] | ends the socket and wakes its waiters with an error |
 //! | `try_clone` | same | clones share timeouts and mode |
 //! | `set_read_timeout`, `set_write_timeout`, `read_timeout`, `write_timeout` | same | kept by the stream, not by the kernel: exact, a store each; `WouldBlock` when they pass |
 //! | `set_nonblocking` | same | kept likewise; the kernel's socket is always non-blocking |
 //! | `peer_addr`, `local_addr`, `set_nodelay`, `nodelay`, `set_ttl`, `ttl`, `take_error` | same | |
-//! | `linger`, `set_linger` (unstable) | – | `socket2::SockRef::from(&stream).set_linger(..)` |
-//! | `os::linux::net::TcpStreamExt` (`quickack`, ...) | – | younger than the oldest compiler supported: `socket2::SockRef` |
+//! | `linger`, `set_linger` | – | unstable in std: `socket2::SockRef::from(&stream).set_linger(..)` |
+//! | `os::linux::net::TcpStreamExt::{quickack, set_quickack}` | [`TcpStreamExt`](crate::os::linux::net::TcpStreamExt) | |
 //! | `TcpListener::bind` | same | 4096 connections may wait for `accept`, std: 128 |
 //! | `accept`, `incoming`, [`Incoming`] | same | acceptors are served in order |
 //! | `TcpListener::{local_addr, try_clone, set_ttl, ttl, take_error, set_nonblocking}` | same | |
-//! | `TcpListener::{set_only_v6, only_v6}` (deprecated) | – | |
-//! | `into_incoming` (unstable) | – | |
+//! | `TcpListener::{set_only_v6, only_v6}` | – | deprecated in std |
+//! | `into_incoming` | – | unstable in std |
 //! | `From<OwnedFd>`, `Into<OwnedFd>`, `AsFd`, `AsRawFd`, `IntoRawFd` | same | into: blocking again, unless `set_nonblocking(true)` was called |
 //! | `FromRawFd` | – | an unsafe function: `OwnedFd::from_raw_fd(fd).into()` |
 //! | – | `From` std's type and into it | timeouts and data go along |
-//! | `Send`, `Sync` | – | a socket stays on its OS thread; send std's type and convert it there |
-//! | `UnwindSafe`, `RefUnwindSafe` | – | wrap it in `AssertUnwindSafe` for `catch_unwind` |
+//! | `Send`, `Sync` | – | a socket stays on one OS thread; send std's type and convert there |
+//! | `UnwindSafe`, `RefUnwindSafe` | same | |
 //! | `Debug` | same | |
-//! | [`ToSocketAddrs`] and all its implementations | same | a trait of its own, since std's would block on a name |
+//! | [`ToSocketAddrs`] and all implementations | same | a separate trait, since std's would block on a name |
 //! | `UdpSocket` with all its methods | same | several green threads that wait for a datagram are served in order |
-//! | – | [`UdpSocket::close`] | wakes those who wait for this handle |
+//! | – | [`UdpSocket::close`] | wakes the waiters of this handle with an error |
 //! | – | [`copy_bidirectional`] | the inside of a proxy; the kernel moves large pieces |
 //!
-//! Two things to know about clones. After [`close`](TcpStream::close) a clone sees the end of the connection. After one
-//! of them was turned into std's type, the kernel's socket is blocking for all of them.
+//! Two things to know about clones. After [`close`](TcpStream::close), the clones see the end of the connection. And if
+//! one clone is turned into std's type, or a child process makes its duplicate blocking, the kernel's socket is
+//! blocking for all clones. Green clones still park, because their calls ask the kernel not to wait (`MSG_DONTWAIT`).
+//! Three calls have no such flag. An `accept` of a listener that was cloned, converted or lent (`as_fd`) first makes
+//! the socket non-blocking, in all processes that share it. Before [`io::copy`](crate::io::copy) and
+//! [`copy_bidirectional`] leave the moving of large chunks to the kernel, and after each wait, they check the mode: a
+//! process that makes a socket blocking in between may stop the hub for as long as the kernel waits.
 //!
-//! Urgent (out-of-band) data is not supported: a read stops at its mark and may then wait although there is more.
+//! Urgent (out-of-band) data is not supported: a read stops at the mark and may then wait although there is more.
 #![forbid(unsafe_code)]
 
 mod addr;
 pub(crate) mod copy;
 pub(crate) mod handle;
-pub(crate) mod lent;
+mod hosts;
 pub(crate) mod options;
 mod resolve;
+pub(crate) mod scratch;
 mod tcp_listener;
 mod tcp_stream;
 mod udp;
+pub(crate) mod unix;
 
+#[cfg(feature = "monkey")]
+pub(crate) use hosts::Family;
 #[cfg(feature = "monkey")]
 pub(crate) use resolve::on_lookup_thread;
 pub use std::net::{AddrParseError, IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, SocketAddrV4, SocketAddrV6};

@@ -1,8 +1,8 @@
-//! What std keeps in the kernel for each open socket and a green socket must keep itself: timeouts and the mode.
+//! Timeouts and mode of a green socket, which std keeps in the kernel.
 //!
-//! The socket is non-blocking all the time, so `SO_RCVTIMEO` would mean nothing and `O_NONBLOCK` is taken. In std both
-//! belong to the open socket, not to the descriptor: clones share them. So clones share one `Shared`. Most sockets
-//! never set any of this and have no `Shared` at all.
+//! The kernel's socket is always non-blocking, so `SO_RCVTIMEO` would have no effect, and `O_NONBLOCK` is in use. In
+//! std both belong to the open socket and not to the descriptor, so clones share them. Here clones share one
+//! `SharedOptions`. Most sockets never set an option, and have no `SharedOptions` at all.
 #![forbid(unsafe_code)]
 
 use std::cell::{Cell, OnceCell};
@@ -13,25 +13,25 @@ use std::time::Duration;
 
 use crate::runtime::reactor::Direction;
 
-/// Options of one handle.
+/// The options of one handle.
 #[derive(Debug, Default)]
-pub(crate) struct Options(OnceCell<Rc<Shared>>);
+pub(crate) struct Options(OnceCell<Rc<SharedOptions>>);
 
-/// Options of all handles of one open socket.
+/// The options that all handles of one open socket share.
 #[derive(Debug, Default)]
-struct Shared {
-    /// How long a read may wait.
+struct SharedOptions {
+    /// The longest time that a read may wait.
     read: Cell<Option<Duration>>,
-    /// How long a write may wait.
+    /// The longest time that a write may wait.
     write: Cell<Option<Duration>>,
     /// Whether the program asked for `WouldBlock` in place of waiting.
     nonblocking: Cell<bool>,
-    /// Between which calls of a conversation the socket is.
+    /// The point that the conversation has reached.
     stage: Cell<Stage>,
 }
 
-/// Where a conversation of requests and answers stands, as far as the calls tell: how many reads were begun since the last
-/// write. It is known of sockets that have options only.
+/// The point that a conversation of requests and answers has reached, as far as the calls tell: how many reads were
+/// begun since the last write. Only sockets that have options keep a stage.
 ///
 /// ```text
 ///            read                read
@@ -42,12 +42,13 @@ struct Shared {
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Stage {
-    /// Nothing was read or written.
+    /// No read or write was begun.
     #[default]
     Fresh,
-    /// The first read was begun, and nothing was written. A reader that waits now has never got a byte.
+    /// The first read was begun, and no write. A reader that waits now has never got a byte.
     FirstByte,
-    /// More than one read was begun since the last write, or the beginning: a reader that waits now has a part already.
+    /// More than one read was begun since the last write, or since the beginning. A reader that waits now has a part
+    /// of a request.
     Busy,
     /// The last call was a write.
     Answered,
@@ -56,10 +57,11 @@ pub(crate) enum Stage {
 }
 
 impl Stage {
-    /// The stage after a call in this direction was begun.
+    /// Returns the stage after a call in this direction was begun.
     #[inline]
     fn after(self, direction: Direction) -> Stage {
         match (direction, self) {
+            // Reads count from the last write on, or from the beginning.
             (Direction::Write, _) => Stage::Answered,
             (Direction::Read, Stage::Fresh) => Stage::FirstByte,
             (Direction::Read, Stage::Answered) => Stage::NextRequest,
@@ -68,23 +70,23 @@ impl Stage {
     }
 }
 
-/// A look at the [`Stage`] of a socket, wherever the socket is.
+/// A view of the [`Stage`] of a socket that another green thread may own.
 #[derive(Debug)]
-pub(crate) struct Watch(Rc<Shared>);
+pub(crate) struct StageView(Rc<SharedOptions>);
 
-impl Watch {
-    /// The stage.
+impl StageView {
+    /// Returns the stage that the socket has reached.
     pub(crate) fn stage(&self) -> Stage {
         self.0.stage.get()
     }
 }
 
-// As of the sockets that have them; see `Source`.
+// The sockets that have these options are unwind safe as well; see `Source`.
 impl UnwindSafe for Options {}
 impl RefUnwindSafe for Options {}
 
-impl Shared {
-    /// The timeout of one direction.
+impl SharedOptions {
+    /// Returns the cell with the timeout of one direction.
     fn timeout(&self, direction: Direction) -> &Cell<Option<Duration>> {
         match direction {
             Direction::Read => &self.read,
@@ -94,20 +96,22 @@ impl Shared {
 }
 
 impl Options {
-    /// The options there are; made now if there are none.
-    fn shared(&self) -> &Rc<Shared> {
+    /// Returns the shared options, and makes them if there are none.
+    fn shared(&self) -> &Rc<SharedOptions> {
         self.0.get_or_init(Rc::default)
     }
 
-    /// From now on the stage of the socket is kept, and can be looked at.
-    pub(super) fn watch(&self) -> Watch {
-        Watch(Rc::clone(self.shared()))
+    /// Returns a view of the stage. From now on the socket keeps its stage.
+    pub(super) fn stage_view(&self) -> StageView {
+        StageView(Rc::clone(self.shared()))
     }
 
-    /// How long a call that is begun now may wait, as `Source` takes it: `None` for ever, zero not at all.
+    /// Notes in the stage that a call in this direction begins. Returns how long the call may wait, in the form that
+    /// `Source` takes: `None` for ever, zero not at all.
     #[inline]
-    pub(crate) fn patience(&self, direction: Direction) -> Option<Duration> {
+    pub(crate) fn begin_call(&self, direction: Direction) -> Option<Duration> {
         match self.0.get() {
+            // The common case: a socket without options waits for ever and keeps no stage.
             None => None,
             Some(shared) => {
                 shared.stage.set(shared.stage.get().after(direction));
@@ -116,7 +120,7 @@ impl Options {
         }
     }
 
-    /// The timeout of one direction.
+    /// Returns the timeout of one direction.
     pub(crate) fn timeout(&self, direction: Direction) -> Option<Duration> {
         self.0.get().and_then(|shared| shared.timeout(direction).get())
     }
@@ -127,38 +131,38 @@ impl Options {
     /// `InvalidInput` for zero, in std's words.
     pub(crate) fn set_timeout(&self, direction: Direction, timeout: Option<Duration>) -> io::Result<()> {
         refuse_zero(timeout)?;
-        // Without a timeout there is nothing to remember.
+        // A socket without shared options has no timeout to remove.
         if timeout.is_some() || self.were_used() {
             self.shared().timeout(direction).set(timeout);
         }
         Ok(())
     }
 
-    /// Whether the program asked for `WouldBlock` in place of waiting.
+    /// Reports whether the program asked for `WouldBlock` in place of waiting.
     pub(crate) fn nonblocking(&self) -> bool {
         self.0.get().is_some_and(|shared| shared.nonblocking.get())
     }
 
-    /// Asks for `WouldBlock` in place of waiting, or for waiting.
+    /// Chooses between `WouldBlock` and waiting.
     pub(crate) fn set_nonblocking(&self, on: bool) {
         self.shared().nonblocking.set(on);
     }
 
-    /// Options for a clone of the socket: the same ones.
+    /// Returns the same options, for a clone of the socket.
     pub(crate) fn share(&self) -> Options {
         Options(OnceCell::from(Rc::clone(self.shared())))
     }
 
-    /// Whether any option was ever set, here or on a clone, or a clone was made.
+    /// Reports whether any option was ever set, here or on a clone, or a clone was made.
     pub(crate) fn were_used(&self) -> bool {
         self.0.get().is_some()
     }
 }
 
-/// A timeout of zero would mean "for ever" to the kernel; std refuses it.
+/// Refuses a timeout of zero, as std does: to the kernel zero would mean "for ever".
 ///
 /// # Errors
-/// See above.
+/// `InvalidInput` for zero.
 pub(crate) fn refuse_zero(timeout: Option<Duration>) -> io::Result<()> {
     if timeout == Some(Duration::ZERO) {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "cannot set a 0 duration timeout"));

@@ -1,79 +1,127 @@
-//! Name lookups: the one thing about sockets that has no non-blocking form, so OS threads do it.
+//! Name lookups, which have no non-blocking form and so run on OS threads.
 //!
-//! They have a pool of their own (see [`offload`](crate::offload)), so that lookups and other jobs do not wait for each
-//! other. At most [`MOST`] run at once; one that is stuck, because no server answers, takes one of these places until the C
-//! library gives up.
+//! ```text
+//!   lookup ----> local pool: is the name on this machine? --yes--> getaddrinfo there, which asks no server
+//!                                |
+//!                                no
+//!                                v
+//!                network pool: getaddrinfo, MAX_LOOKUPS at once, and up to MAX_ABANDONED abandoned ones
+//! ```
 //!
-//! `getaddrinfo` is asked, as std does it, so `/etc/hosts`, `/etc/resolv.conf` and `/etc/nsswitch.conf` mean what they
-//! always mean. A caller that is killed or times out is free at once: a lookup that has not begun never will, one that has
-//! goes on, and its result is dropped.
+//! Both pools are apart from that of [`offload`](crate::offload), so that lookups and other jobs do not wait for each
+//! other. And there are two, so that a name of `/etc/hosts` does not wait behind a name server that does not answer.
+//!
+//! As in std, `getaddrinfo` answers, so `/etc/hosts`, `/etc/resolv.conf` and `/etc/nsswitch.conf` keep their meaning. A
+//! caller that is killed or times out is free at once. A lookup that has not begun by then never begins; one that has
+//! goes on until the C library gives up, the result is dropped, and another OS thread takes the place in the pool.
 #![forbid(unsafe_code)]
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 
+use super::hosts::{Family, is_local};
 use crate::offload::{PerProcess, ThreadPool};
+use crate::sys::virtual_sockets;
 
-/// Lookups at once. They wait for servers rather than for the CPU.
-const MOST: usize = 16;
+/// The number of network lookups that run at once. Lookups wait for servers rather than for the CPU.
+const MAX_LOOKUPS: usize = 16;
 
-/// The pool.
-static POOL: PerProcess = PerProcess::new();
+/// The number of abandoned lookups that may go on beside those. Each lookup has a socket open, so the number is below
+/// that of the descriptors that a process may have by default.
+const MAX_ABANDONED: usize = 240;
 
-/// What a lookup ends with.
-type Found = io::Result<Vec<SocketAddr>>;
+/// The number of local lookups that run at once. A local lookup waits for two files only.
+const MAX_LOCAL_LOOKUPS: usize = 2;
 
-/// Makes the pool.
-fn pool() -> &'static ThreadPool {
-    POOL.get(|| ThreadPool::builder().max_threads(MOST).name("greenling-dns").build())
+/// The pool for lookups that may ask the network.
+static NETWORK_POOL: PerProcess = PerProcess::new();
+
+/// The pool for lookups that do not.
+static LOCAL_POOL: PerProcess = PerProcess::new();
+
+/// The addresses that a lookup found, or its error.
+type LookupResult = io::Result<Vec<SocketAddr>>;
+
+/// Returns the pool of network lookups, made on first use.
+fn network_pool() -> &'static ThreadPool {
+    NETWORK_POOL.get(|| {
+        ThreadPool::builder().max_threads(MAX_LOOKUPS).max_abandoned(MAX_ABANDONED).name("greenling-dns").build()
+    })
 }
 
-/// Looks up a name; the running green thread waits, others run.
+/// Returns the pool of local lookups, made on first use.
+fn local_pool() -> &'static ThreadPool {
+    LOCAL_POOL.get(|| ThreadPool::builder().max_threads(MAX_LOCAL_LOOKUPS).name("greenling-hosts").build())
+}
+
+/// Looks up a name; the calling green thread waits, others run.
 ///
 /// # Errors
-/// What std says; that no OS thread could be started; an error when the caller unwinds or its OS thread is ending.
-pub(super) fn lookup(host: &str, port: u16) -> Found {
+/// Those of std's lookup; an error if no OS thread could be started, if the caller unwinds, or if the OS thread ends.
+pub(super) fn lookup(host: &str, port: u16) -> LookupResult {
+    if let Some(found) = virtual_sockets::resolve(host) {
+        return found.map(|ips| ips.into_iter().map(|ip| SocketAddr::new(ip, port)).collect());
+    }
+    // Two copies: one for the check whether the name is local, one for the lookup itself.
     let host = String::from(host);
-    on_other_thread(move || (host.as_str(), port).to_socket_addrs().map(Iterator::collect))
+    let name = host.clone();
+    on_lookup_thread(Some((name, Family::ANY)), move || (host.as_str(), port).to_socket_addrs().map(Iterator::collect))?
 }
 
-/// Runs `run` on an OS thread and waits for it.
-fn on_other_thread(run: impl FnOnce() -> Found + Send + 'static) -> Found {
-    on_lookup_thread(run)?
-}
-
-/// Runs any lookup on an OS thread and waits for it.
+/// Runs any lookup on an OS thread and waits for the result. `name` is the name to look up and the accepted families;
+/// none for a lookup that asks no name server.
 ///
 /// # Errors
-/// As [`lookup`], but for what the lookup itself says.
-pub(crate) fn on_lookup_thread<T: Send + 'static>(run: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
-    pool().offer("a name lookup", false, run).map_err(|(error, _)| error.into())
+/// Those of [`lookup`] without the lookup's own, which are in its result.
+pub(crate) fn on_lookup_thread<T: Send + 'static>(
+    name: Option<(String, Family)>,
+    run: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<T> {
+    // The local pool reads the files, and hands `run` back if the network has to be asked.
+    let run_if_local = move || match name {
+        Some((host, family)) if !is_local(&host, family) => Err(run),
+        _ => Ok(run()),
+    };
+    match on_thread_of(local_pool(), run_if_local)? {
+        Ok(done) => Ok(done),
+        Err(run) => on_thread_of(network_pool(), run),
+    }
+}
+
+/// Runs `run` on an OS thread of `pool` and waits for the result.
+fn on_thread_of<T: Send + 'static>(pool: &ThreadPool, run: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+    pool.offer("a name lookup", false, run).map_err(|(error, _)| error.into())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pure::lock::lock;
     use crate::runtime::hub::hub;
-    use crate::runtime::remote::lock;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::{Arc, Barrier, Mutex, mpsc};
     use std::thread;
     use std::time::Duration;
 
-    /// What a test's lookup finds.
-    fn found(port: u16) -> Found {
+    /// Runs `run` as a network lookup.
+    fn on_other_thread(run: impl FnOnce() -> LookupResult + Send + 'static) -> LookupResult {
+        on_thread_of(network_pool(), run)?
+    }
+
+    /// Makes the result of a test's lookup.
+    fn found(port: u16) -> LookupResult {
         Ok(vec![SocketAddr::from(([127, 0, 0, 1], port))])
     }
 
-    /// The tests share the process's threads; this keeps them apart.
+    /// Keeps the tests apart, because they share the threads of the process.
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
     #[test]
     fn lookups_run_at_the_same_time() {
         let _alone = lock(&ONE_AT_A_TIME);
-        // Each waits for all the others: one after the other, they would never end.
-        let barrier = Arc::new(Barrier::new(MOST));
-        let waiters: Vec<_> = (0..MOST)
+        // Each lookup waits for all the others: if they ran one after the other, none would end.
+        let barrier = Arc::new(Barrier::new(MAX_LOOKUPS));
+        let waiters: Vec<_> = (0..MAX_LOOKUPS)
             .map(|_| {
                 let barrier = Arc::clone(&barrier);
                 crate::spawn(move || {
@@ -94,7 +142,7 @@ mod tests {
         let _alone = lock(&ONE_AT_A_TIME);
         static NOW: AtomicUsize = AtomicUsize::new(0);
         static PEAK: AtomicUsize = AtomicUsize::new(0);
-        let waiters: Vec<_> = (0..4 * MOST as u16)
+        let waiters: Vec<_> = (0..4 * MAX_LOOKUPS as u16)
             .map(|port| {
                 crate::spawn(move || {
                     on_other_thread(move || {
@@ -109,8 +157,8 @@ mod tests {
         for (port, waiter) in (0..).zip(waiters) {
             assert_eq!(waiter.join().unwrap().unwrap(), found(port).unwrap());
         }
-        assert!(PEAK.load(Ordering::SeqCst) <= MOST);
-        assert!(pool().stats().threads <= MOST);
+        assert!(PEAK.load(Ordering::SeqCst) <= MAX_LOOKUPS);
+        assert!(network_pool().stats().threads <= MAX_LOOKUPS);
     }
 
     #[test]
@@ -130,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lookup_whose_waiter_was_killed_disturbs_nobody() {
+    fn a_lookup_after_the_kill_of_its_waiter_disturbs_no_other() {
         let _alone = lock(&ONE_AT_A_TIME);
         let (go, wait) = mpsc::channel::<()>();
         let (done, is_done) = mpsc::channel::<()>();
@@ -145,7 +193,7 @@ mod tests {
                 })
             });
             assert!(matches!(result, Err(crate::TimeoutError::Elapsed)));
-            // The late letter finds a thread that waits for something else.
+            // When the late remote op arrives, this thread waits for something else.
             crate::thread::park();
             7
         });
@@ -168,8 +216,8 @@ mod tests {
         let (go, wait) = mpsc::channel::<()>();
         let wait = Arc::new(Mutex::new(wait));
         let (begun, has_begun) = mpsc::channel();
-        // As if no name server answered.
-        let stuck: Vec<_> = (1..MOST)
+        // These lookups stand for those of a name server that does not answer.
+        let stuck: Vec<_> = (1..MAX_LOOKUPS)
             .map(|_| {
                 let (wait, begun) = (Arc::clone(&wait), begun.clone());
                 crate::spawn(move || {
@@ -181,13 +229,13 @@ mod tests {
                 })
             })
             .collect();
-        // They hand in their lookups. A lookup that is found before its waiter has begun to wait would not let them.
+        // Let the threads hand in their lookups: a lookup that ends before its waiter parks would not let them run.
         crate::yield_now();
         for port in 0..20 {
             assert_eq!(
                 on_other_thread(move || found(port)).unwrap(),
                 found(port).unwrap(),
-                "by the place that is left"
+                "the place that is left serves all"
             );
         }
         for _ in &stuck {
@@ -195,9 +243,76 @@ mod tests {
         }
         for waiter in stuck {
             waiter.kill();
-            assert!(waiter.join().unwrap_err().is_killed(), "it need not wait for the lookup");
+            assert!(waiter.join().unwrap_err().is_killed(), "a killed thread does not wait for its lookup");
         }
         drop(go);
+        settle();
+    }
+
+    /// Waits until the pool has no OS thread above its limit.
+    fn settle() {
+        while network_pool().stats().threads > MAX_LOOKUPS {
+            crate::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Starts `count` lookups that no server answers until the sender is dropped. Returns the sender and the waiters.
+    fn unanswered(count: usize) -> (mpsc::Sender<()>, Vec<crate::thread::JoinHandle<LookupResult>>) {
+        let (go, wait) = mpsc::channel::<()>();
+        let wait = Arc::new(Mutex::new(wait));
+        let (begun, has_begun) = mpsc::channel();
+        let stuck = (0..count)
+            .map(|_| {
+                let (wait, begun) = (Arc::clone(&wait), begun.clone());
+                let waiter = crate::spawn(move || {
+                    on_other_thread(move || {
+                        begun.send(()).unwrap();
+                        let _ = lock(&wait).recv();
+                        found(9)
+                    })
+                });
+                crate::yield_now();
+                has_begun.recv().unwrap();
+                waiter
+            })
+            .collect();
+        (go, stuck)
+    }
+
+    #[test]
+    fn a_name_of_this_machine_does_not_wait_behind_the_network() {
+        let _alone = lock(&ONE_AT_A_TIME);
+        let (go, stuck) = unanswered(MAX_LOOKUPS);
+        let before = network_pool().stats();
+        for host in ["localhost", "127.1", "0x7f000001"] {
+            let all = lookup(host, 5).unwrap();
+            assert!(!all.is_empty() && all.iter().all(|addr| addr.ip().is_loopback() && addr.port() == 5), "{host}");
+        }
+        assert_eq!(network_pool().stats(), before, "the other pool was not asked");
+        drop(go);
+        assert!(stuck.into_iter().all(|waiter| waiter.join().unwrap().is_ok()));
+    }
+
+    #[test]
+    fn lookups_that_were_given_up_leave_their_places_to_others_up_to_a_limit() {
+        let _alone = lock(&ONE_AT_A_TIME);
+        let mut goes = Vec::new();
+        for round in 0..=MAX_ABANDONED / MAX_LOOKUPS {
+            // The abandoned lookups of earlier rounds take none of the places.
+            let (go, stuck) = unanswered(MAX_LOOKUPS);
+            goes.push(go);
+            assert_eq!(network_pool().stats().running_abandoned, round * MAX_LOOKUPS);
+            for waiter in stuck {
+                waiter.kill();
+                assert!(waiter.join().unwrap_err().is_killed());
+            }
+        }
+        assert_eq!(network_pool().stats().threads, MAX_LOOKUPS + MAX_ABANDONED);
+        let late = crate::timeout(Duration::from_millis(5), || on_other_thread(|| found(2)));
+        assert!(matches!(late, Err(crate::TimeoutError::Elapsed)), "all places are taken");
+        drop(goes);
+        assert_eq!(on_other_thread(|| found(3)).unwrap(), found(3).unwrap());
+        settle();
     }
 
     #[test]

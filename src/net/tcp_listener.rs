@@ -14,58 +14,67 @@ use std::time::Duration;
 use super::addr::{ToSocketAddrs, each_addr};
 use super::options::Options;
 use super::tcp_stream::TcpStream;
-use crate::runtime::choose::{AnyArm, Arm, End, Failed, ReadyArm, Who};
+use crate::pure::network::Setting;
+use crate::runtime::arms::ReadyArm;
+use crate::runtime::choose::{AlreadyWon, Arm, ArmEnd, ArmId, SelectArm};
 use crate::runtime::reactor::Direction;
+use crate::runtime::select_source::{SelectAccept, SelectReadable};
 use crate::runtime::source::Source;
 use crate::switch::wait_list::WaitList;
 use crate::sys::epoll::{Interest, Ready};
-use crate::sys::socket;
+use crate::sys::{socket, virtual_sockets};
 
-/// Connections that may wait for `accept`; the kernel cuts it to `net.core.somaxconn`.
+/// The number of connections that may wait for `accept`; the kernel reduces the number to `net.core.somaxconn`.
 pub(crate) const BACKLOG: i32 = 4096;
 
-/// A TCP listener whose `accept` parks the green thread in place of blocking the OS thread; else as
-/// [`std::net::TcpListener`].
+/// A TCP listener, as [`std::net::TcpListener`], but `accept` parks the green thread and does not block the OS thread.
 ///
 /// Several green threads may accept from one listener; they are woken in the order in which they began to wait.
 ///
+/// A process that shares the socket (a child that was given a duplicate, the service manager) should accept without
+/// blocking, too. The kernel's `accept` has no flag that keeps the call from waiting. So once the listener was cloned,
+/// converted or lent by `as_fd`, each `accept` first makes the socket non-blocking again, for all processes that share
+/// the socket. A process that makes the socket blocking between these two calls can still stop the hub until the next
+/// connection arrives.
+///
 /// Errors and panics of `accept` are those of every call that waits: see [`TcpStream`].
 pub struct TcpListener {
-    /// The socket.
+    /// The socket, and the green threads that wait for connections.
     source: Source<net::TcpListener>,
-    /// Only the mode is used.
+    /// The mode, shared with clones; timeouts are not used.
     options: Options,
-    /// Whoever started this process has the socket, too, for those who come later: a server leaves it listening.
+    /// Whether the process that started this one keeps the socket for a successor: a server then leaves the socket
+    /// listening.
     passed: bool,
 }
 
 impl TcpListener {
-    /// One whose socket nobody else has.
+    /// Makes a listener of a new socket that has no other handle.
     fn of_new_socket(fd: OwnedFd) -> TcpListener {
-        TcpListener { source: Source::new(fd.into(), false, false), options: Options::default(), passed: false }
+        TcpListener { source: Source::new(fd.into()), options: Options::default(), passed: false }
     }
 
-    /// One whose socket whoever started this process keeps.
+    /// Makes a listener of a socket that the process that started this one has passed on and keeps.
     pub(crate) fn of_passed_socket(fd: OwnedFd) -> TcpListener {
         TcpListener { passed: true, ..TcpListener::from(fd) }
     }
 
-    /// std's listener, unless `close` was called.
+    /// Returns std's listener, unless `close` was called.
     fn open(&self) -> io::Result<&net::TcpListener> {
         self.source.open()
     }
 
-    /// Listens on `addr`, with `SO_REUSEADDR` as std does; if it yields several addresses, on the first that works.
-    /// Port 0 lets the kernel choose one: see [`local_addr`](Self::local_addr).
+    /// Listens on `addr`, with `SO_REUSEADDR` as std does; of several addresses, on the first that works. With port 0
+    /// the kernel chooses a port: see [`local_addr`](Self::local_addr).
     ///
-    /// Up to 4096 connections (std: 128) wait for `accept`, if `net.core.somaxconn` allows it.
+    /// Up to 4096 connections (std: 128) wait for `accept`, if `net.core.somaxconn` allows so many.
     ///
     /// # Errors
     /// `AddrInUse`, `AddrNotAvailable`, `PermissionDenied`, ...: of the last address tried; `InvalidInput` if there is
     /// none.
     ///
     /// # Panics
-    /// Those of [`ToSocketAddrs`], if it is a name.
+    /// Those of [`ToSocketAddrs`], for a name.
     ///
     /// May switch: yes, if a name has to be looked up.
     pub fn bind<A: ToSocketAddrs>(addr: A) -> io::Result<TcpListener> {
@@ -75,20 +84,21 @@ impl TcpListener {
         })
     }
 
-    /// [`bind`](Self::bind) for one of several listeners on the same address, each with `SO_REUSEPORT`: the kernel spreads
-    /// the connections over them. One per hub, and each hub serves its own connections; see [`Hubs`](crate::Hubs).
+    /// Listens as [`bind`](Self::bind) does, beside other listeners on the same address, each with `SO_REUSEPORT`: the
+    /// kernel spreads the connections over the listeners. With one listener per hub, each hub serves its own
+    /// connections; see [`Hubs`](crate::Hubs).
     ///
-    /// All of them must be made by this call (or set the option otherwise) and belong to one user. With port 0 the first
-    /// gets a free one, which the others must then name. A connection that waits for `accept` belongs to one listener, and
-    /// is reset if that one closes.
+    /// All the listeners must be made by this call (or set the option otherwise) and belong to one user. With port 0
+    /// the first listener gets a free port, which the others must then name. A connection that waits for `accept`
+    /// belongs to one listener, and is reset if that listener closes.
     ///
-    /// A second process of the same user that does so is not refused, but gets a part of the connections: mean it.
+    /// A second process of the same user that listens in this way is not refused, but gets a part of the connections.
     ///
     /// # Errors
-    /// As [`bind`](Self::bind); `AddrInUse` also if a listener is there that does not share.
+    /// As [`bind`](Self::bind); `AddrInUse` also if a listener without the option has the address.
     ///
     /// # Panics
-    /// Those of [`ToSocketAddrs`], if it is a name.
+    /// Those of [`ToSocketAddrs`], for a name.
     ///
     /// May switch: yes, if a name has to be looked up.
     pub fn bind_reuse_port<A: ToSocketAddrs>(addr: A) -> io::Result<TcpListener> {
@@ -101,8 +111,9 @@ impl TcpListener {
     /// Waits for a connection and returns it with the address of the other side.
     ///
     /// # Errors
-    /// See [`TcpStream`]. Most of the kernel's concern one connection that has gone again (`ConnectionAborted`) or pass
-    /// (`EMFILE`: free a descriptor or wait a little), and the listener can be used further.
+    /// See [`TcpStream`]. Most errors of the kernel concern one connection, which its peer has ended already
+    /// (`ConnectionAborted`), or are temporary (`EMFILE`: free a descriptor or wait a little). The listener remains
+    /// usable.
     ///
     /// # Panics
     /// See [`TcpStream`].
@@ -110,95 +121,95 @@ impl TcpListener {
     /// May switch: yes.
     #[inline]
     pub fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
-        let patience = self.options.patience(Direction::Read);
+        let timeout = self.options.begin_call(Direction::Read);
+        let (fd, peer) = self.source.run(Direction::Read, timeout, &mut |listener| self.accept_now(listener))?;
+        Ok((TcpStream::of_new_socket(fd), peer))
+    }
+
+    /// Accepts a connection that waits already, as [`accept`](Self::accept) does; `WouldBlock` if there is none.
+    pub(crate) fn accept_pending(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        // A timeout of zero: one try, and no wait.
         let (fd, peer) =
-            self.source.run(Direction::Read, patience, &mut |listener| socket::accept4(listener.as_fd()))?;
+            self.source.run(Direction::Read, Some(Duration::ZERO), &mut |listener| self.accept_now(listener))?;
         Ok((TcpStream::of_new_socket(fd), peer))
     }
 
-    /// [`accept`](Self::accept) of a connection that waits already; `WouldBlock` if there is none.
-    pub(crate) fn accept_waiting(&self) -> io::Result<(TcpStream, SocketAddr)> {
-        let (fd, peer) = self
-            .source
-            .run(Direction::Read, Some(Duration::ZERO), &mut |listener| socket::accept4(listener.as_fd()))?;
-        Ok((TcpStream::of_new_socket(fd), peer))
+    /// Takes a connection with one system call, and does not wait for one. `accept4` has no flag for that, so a socket
+    /// that others may have made blocking is made non-blocking first.
+    #[inline]
+    fn accept_now(&self, listener: &net::TcpListener) -> io::Result<(OwnedFd, SocketAddr)> {
+        if self.source.is_shared() {
+            socket::set_nonblocking(listener.as_fd(), true)?;
+        }
+        socket::accept4(listener.as_fd())
     }
 
-    /// Whether a connection waits for `accept`, for a caller that cannot take it.
-    pub(crate) fn has_waiting(&self) -> bool {
-        let look = |listener: &net::TcpListener| socket::poll_one(listener.as_fd(), Interest::IN, Some(0));
-        self.open().and_then(look).is_ok_and(|ready| ready.any(Ready::IN))
+    /// Reports whether a connection waits for `accept`, and leaves the connection there.
+    pub(crate) fn has_pending(&self) -> bool {
+        let poll = |listener: &net::TcpListener| socket::poll_one(listener.as_fd(), Interest::IN, Some(0));
+        self.open().and_then(poll).is_ok_and(|ready| ready.any(Ready::IN))
     }
 
-    /// From now on the kernel takes no new connections while one waits for `accept`; those that wait stay.
+    /// Shortens the queue: from now on the kernel takes no new connection while one waits for `accept`. Those that wait
+    /// already stay.
     pub(crate) fn take_no_more(&self) -> io::Result<()> {
         socket::listen(self.open()?.as_fd(), 0)
     }
 
-    /// Whether others will listen on this socket when this process has ended.
+    /// Reports whether the socket goes on listening after the end of this process.
     pub(crate) fn is_passed(&self) -> bool {
         self.passed
     }
 
-    /// [`close`](Self::close) for this process alone: the socket goes on listening.
+    /// Closes the listener for this process alone, while the socket goes on listening.
     pub(crate) fn leave(&self) {
         self.source.close();
     }
 
-    /// For `select!`.
-    #[doc(hidden)]
-    pub fn select_readable(&self) -> ReadyArm<'_> {
-        ReadyArm::new(&self.source, Direction::Read)
-    }
-
-    /// For `select!`.
-    #[doc(hidden)]
-    pub fn select_accept(&self) -> AcceptArm<'_> {
-        // Now, while it has nothing in its hands and stands in no line.
-        self.source.spend_credit();
-        AcceptArm { listener: self, ready: self.select_readable(), result: Cell::new(None) }
-    }
-
-    /// An endless iterator over [`accept`](Self::accept).
+    /// Returns an endless iterator over [`accept`](Self::accept).
     ///
-    /// May switch: no, but its `next` does.
+    /// May switch: no, but `next` of the iterator does.
     pub fn incoming(&self) -> Incoming<'_> {
         Incoming { listener: self }
     }
 
-    /// The address it listens on.
+    /// Returns the address that the listener is bound to.
     ///
     /// # Errors
     /// `NotConnected` after [`close`](Self::close).
     ///
     /// May switch: no.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.open()?.local_addr()
+        let listener = self.open()?;
+        virtual_sockets::local_addr(listener).unwrap_or_else(|| listener.local_addr())
     }
 
     /// Stops listening at once: the port refuses connections and can be listened on again, green threads that wait in
     /// `accept` are woken with an error, and every later call fails with `NotConnected`. Connections that wait for
     /// `accept` are reset. The descriptor is freed when the listener is dropped.
     ///
-    /// std has no such call. Clones stop listening too. Does nothing if it was closed before.
+    /// std has no such call. Clones stop listening too. A second call does nothing.
     ///
     /// May switch: no.
     pub fn close(&self) {
         if let Ok(listener) = self.open() {
-            // It does not fail on a socket that listens.
+            // `shutdown` does not fail on a socket that listens.
             let _ = socket::shutdown(listener.as_fd());
             self.source.close();
         }
     }
 
-    /// Another handle of the same socket. Both share the mode, as in std; each connection goes to one of them.
+    /// Makes another handle of the same socket. Both share the mode, as in std; each connection goes to one of them.
     ///
     /// # Errors
     /// `EMFILE`; `NotConnected` after [`close`](Self::close).
     ///
     /// May switch: no.
     pub fn try_clone(&self) -> io::Result<TcpListener> {
-        let clone = self.open()?.try_clone()?;
+        // The open file has a second descriptor from now on, which other code may make blocking.
+        let listener = self.open()?;
+        let clone = listener.try_clone()?;
+        virtual_sockets::duplicated(listener, &clone);
         self.source.set_shared();
         Ok(TcpListener { source: self.source.sibling(clone), options: self.options.share(), passed: self.passed })
     }
@@ -210,7 +221,8 @@ impl TcpListener {
     ///
     /// May switch: no.
     pub fn set_ttl(&self, ttl: u32) -> io::Result<()> {
-        self.open()?.set_ttl(ttl)
+        let listener = self.open()?;
+        virtual_sockets::set(listener, Setting::Ttl, ttl).unwrap_or_else(|| listener.set_ttl(ttl))
     }
 
     /// Reads `IP_TTL`.
@@ -220,21 +232,22 @@ impl TcpListener {
     ///
     /// May switch: no.
     pub fn ttl(&self) -> io::Result<u32> {
-        self.open()?.ttl()
+        let listener = self.open()?;
+        virtual_sockets::setting(listener, Setting::Ttl).unwrap_or_else(|| listener.ttl())
     }
 
-    /// Takes the error that waits on the socket (`SO_ERROR`).
+    /// Takes the pending error of the socket (`SO_ERROR`).
     ///
     /// # Errors
     /// What getsockopt(2) says.
     ///
     /// May switch: no.
     pub fn take_error(&self) -> io::Result<Option<io::Error>> {
-        self.open()?.take_error()
+        socket::take_error(self.open()?.as_fd())
     }
 
-    /// With `true`, `accept` fails with `WouldBlock` if no connection waits, here and on clones. The kernel's socket is
-    /// non-blocking either way.
+    /// Chooses whether `accept` fails with `WouldBlock` if no connection waits, here and on clones. The kernel's socket
+    /// is non-blocking either way.
     ///
     /// # Errors
     /// `NotConnected` after [`close`](Self::close).
@@ -247,28 +260,45 @@ impl TcpListener {
     }
 }
 
+impl SelectReadable for TcpListener {
+    type Arm<'s>
+        = ReadyArm<'s>
+    where
+        Self: 's;
+
+    fn select_readable(&self) -> ReadyArm<'_> {
+        ReadyArm::new(&self.source, Direction::Read)
+    }
+}
+
+impl SelectAccept for TcpListener {
+    type Arm<'s>
+        = AcceptArm<'s>
+    where
+        Self: 's;
+
+    fn select_accept(&self) -> AcceptArm<'_> {
+        // Spending CPU credit may switch, so that happens before the arm has a result or a place in a wait list.
+        self.source.spend_credit();
+        AcceptArm { listener: self, ready: self.select_readable(), result: Cell::new(None) }
+    }
+}
+
 /// The arm of a `select!` that accepts a connection.
 #[doc(hidden)]
 pub struct AcceptArm<'a> {
-    /// Where it comes from.
+    /// The listener that the connection comes from.
     listener: &'a TcpListener,
-    /// For the wait.
+    /// The arm that waits until the listener is readable.
     ready: ReadyArm<'a>,
-    /// The result.
+    /// The result of `accept`, for the owner of the arm.
     result: Cell<Option<io::Result<(TcpStream, SocketAddr)>>>,
 }
 
-impl AcceptArm<'_> {
-    /// For `select!`.
-    pub fn erase(&self) -> AnyArm<'_> {
-        AnyArm::new(self)
-    }
+impl SelectArm for AcceptArm<'_> {
+    type Output = io::Result<(TcpStream, SocketAddr)>;
 
-    /// For `select!`.
-    ///
-    /// # Errors
-    /// As `accept`.
-    pub fn finish(self) -> io::Result<(TcpStream, SocketAddr)> {
+    fn finish(self) -> io::Result<(TcpStream, SocketAddr)> {
         match self.result.take() {
             Some(result) => result,
             // The wait failed before there was anything to accept.
@@ -281,34 +311,34 @@ impl AcceptArm<'_> {
 }
 
 impl Arm for AcceptArm<'_> {
-    fn look(&self) -> bool {
-        if !self.ready.look() {
+    fn try_select(&self) -> bool {
+        if !self.ready.try_select() {
             return false;
         }
-        // Not by `run`, which may let others run.
-        let accepted = self.listener.open().and_then(|listener| socket::accept4(listener.as_fd()));
+        // `Source::run` would not do here: it may switch.
+        let accepted = self.listener.open().and_then(|listener| self.listener.accept_now(listener));
         match accepted {
-            // The connection has gone again, or another process was faster.
+            // The peer has ended the connection again, or another process was faster.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.ready.not_ready();
                 return false;
             }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => return self.look(),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return self.try_select(),
             accepted => self.result.set(Some(accepted.map(|(fd, peer)| (TcpStream::of_new_socket(fd), peer)))),
         }
         true
     }
 
-    fn enter(&self, who: Who) -> Result<Option<&WaitList>, Failed> {
-        self.ready.enter(who)
+    fn register(&self, id: ArmId) -> Result<Option<&WaitList>, AlreadyWon> {
+        self.ready.register(id)
     }
 
-    fn complete(&self) {
-        self.ready.complete();
+    fn accept(&self) {
+        self.ready.accept();
     }
 
-    fn left(&self, end: End) {
-        self.ready.left(end);
+    fn unregister(&self, end: ArmEnd) {
+        self.ready.unregister(end);
     }
 
     fn is_descriptor(&self) -> bool {
@@ -322,11 +352,11 @@ impl fmt::Debug for AcceptArm<'_> {
     }
 }
 
-/// What [`TcpListener::incoming`] returns: yields connections, never ends.
+/// The endless iterator over connections that [`TcpListener::incoming`] returns.
 #[must_use = "iterators are lazy and do nothing unless consumed"]
 #[derive(Debug)]
 pub struct Incoming<'a> {
-    /// Where they come from.
+    /// The listener that the connections come from.
     listener: &'a TcpListener,
 }
 
@@ -345,40 +375,41 @@ impl FusedIterator for Incoming<'_> {}
 
 impl fmt::Debug for TcpListener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.source.get().fmt(f)
+        let listener = self.source.get();
+        virtual_sockets::fmt(listener, "TcpListener", f).unwrap_or_else(|| listener.fmt(f))
     }
 }
 
-/// Makes the socket non-blocking, for everybody who shares it. `accept` waits here, whether or not
-/// `set_nonblocking` was called on std's: the kernel's flag has another meaning here.
+/// Makes the socket non-blocking, for all handles and processes that share it. `accept` waits, even after std's
+/// `set_nonblocking(true)`: the kernel's flag has another meaning here.
 impl From<net::TcpListener> for TcpListener {
     fn from(listener: net::TcpListener) -> TcpListener {
-        // It fails for no open descriptor that is a socket; on any other the first call will fail.
+        // Making an open socket non-blocking does not fail; if the descriptor is none, the first call fails.
         let _ = listener.set_nonblocking(true);
-        TcpListener { source: Source::new(listener, false, true), options: Options::default(), passed: false }
+        TcpListener { source: Source::new(listener).shared(), options: Options::default(), passed: false }
     }
 }
 
-/// Makes the socket blocking, unless [`set_nonblocking`](TcpListener::set_nonblocking) was called with `true`. Clones of
-/// the green listener share the socket: they would block their OS thread from now on.
+/// Makes the socket blocking, unless [`set_nonblocking`](TcpListener::set_nonblocking) was called with `true`. Clones
+/// of the green listener share the socket: each `accept` of a clone makes the socket non-blocking again, for both.
 impl From<TcpListener> for net::TcpListener {
     fn from(listener: TcpListener) -> net::TcpListener {
         let TcpListener { source, options, .. } = listener;
         let listener = source.into_inner();
-        // It does not fail on an open socket.
+        // Setting the mode of an open socket does not fail.
         let _ = listener.set_nonblocking(options.nonblocking());
         listener
     }
 }
 
-/// As from std's type.
+/// Converts as `From` does for std's type.
 impl From<OwnedFd> for TcpListener {
     fn from(fd: OwnedFd) -> TcpListener {
         TcpListener::from(net::TcpListener::from(fd))
     }
 }
 
-/// As into std's type.
+/// Converts as the conversion into std's type does.
 impl From<TcpListener> for OwnedFd {
     fn from(listener: TcpListener) -> OwnedFd {
         net::TcpListener::from(listener).into()
@@ -387,17 +418,21 @@ impl From<TcpListener> for OwnedFd {
 
 impl AsFd for TcpListener {
     fn as_fd(&self) -> BorrowedFd<'_> {
+        // The caller may duplicate the descriptor and give the duplicate away.
+        self.source.set_shared();
         self.source.get().as_fd()
     }
 }
 
 impl AsRawFd for TcpListener {
     fn as_raw_fd(&self) -> RawFd {
+        // The caller may duplicate the descriptor, as in `as_fd`.
+        self.source.set_shared();
         self.source.get().as_raw_fd()
     }
 }
 
-/// As into std's type.
+/// Converts as the conversion into std's type does.
 impl IntoRawFd for TcpListener {
     fn into_raw_fd(self) -> RawFd {
         net::TcpListener::from(self).into_raw_fd()

@@ -7,12 +7,12 @@
 //!                                  `-----' recv: a datagram, of any length
 //! ```
 //!
-//! The short-read rule of streams does not hold: a datagram that is shorter than the buffer says nothing of whether
-//! another one waits behind it. Only EAGAIN, the kernel's own word, says that the queue is empty; so a server that is
-//! asked once makes one more call before it waits, and one that has a thousand datagrams waiting makes none.
+//! The short-read rule of streams does not hold: a datagram that is shorter than the buffer does not say whether
+//! another one is queued behind it. Only EAGAIN says that the queue is empty. So a server that gets a single request
+//! makes one more call before it waits, and a server with a thousand queued datagrams makes no extra call.
 //!
-//! An ICMP answer ("nobody listens on that port") comes as an error of the next call, whichever that is, and epoll tells
-//! of it as ERR, which is sticky: a reader is woken and gets it.
+//! An ICMP answer ("port unreachable") becomes the error of the next call, whichever that is. epoll reports the answer
+//! as ERR, which is sticky: a waiting reader is woken and gets the error.
 #![forbid(unsafe_code)]
 
 use std::fmt;
@@ -22,15 +22,18 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use super::addr::{ToSocketAddrs, each_addr};
-use super::handle::{handle_methods, handle_traits, into_std_with_timeouts, timeout_methods};
+use super::handle::{
+    descriptor_traits, handle_methods, handle_traits, into_std_with_timeouts, ready_arms, timeout_methods,
+};
 use super::options::Options;
+use crate::pure::network::{Kind, Setting};
 use crate::runtime::reactor::Direction;
 use crate::runtime::source::Source;
 use crate::sys::epoll::{Interest, Ready};
 use crate::sys::socket::poll_one;
+use crate::sys::{transfer, virtual_sockets};
 
-/// A UDP socket whose calls park the green thread in place of blocking the OS thread; else as
-/// [`std::net::UdpSocket`].
+/// A UDP socket, as [`std::net::UdpSocket`], but calls park the green thread and do not block the OS thread.
 ///
 /// ```
 /// use greenling::net::UdpSocket;
@@ -50,22 +53,22 @@ use crate::sys::socket::poll_one;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 ///
-/// Several green threads may use one socket at once; those that wait for a datagram get them in the order in which
+/// Several green threads may use one socket at once. Those that wait for a datagram are served in the order in which
 /// they began to wait.
 ///
 /// # Errors of the calls that wait
-/// Besides the kernel's (`ConnectionRefused` if an earlier datagram of a connected socket met nobody): `WouldBlock` when
-/// a timeout passed or the socket is [non-blocking](Self::set_nonblocking); `NotConnected` after
-/// [`close`](Self::close); `Other` when the call would have to wait but the caller unwinds from a panic or kill, or its
+/// Besides the kernel's (`ConnectionRefused` if no socket received an earlier datagram of a connected socket):
+/// `WouldBlock` when a timeout passed or the socket is [non-blocking](Self::set_nonblocking); `NotConnected` after
+/// [`close`](Self::close); `Other` when the call would have to wait but the caller unwinds from a panic or kill, or the
 /// OS thread is ending.
 ///
 /// # Panics of the calls that wait
 /// They unwind with a kill or an expired [`timeout`](crate::timeout), and panic inside
-/// [`no_switch`](crate::no_switch) if they have to wait. No datagram is lost by that.
+/// [`no_switch`](crate::no_switch) if they have to wait. No datagram is lost: a call that has taken one returns it.
 pub struct UdpSocket {
-    /// The socket.
+    /// The socket, and the green threads that wait for it.
     source: Source<net::UdpSocket>,
-    /// Timeouts and mode.
+    /// The timeouts and the mode, shared with clones.
     options: Options,
 }
 
@@ -73,42 +76,51 @@ impl UdpSocket {
     handle_methods!(net::UdpSocket);
     timeout_methods!();
 
-    /// A socket that receives what is sent to `addr`; if it yields several addresses, the first that works. Port 0 lets
-    /// the kernel choose one: see [`local_addr`](Self::local_addr).
+    /// Makes a socket that receives what is sent to `addr`; of several addresses, to the first that works. With port 0
+    /// the kernel chooses a port: see [`local_addr`](Self::local_addr).
     ///
     /// # Errors
     /// `AddrInUse`, `AddrNotAvailable`, `PermissionDenied`, ...: of the last address tried; `InvalidInput` if there is
     /// none.
     ///
     /// # Panics
-    /// Those of [`ToSocketAddrs`], if it is a name.
+    /// Those of [`ToSocketAddrs`], for a name.
     ///
     /// May switch: yes, if a name has to be looked up.
     pub fn bind<A: ToSocketAddrs>(addr: A) -> io::Result<UdpSocket> {
         each_addr(addr, |addr| {
+            let kind = Kind::Udp { v6: addr.is_ipv6() };
+            if let Some(bound) = virtual_sockets::socket(kind, |network, id| network.bind(id, *addr, false)) {
+                let (fd, ()) = bound?;
+                return Ok(UdpSocket { source: Source::new(fd.into()), options: Options::default() });
+            }
+            // std's socket is blocking at first; no other process has it yet.
             let socket = net::UdpSocket::bind(addr)?;
             socket.set_nonblocking(true)?;
-            Ok(UdpSocket { source: Source::new(socket, false, false), options: Options::default() })
+            Ok(UdpSocket { source: Source::new(socket), options: Options::default() })
         })
     }
 
-    /// From now on [`send`](Self::send) sends to `addr`, and only what comes from there is received; if it yields
-    /// several addresses, the first that works. Nothing is sent, and nobody need be there.
+    /// Sets the address that [`send`](Self::send) sends to; from now on only datagrams from there are received. Of
+    /// several addresses, the first that works is taken. Nothing is sent, so no socket need have the address.
     ///
     /// # Errors
     /// `NetworkUnreachable` and the like, of the last address tried; `InvalidInput` if there is none.
     ///
     /// # Panics
-    /// Those of [`ToSocketAddrs`], if it is a name.
+    /// Those of [`ToSocketAddrs`], for a name.
     ///
     /// May switch: yes, if a name has to be looked up.
     pub fn connect<A: ToSocketAddrs>(&self, addr: A) -> io::Result<()> {
         let socket = self.open()?;
-        each_addr(addr, |addr| socket.connect(addr))
+        each_addr(addr, |addr| {
+            let connected = virtual_sockets::with(socket, |network, id| network.connect(id, *addr));
+            connected.map_or_else(|| socket.connect(addr), |connected| connected.map(|_| ()))
+        })
     }
 
-    /// Waits for a datagram, puts it into `buf`, and returns its length and where it came from. What is longer than
-    /// `buf` is cut off.
+    /// Waits for a datagram and copies it into `buf`. Returns the length and the sender's address. A datagram that is
+    /// longer than `buf` is cut off.
     ///
     /// # Errors
     /// See [`UdpSocket`].
@@ -119,22 +131,25 @@ impl UdpSocket {
     /// May switch: yes.
     #[inline]
     pub fn recv_from(&self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
-        let patience = self.options.patience(Direction::Read);
-        self.source.run(Direction::Read, patience, &mut |socket| socket.recv_from(buf))
+        // `run` and not `read`, here and below: the short-read rule does not hold for datagrams.
+        let timeout = self.options.begin_call(Direction::Read);
+        self.source.run(Direction::Read, timeout, &mut |socket| transfer::recv_from(socket.as_fd(), buf, false))
     }
 
-    /// [`recv_from`](Self::recv_from) of a datagram that waits already; `WouldBlock` if there is none.
-    pub(crate) fn recv_waiting(&self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
-        self.source.run(Direction::Read, Some(Duration::ZERO), &mut |socket| socket.recv_from(buf))
+    /// Receives a datagram that is there already, as [`recv_from`](Self::recv_from); `WouldBlock` if there is none.
+    pub(crate) fn recv_pending(&self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+        // A timeout of zero: one try, and no wait.
+        self.source
+            .run(Direction::Read, Some(Duration::ZERO), &mut |socket| transfer::recv_from(socket.as_fd(), buf, false))
     }
 
-    /// Whether a datagram waits, for a caller that does not take it.
-    pub(crate) fn has_waiting(&self) -> bool {
-        let look = |socket: &net::UdpSocket| poll_one(socket.as_fd(), Interest::IN, Some(0));
-        self.open().and_then(look).is_ok_and(|ready| ready.any(Ready::IN))
+    /// Reports whether a datagram is there, and leaves it there.
+    pub(crate) fn has_pending(&self) -> bool {
+        let poll = |socket: &net::UdpSocket| poll_one(socket.as_fd(), Interest::IN, Some(0));
+        self.open().and_then(poll).is_ok_and(|ready| ready.any(Ready::IN))
     }
 
-    /// [`recv_from`](Self::recv_from), but the datagram stays there for the next call.
+    /// Receives as [`recv_from`](Self::recv_from) does, but leaves the datagram there for the next call.
     ///
     /// # Errors
     /// See [`UdpSocket`].
@@ -144,15 +159,15 @@ impl UdpSocket {
     ///
     /// May switch: yes.
     pub fn peek_from(&self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
-        let patience = self.options.patience(Direction::Read);
-        self.source.run(Direction::Read, patience, &mut |socket| socket.peek_from(buf))
+        let timeout = self.options.begin_call(Direction::Read);
+        self.source.run(Direction::Read, timeout, &mut |socket| transfer::recv_from(socket.as_fd(), buf, true))
     }
 
-    /// Sends one datagram to the first address that `addr` yields, and returns its length. It waits only if the send
+    /// Sends one datagram to the first address that `addr` yields, and returns the length. Waits only if the send
     /// buffer is full.
     ///
     /// # Errors
-    /// See [`UdpSocket`]; `InvalidInput` if there is no address; `EMSGSIZE` if it is too long for a datagram.
+    /// See [`UdpSocket`]; `InvalidInput` if there is no address; `EMSGSIZE` if `buf` is too long for a datagram.
     ///
     /// # Panics
     /// See [`UdpSocket`].
@@ -160,14 +175,16 @@ impl UdpSocket {
     /// May switch: yes.
     #[inline]
     pub fn send_to<A: ToSocketAddrs>(&self, buf: &[u8], addr: A) -> io::Result<usize> {
+        // As in std, only the first address counts.
         let Some(addr) = addr.to_socket_addrs()?.next() else {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "no addresses to send data to"));
         };
-        let patience = self.options.patience(Direction::Write);
-        self.source.run(Direction::Write, patience, &mut |socket| socket.send_to(buf, addr))
+        let timeout = self.options.begin_call(Direction::Write);
+        self.source.run(Direction::Write, timeout, &mut |socket| transfer::send_to(socket.as_fd(), buf, &addr))
     }
 
-    /// Waits for a datagram, puts it into `buf`, and returns its length. What is longer than `buf` is cut off.
+    /// Waits for a datagram, copies it into `buf` and returns the length. A datagram that is longer than `buf` is cut
+    /// off.
     ///
     /// # Errors
     /// See [`UdpSocket`].
@@ -178,10 +195,12 @@ impl UdpSocket {
     /// May switch: yes.
     #[inline]
     pub fn recv(&self, buf: &mut [u8]) -> io::Result<usize> {
-        self.source.run(Direction::Read, self.options.patience(Direction::Read), &mut |socket| socket.recv(buf))
+        self.source.run(Direction::Read, self.options.begin_call(Direction::Read), &mut |socket| {
+            transfer::recv(socket.as_fd(), buf)
+        })
     }
 
-    /// [`recv`](Self::recv), but the datagram stays there for the next call.
+    /// Receives as [`recv`](Self::recv) does, but leaves the datagram there for the next call.
     ///
     /// # Errors
     /// See [`UdpSocket`].
@@ -191,13 +210,15 @@ impl UdpSocket {
     ///
     /// May switch: yes.
     pub fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
-        self.source.run(Direction::Read, self.options.patience(Direction::Read), &mut |socket| socket.peek(buf))
+        self.source.run(Direction::Read, self.options.begin_call(Direction::Read), &mut |socket| {
+            transfer::peek(socket.as_fd(), buf)
+        })
     }
 
-    /// Sends one datagram to the address given to [`connect`](Self::connect), and returns its length.
+    /// Sends one datagram to the address given to [`connect`](Self::connect), and returns the length.
     ///
     /// # Errors
-    /// See [`UdpSocket`]; `EDESTADDRREQ` if it is not connected.
+    /// See [`UdpSocket`]; `EDESTADDRREQ` if the socket is not connected.
     ///
     /// # Panics
     /// See [`UdpSocket`].
@@ -205,47 +226,52 @@ impl UdpSocket {
     /// May switch: yes.
     #[inline]
     pub fn send(&self, buf: &[u8]) -> io::Result<usize> {
-        self.source.run(Direction::Write, self.options.patience(Direction::Write), &mut |socket| socket.send(buf))
+        self.source.run(Direction::Write, self.options.begin_call(Direction::Write), &mut |socket| {
+            transfer::send(socket.as_fd(), buf)
+        })
     }
 
-    /// Green threads that wait for this handle are woken with an error, and every later call on it fails with
-    /// `NotConnected`. The descriptor is freed when the handle is dropped.
+    /// Closes this handle: green threads that wait for the handle are woken with an error, and every later call fails
+    /// with `NotConnected`. The descriptor is freed when the handle is dropped.
     ///
-    /// std has no such call. Clones go on. Does nothing if it was closed before.
+    /// std has no such call. Clones stay open. A second call does nothing.
     ///
     /// May switch: no.
     pub fn close(&self) {
         self.source.close();
     }
 
-    /// The address given to [`connect`](Self::connect).
+    /// Returns the address given to [`connect`](Self::connect).
     ///
     /// # Errors
     /// `NotConnected` if there is none.
     ///
     /// May switch: no.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
-        self.open()?.peer_addr()
+        let socket = self.open()?;
+        virtual_sockets::peer_addr(socket).unwrap_or_else(|| socket.peer_addr())
     }
 
-    /// The address it receives on.
+    /// Returns the address that the socket receives on.
     ///
     /// # Errors
     /// `NotConnected` after [`close`](Self::close).
     ///
     /// May switch: no.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.open()?.local_addr()
+        let socket = self.open()?;
+        virtual_sockets::local_addr(socket).unwrap_or_else(|| socket.local_addr())
     }
 
-    /// Allows to send to broadcast addresses (`SO_BROADCAST`).
+    /// Sets `SO_BROADCAST`: whether the socket may send to broadcast addresses.
     ///
     /// # Errors
     /// What setsockopt(2) says.
     ///
     /// May switch: no.
     pub fn set_broadcast(&self, on: bool) -> io::Result<()> {
-        self.open()?.set_broadcast(on)
+        let socket = self.open()?;
+        virtual_sockets::set(socket, Setting::Broadcast, on.into()).unwrap_or_else(|| socket.set_broadcast(on))
     }
 
     /// Reads `SO_BROADCAST`.
@@ -255,7 +281,8 @@ impl UdpSocket {
     ///
     /// May switch: no.
     pub fn broadcast(&self) -> io::Result<bool> {
-        self.open()?.broadcast()
+        let socket = self.open()?;
+        virtual_sockets::is_set(socket, Setting::Broadcast).unwrap_or_else(|| socket.broadcast())
     }
 
     /// Sets `IP_TTL`, the number of hops a datagram may take.
@@ -265,7 +292,8 @@ impl UdpSocket {
     ///
     /// May switch: no.
     pub fn set_ttl(&self, ttl: u32) -> io::Result<()> {
-        self.open()?.set_ttl(ttl)
+        let socket = self.open()?;
+        virtual_sockets::set(socket, Setting::Ttl, ttl).unwrap_or_else(|| socket.set_ttl(ttl))
     }
 
     /// Reads `IP_TTL`.
@@ -275,17 +303,19 @@ impl UdpSocket {
     ///
     /// May switch: no.
     pub fn ttl(&self) -> io::Result<u32> {
-        self.open()?.ttl()
+        let socket = self.open()?;
+        virtual_sockets::setting(socket, Setting::Ttl).unwrap_or_else(|| socket.ttl())
     }
 
-    /// Whether multicast datagrams of IPv4 come back to this host (`IP_MULTICAST_LOOP`).
+    /// Sets `IP_MULTICAST_LOOP`: whether multicast datagrams of IPv4 come back to this host.
     ///
     /// # Errors
     /// What setsockopt(2) says.
     ///
     /// May switch: no.
     pub fn set_multicast_loop_v4(&self, on: bool) -> io::Result<()> {
-        self.open()?.set_multicast_loop_v4(on)
+        let socket = self.open()?;
+        virtual_sockets::set(socket, Setting::LoopV4, on.into()).unwrap_or_else(|| socket.set_multicast_loop_v4(on))
     }
 
     /// Reads `IP_MULTICAST_LOOP`.
@@ -295,7 +325,8 @@ impl UdpSocket {
     ///
     /// May switch: no.
     pub fn multicast_loop_v4(&self) -> io::Result<bool> {
-        self.open()?.multicast_loop_v4()
+        let socket = self.open()?;
+        virtual_sockets::is_set(socket, Setting::LoopV4).unwrap_or_else(|| socket.multicast_loop_v4())
     }
 
     /// Sets `IP_MULTICAST_TTL`, the number of hops a multicast datagram of IPv4 may take.
@@ -305,7 +336,8 @@ impl UdpSocket {
     ///
     /// May switch: no.
     pub fn set_multicast_ttl_v4(&self, ttl: u32) -> io::Result<()> {
-        self.open()?.set_multicast_ttl_v4(ttl)
+        let socket = self.open()?;
+        virtual_sockets::set(socket, Setting::MulticastTtl, ttl).unwrap_or_else(|| socket.set_multicast_ttl_v4(ttl))
     }
 
     /// Reads `IP_MULTICAST_TTL`.
@@ -315,17 +347,19 @@ impl UdpSocket {
     ///
     /// May switch: no.
     pub fn multicast_ttl_v4(&self) -> io::Result<u32> {
-        self.open()?.multicast_ttl_v4()
+        let socket = self.open()?;
+        virtual_sockets::setting(socket, Setting::MulticastTtl).unwrap_or_else(|| socket.multicast_ttl_v4())
     }
 
-    /// Whether multicast datagrams of IPv6 come back to this host (`IPV6_MULTICAST_LOOP`).
+    /// Sets `IPV6_MULTICAST_LOOP`: whether multicast datagrams of IPv6 come back to this host.
     ///
     /// # Errors
     /// What setsockopt(2) says.
     ///
     /// May switch: no.
     pub fn set_multicast_loop_v6(&self, on: bool) -> io::Result<()> {
-        self.open()?.set_multicast_loop_v6(on)
+        let socket = self.open()?;
+        virtual_sockets::set(socket, Setting::LoopV6, on.into()).unwrap_or_else(|| socket.set_multicast_loop_v6(on))
     }
 
     /// Reads `IPV6_MULTICAST_LOOP`.
@@ -335,53 +369,65 @@ impl UdpSocket {
     ///
     /// May switch: no.
     pub fn multicast_loop_v6(&self) -> io::Result<bool> {
-        self.open()?.multicast_loop_v6()
+        let socket = self.open()?;
+        virtual_sockets::is_set(socket, Setting::LoopV6).unwrap_or_else(|| socket.multicast_loop_v6())
     }
 
-    /// Receives what is sent to the group `multiaddr`, on the interface with the address `interface` (0.0.0.0: the
-    /// kernel chooses).
+    /// Joins the group `multiaddr` on the interface with the address `interface` (0.0.0.0: the kernel chooses), to
+    /// receive what is sent to the group.
     ///
     /// # Errors
-    /// `EINVAL` if it is no group; what else setsockopt(2) says.
+    /// `EINVAL` if `multiaddr` is no group; what else setsockopt(2) says.
     ///
     /// May switch: no.
     pub fn join_multicast_v4(&self, multiaddr: &Ipv4Addr, interface: &Ipv4Addr) -> io::Result<()> {
-        self.open()?.join_multicast_v4(multiaddr, interface)
+        let socket = self.open()?;
+        virtual_sockets::set_member(socket, (*multiaddr).into(), true)
+            .unwrap_or_else(|| socket.join_multicast_v4(multiaddr, interface))
     }
 
-    /// Receives what is sent to the group `multiaddr`, on the interface with the index `interface` (0: the kernel
-    /// chooses).
+    /// Joins the group `multiaddr` on the interface with the index `interface` (0: the kernel chooses), to receive what
+    /// is sent to the group.
     ///
     /// # Errors
-    /// `EINVAL` if it is no group; what else setsockopt(2) says.
+    /// `EINVAL` if `multiaddr` is no group; what else setsockopt(2) says.
     ///
     /// May switch: no.
     pub fn join_multicast_v6(&self, multiaddr: &Ipv6Addr, interface: u32) -> io::Result<()> {
-        self.open()?.join_multicast_v6(multiaddr, interface)
+        let socket = self.open()?;
+        virtual_sockets::set_member(socket, (*multiaddr).into(), true)
+            .unwrap_or_else(|| socket.join_multicast_v6(multiaddr, interface))
     }
 
-    /// Ends what [`join_multicast_v4`](Self::join_multicast_v4) began.
+    /// Leaves a group that [`join_multicast_v4`](Self::join_multicast_v4) joined.
     ///
     /// # Errors
-    /// `EADDRNOTAVAIL` if it did not.
+    /// `EADDRNOTAVAIL` if the socket did not join the group.
     ///
     /// May switch: no.
     pub fn leave_multicast_v4(&self, multiaddr: &Ipv4Addr, interface: &Ipv4Addr) -> io::Result<()> {
-        self.open()?.leave_multicast_v4(multiaddr, interface)
+        let socket = self.open()?;
+        virtual_sockets::set_member(socket, (*multiaddr).into(), false)
+            .unwrap_or_else(|| socket.leave_multicast_v4(multiaddr, interface))
     }
 
-    /// Ends what [`join_multicast_v6`](Self::join_multicast_v6) began.
+    /// Leaves a group that [`join_multicast_v6`](Self::join_multicast_v6) joined.
     ///
     /// # Errors
-    /// `EADDRNOTAVAIL` if it did not.
+    /// `EADDRNOTAVAIL` if the socket did not join the group.
     ///
     /// May switch: no.
     pub fn leave_multicast_v6(&self, multiaddr: &Ipv6Addr, interface: u32) -> io::Result<()> {
-        self.open()?.leave_multicast_v6(multiaddr, interface)
+        let socket = self.open()?;
+        virtual_sockets::set_member(socket, (*multiaddr).into(), false)
+            .unwrap_or_else(|| socket.leave_multicast_v6(multiaddr, interface))
     }
 }
+
+ready_arms!(UdpSocket: SelectReadable::select_readable by Read, SelectWritable::select_writable by Write);
 
 handle_traits!(UdpSocket, net::UdpSocket, timeouts: |socket: &net::UdpSocket| {
     [(Direction::Read, socket.read_timeout()), (Direction::Write, socket.write_timeout())]
 });
+descriptor_traits!(UdpSocket);
 into_std_with_timeouts!(UdpSocket, net::UdpSocket);

@@ -1,20 +1,23 @@
-//! One job: what its caller and the OS thread that does it share.
+//! One job: what the caller and the OS thread share.
 //!
 //! ```text
 //!              start                 finish                  take
 //!   WAITING ----------> RUNNING ---------------> DONE ----------------> OVER   the caller has the result
 //!      |                   |                       |
-//!      | give_up           | give_up               | give_up
+//!      | leave             | leave                 | leave
 //!      v                   v                       v
 //!    OVER                 OVER                    OVER
 //!   closure dropped      result dropped          result dropped
 //!   by the caller        by the OS thread        by the caller
 //! ```
 //!
-//! * Invariant J1: closure and result are moved in and out under the lock, but run and dropped outside of it, since they
-//!   are foreign code. Upheld by every function here.
-//! * Invariant J2: the caller is woken after DONE is there, so one that looks before it parks misses nothing: a letter that
-//!   comes before the park waits in the inbox.
+//! A caller that is suspended when its hub ends never leaves. The OS thread sees that the caller is gone, and drops
+//! the closure or the result instead.
+//!
+//! * Invariant job-1: closure and result are moved in and out under the lock, but run and dropped outside of it, since
+//!   they are foreign code. Upheld by every function here.
+//! * Invariant job-2: the caller is woken after DONE is there, so a caller that checks and then parks misses nothing:
+//!   a remote op that comes before the park waits in the inbox.
 #![forbid(unsafe_code)]
 
 use std::mem::replace;
@@ -22,85 +25,98 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::thread;
 
-use crate::runtime::remote::{Waiter, lock};
+use crate::pure::lock::lock;
+use crate::runtime::remote::Waiter;
 use crate::switch::fiber::drop_quietly;
 
-/// What a pool's threads see of a job.
+/// A job, as the OS threads of a pool see it.
 pub(super) trait Job: Send + Sync {
-    /// Does it. The caller has taken it out of the queue, so this happens once.
-    fn run(&self) -> Ended;
+    /// Runs the job. The OS thread has taken the job out of the queue, so this is called once.
+    fn run(&self) -> JobEnd;
 
-    /// Lets the job's caller look, once the pool has counted the job.
+    /// Wakes the job's caller, once the pool has counted the job.
     fn wake(&self);
 }
 
 /// How a job ended that was taken out of the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ended {
-    /// The caller gave up just before it was begun.
+pub(super) enum JobEnd {
+    /// The caller gave up just before the job began.
     NotBegun,
-    /// The caller has its result.
+    /// The job is done, and the caller gets the result.
     Done {
-        /// With a panic.
+        /// The result is a panic.
         panicked: bool,
     },
-    /// The caller gave up while it ran.
+    /// The caller gave up while the job ran, or the caller's hub has ended.
     Abandoned {
-        /// With a panic.
+        /// The job ended with a panic.
         panicked: bool,
+        /// The caller has [left](Task::leave) the job. The end of a hub makes no caller leave.
+        left: bool,
     },
 }
 
 /// A job of a caller that waits.
 pub(super) struct Task<F, T> {
-    /// See the file's picture.
-    stage: Mutex<Stage<F, T>>,
-    /// Who waits.
+    /// The progress of the job.
+    state: Mutex<JobState<F, T>>,
+    /// The caller, as other OS threads may wake it.
     waiter: Waiter,
 }
 
-/// See the file's picture.
-enum Stage<F, T> {
-    /// Not begun.
+/// The progress of a job: the states of the picture above.
+enum JobState<F, T> {
+    /// The job has not begun; the closure.
     Waiting(F),
-    /// On an OS thread.
+    /// The job runs on an OS thread.
     Running,
-    /// The result, or the payload of a panic.
+    /// The job is done; the result, or the payload of a panic.
     Done(thread::Result<T>),
-    /// The result was taken, or nobody wants it.
+    /// The result was taken, or the caller has given up.
     Over,
 }
 
+/// What a caller leaves behind that gives up.
+pub(super) struct Left<F, T>(JobState<F, T>);
+
+impl<F, T> Left<F, T> {
+    /// Reports whether an OS thread runs the job, and the result will not be taken.
+    pub(super) fn runs(&self) -> bool {
+        matches!(self.0, JobState::Running)
+    }
+}
+
 impl<F, T> Task<F, T> {
-    /// A job that nobody has begun.
+    /// Makes a job that has not begun.
     pub(super) fn new(f: F, waiter: Waiter) -> Task<F, T> {
-        Task { stage: Mutex::new(Stage::Waiting(f)), waiter }
+        Task { state: Mutex::new(JobState::Waiting(f)), waiter }
     }
 
-    /// Caller: the result, once it is there.
+    /// Takes the result, once the result is there. For the caller.
     pub(super) fn take(&self) -> Option<thread::Result<T>> {
-        let mut stage = lock(&self.stage);
-        match replace(&mut *stage, Stage::Over) {
-            Stage::Done(result) => Some(result),
+        let mut state = lock(&self.state);
+        match replace(&mut *state, JobState::Over) {
+            JobState::Done(result) => Some(result),
+            // Not done yet: put the state back.
             other => {
-                *stage = other;
+                *state = other;
                 None
             }
         }
     }
 
-    /// Caller: the closure back, of a job that no pool has taken.
+    /// Takes the closure back, of a job that no pool has taken. For the caller.
     pub(super) fn take_back(&self) -> Option<F> {
-        match replace(&mut *lock(&self.stage), Stage::Over) {
-            Stage::Waiting(f) => Some(f),
+        match replace(&mut *lock(&self.state), JobState::Over) {
+            JobState::Waiting(f) => Some(f),
             _ => None,
         }
     }
 
-    /// Caller: waits no more. Drops what is there.
-    pub(super) fn give_up(&self) {
-        let left = replace(&mut *lock(&self.stage), Stage::Over);
-        drop_quietly(left);
+    /// Gives the job up, for the caller. Returns what was there, to be dropped where no lock is held (job-1).
+    pub(super) fn leave(&self) -> Left<F, T> {
+        Left(replace(&mut *lock(&self.state), JobState::Over))
     }
 }
 
@@ -109,26 +125,37 @@ where
     F: FnOnce() -> T + Send,
     T: Send,
 {
-    fn run(&self) -> Ended {
-        let mut stage = lock(&self.stage);
-        let f = match replace(&mut *stage, Stage::Running) {
-            Stage::Waiting(f) => f,
+    fn run(&self) -> JobEnd {
+        // Begin, unless the caller has given up or the caller's hub has ended.
+        let mut state = lock(&self.state);
+        let f = match replace(&mut *state, JobState::Running) {
+            JobState::Waiting(f) => f,
             other => {
-                *stage = other;
-                return Ended::NotBegun;
+                *state = other;
+                return JobEnd::NotBegun;
             }
         };
-        drop(stage);
+        if self.waiter.is_gone() {
+            *state = JobState::Over;
+            drop(state);
+            drop_quietly(f);
+            return JobEnd::NotBegun;
+        }
+        // Run the closure without the lock (job-1).
+        drop(state);
         let result = catch_unwind(AssertUnwindSafe(f));
         let panicked = result.is_err();
-        let mut stage = lock(&self.stage);
-        if matches!(*stage, Stage::Running) {
-            *stage = Stage::Done(result);
-            Ended::Done { panicked }
+        // Leave the result, if there still is a caller to take it.
+        let mut state = lock(&self.state);
+        if matches!(*state, JobState::Running) && !self.waiter.is_gone() {
+            *state = JobState::Done(result);
+            JobEnd::Done { panicked }
         } else {
-            drop(stage);
+            let left = matches!(*state, JobState::Over);
+            *state = JobState::Over;
+            drop(state);
             drop_quietly(result);
-            Ended::Abandoned { panicked }
+            JobEnd::Abandoned { panicked, left }
         }
     }
 

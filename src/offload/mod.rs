@@ -1,8 +1,8 @@
 //! Work that would block the hub, done by OS threads: [`blocking`], and pools of one's own.
 //!
-//! A green thread that computes for long, or calls something that blocks the OS thread (a database driver, a C library),
-//! holds up every other green thread of its hub. [`blocking`] runs such a closure on a bounded pool of OS threads, and the
-//! green thread waits for it as it waits for a socket.
+//! A green thread that computes for long, or calls something that blocks the OS thread (a database driver, a C
+//! library), holds up every other green thread of the hub. [`blocking`] runs such a closure on a bounded pool of OS
+//! threads, and the green thread waits for the result as for a socket.
 //!
 //! ```
 //! use greenling::{offload::blocking, spawn};
@@ -18,7 +18,7 @@
 //! assert_eq!(slow.join().unwrap(), 42);
 //! ```
 //!
-//! The closure and its result cross over to another OS thread and back, so they must be `Send`:
+//! The closure and the result cross over to another OS thread and back, so they must be `Send`:
 //!
 //! ```compile_fail
 //! let local = std::rc::Rc::new(6);
@@ -27,22 +27,28 @@
 //!
 //! # What becomes of a job
 //!
-//! * It **panics**: the panic hook prints its message with the OS thread's name, and the caller unwinds with the payload.
-//! * Its caller **is killed or times out before it has begun**: it never runs; the closure is dropped by the caller.
-//! * Its caller **is killed or times out while it runs**: nothing can stop it, it runs on. The result is dropped by the OS
-//!   thread that made it; or by the caller, if it was there but the caller had not run yet.
-//! * The caller's **hub ends** while it runs: the same.
-//! * The **process exits**: that waits for no job. Join what must be complete.
+//! * The job **panics**: the panic hook prints the message with the OS thread's name, and the caller unwinds with the
+//!   payload.
+//! * The caller **is killed or times out before the job has begun**: the job never runs; the caller drops the closure.
+//! * The caller **is killed or times out while the job runs**: nothing can stop the job, which runs on, *abandoned*.
+//!   The OS thread that made the result drops it; or the caller does, if the result was there but the caller had not
+//!   run yet. The pool goes on with another OS thread in place of the one that is lost, for up to 512 jobs that are
+//!   abandoned at the same time ([`max_abandoned`](Builder::max_abandoned)); beyond that an abandoned job keeps its OS
+//!   thread occupied until the job ends, and when all OS threads are occupied so, callers wait.
+//!   [`Stats::running_abandoned`] counts abandoned jobs. As they end, the OS threads above the limit do.
+//! * The caller's **hub ends** while the job runs: the same.
+//! * The **process exits**: the exit waits for no job. Join what must be complete.
 //!
 //! A caller that waits for a job is no deadlock, whatever the job waits for.
 //!
-//! A job may use green threads itself: its OS thread then has a hub of its own. Join them before the job ends, since between
-//! two jobs that hub does not run.
+//! A job may use green threads itself: its OS thread then has a hub of its own. Join them before the job ends, since
+//! that hub does not run between two jobs.
 //!
 //! # Which pool
 //!
-//! [`blocking`] and [`fs`](crate::fs) share one pool in the process, [`default_pool`]; names have one of their own. A kind of
-//! work that may hold its OS threads for long belongs in a [`ThreadPool`] of its own, so that others do not wait behind it.
+//! [`blocking`] and [`fs`](crate::fs) share one pool in the process, [`default_pool`]; name lookups have one of their
+//! own. A kind of work that may hold OS threads for long belongs in another [`ThreadPool`], so that other jobs
+//! do not wait behind it.
 //!
 //! | gevent | here |
 //! |---|---|
@@ -51,19 +57,25 @@
 //! | `pool.spawn(f)` | `greenling::spawn(move || pool.run(f))` |
 //! | `get_hub().threadpool` | [`default_pool`] |
 
+mod builder;
+mod error;
 mod job;
 mod per_process;
 mod pool;
+mod workers;
 
+pub use builder::Builder;
+pub use error::RunError;
 pub(crate) use per_process::PerProcess;
-pub use pool::{Builder, RunError, Stats, ThreadPool};
+pub use pool::ThreadPool;
+pub use workers::Stats;
 
-/// The pool of [`blocking`].
+/// The pool of [`blocking`], one in each process.
 static DEFAULT: PerProcess = PerProcess::new();
 
-/// Runs `f` on an OS thread of the [`default_pool`] and returns its result; the green thread waits, others run.
+/// Runs `f` on an OS thread of the [`default_pool`] and returns the result; the green thread waits, others run.
 ///
-/// See [the module](self) for what becomes of a job whose caller is killed.
+/// See [the module](self) for what becomes of a job when the caller is killed.
 ///
 /// # Panics
 /// As [`ThreadPool::run`]; among others with the panic of `f`.
@@ -78,14 +90,15 @@ where
     default_pool().run(f)
 }
 
-/// The pool of [`blocking`] and [`fs`](crate::fs), one in the process, made on first use. A forked child has its own.
+/// Returns the pool of [`blocking`] and [`fs`](crate::fs), one in the process, made on first use. A forked child has
+/// its own.
 ///
 /// May switch: no.
 pub fn default_pool() -> &'static ThreadPool {
     DEFAULT.get(ThreadPool::new)
 }
 
-/// Makes `pool` the [`default_pool`]. Call it at the beginning of the program.
+/// Makes `pool` the [`default_pool`]. To be called at the beginning of the program.
 ///
 /// # Errors
 /// With `pool`, if the default pool is there already.

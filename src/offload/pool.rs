@@ -1,160 +1,30 @@
-//! A bounded pool of OS threads, and the wait of a green thread for its job there.
-//!
-//! ```text
-//!   green thread                    State (behind a lock)                 OS threads, `max_threads` at most
-//!   run: task -------------------> queue: [7] [8] [9] ..  --------------> pop, run, leave the result
-//!        park(Job)                 idle:  2   threads: 5                        |
-//!        take the result <---------- Task (shared by the two) <-----------------'
-//!                      ^------------ Letter::Wake through the hub's mail
-//! ```
-//!
-//! * An OS thread is started when a job comes and none is idle, until there are `max_threads`; then jobs wait in order.
-//!   One that has had no job for a while ends.
-//! * A caller that is killed or times out takes its job out of the queue. A job that has begun cannot be stopped: it goes
-//!   on, and its result is dropped.
-//! * Invariant O1: `threads` counts the OS threads that will look into `queue` again before they end, `idle` those of them
-//!   that wait for `work`. Upheld by `submit` and `work`, under the lock.
-//! * Invariant O2: a job in the queue has a thread that will come to it: for as many jobs as there are idle threads `work`
-//!   was rung, and if there are more, `threads` is not 0. Upheld by `submit`.
-//! * Invariant O3: numbers in the queue ascend, so that a job is found by its number. Upheld by `submit`, the only one that
-//!   pushes.
-//!
-//! The lock is held for a push or a pop; no foreign code runs under it.
-//!
-//! Signals are none of the pool's business: an OS thread that has not blocked a signal may be given it, and a SIGTERM that
-//! a [`Signals`](crate::signal::Signals) of the program waits for would end the process there. So the pool's OS threads are
-//! started with everything blocked, and stay so for what this crate asks of them; a job of the program's has blocked what
-//! its caller has, which the children that it starts inherit.
+//! [`ThreadPool`]: a bounded pool of OS threads, and the wait of a green thread for its job there.
 #![forbid(unsafe_code)]
 
-use std::cell::Cell;
-use std::collections::VecDeque;
 use std::fmt;
 use std::io;
-use std::num::NonZero;
+use std::mem;
 use std::panic::Location;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread;
-use std::time::Duration;
+use std::sync::Arc;
 
-use super::job::{Ended, Job, Task};
-use crate::runtime::hub::{ending, hub_of};
-use crate::runtime::park::{Counted, NEVER, park};
-use crate::runtime::remote::{Waiter, lock};
+use super::builder::Builder;
+use super::error::{RunError, RunErrorKind};
+use super::job::{Job, Task};
+use super::workers::{Stats, Workers};
+use crate::runtime::caller::Caller;
+use crate::runtime::park::Counted;
+use crate::runtime::remote::Waiter;
 use crate::runtime::report::label_of;
 use crate::switch::cancel;
 use crate::switch::fiber::Reason;
 use crate::switch::root::try_root;
-use crate::sys::fork::fork_generation;
+use crate::sys::clock::NEVER;
 use crate::sys::signalfd::SignalSet;
-
-/// Settings of a [`ThreadPool`].
-#[derive(Clone, Debug)]
-#[must_use = "a builder does nothing until `build`"]
-pub struct Builder {
-    /// OS threads at once.
-    max_threads: usize,
-    /// Jobs that may wait when `try_run` is called.
-    queue_limit: usize,
-    /// How long a thread waits for a job before it ends.
-    idle: Duration,
-    /// What its threads are called.
-    name: String,
-}
-
-impl Builder {
-    /// Four OS threads for each processor that the process may use, eight at least; 1024 jobs may wait; an OS thread ends
-    /// after 5 seconds without a job; they are called `greenling-job`.
-    ///
-    /// Four, because most jobs wait for a disk more than they compute; not more, because those that compute would take
-    /// the processors from the hubs.
-    ///
-    /// May switch: no.
-    pub fn new() -> Builder {
-        let processors = thread::available_parallelism().map_or(1, NonZero::get);
-        Builder {
-            max_threads: (4 * processors).max(8),
-            queue_limit: 1024,
-            idle: Duration::from_secs(5),
-            name: String::from("greenling-job"),
-        }
-    }
-
-    /// At most `count` OS threads at once.
-    ///
-    /// # Panics
-    /// If `count` is 0: no job would ever run.
-    ///
-    /// May switch: no.
-    pub fn max_threads(mut self, count: usize) -> Builder {
-        assert!(count > 0, "a pool without OS threads");
-        self.max_threads = count;
-        self
-    }
-
-    /// Beyond `limit` jobs that wait for an OS thread, [`ThreadPool::try_run`] refuses. With 0, a job is begun at once or
-    /// not at all.
-    ///
-    /// May switch: no.
-    pub fn queue_limit(mut self, limit: usize) -> Builder {
-        self.queue_limit = limit;
-        self
-    }
-
-    /// An OS thread that has had no job for `time` ends.
-    ///
-    /// May switch: no.
-    pub fn idle_time(mut self, time: Duration) -> Builder {
-        self.idle = time;
-        self
-    }
-
-    /// What its OS threads are called. The kernel keeps the first 15 bytes.
-    ///
-    /// # Panics
-    /// If `name` contains a zero byte.
-    ///
-    /// May switch: no.
-    pub fn name(mut self, name: impl Into<String>) -> Builder {
-        self.name = name.into();
-        assert!(!self.name.contains('\0'), "a thread's name cannot contain a zero byte");
-        self
-    }
-
-    /// Makes the pool. It has no OS thread yet.
-    ///
-    /// May switch: no.
-    pub fn build(self) -> ThreadPool {
-        let shared = Shared {
-            settings: self,
-            // Relaxed: it only has to differ.
-            number: NUMBERS.fetch_add(1, Ordering::Relaxed),
-            generation: fork_generation(),
-            state: Mutex::new(State::default()),
-            work: Condvar::new(),
-        };
-        ThreadPool { open: Arc::new(Open(Arc::new(shared))) }
-    }
-}
-
-impl Default for Builder {
-    fn default() -> Self {
-        Builder::new()
-    }
-}
-
-/// Numbers given to pools so far.
-static NUMBERS: AtomicU64 = AtomicU64::new(1);
-
-thread_local! {
-    /// The number of the pool that this OS thread belongs to; 0 for none.
-    static WORKS_FOR: Cell<u64> = const { Cell::new(0) };
-}
+use crate::sys::simulation::stay_inside;
 
 /// A bounded pool of OS threads for code that blocks or computes: the green thread waits, the hub goes on.
 ///
-/// A clone is another handle of the same pool; any OS thread may use it, with or without a hub.
+/// A clone is another handle of the same pool. Any OS thread may use the pool, with or without a hub.
 ///
 /// ```
 /// use greenling::{offload::ThreadPool, thread};
@@ -169,137 +39,76 @@ thread_local! {
 /// assert_eq!(two.stats().completed, 10);
 /// ```
 ///
-/// When the last handle is dropped its OS threads end, each after the job it has.
+/// When the last handle is dropped, the OS threads of the pool end, each after the job that it has.
 #[derive(Clone)]
 pub struct ThreadPool {
-    /// The last clone's drop closes the pool.
-    open: Arc<Open>,
+    /// The share of this handle; the last one to go closes the pool.
+    handle: Arc<PoolHandle>,
 }
 
-/// Counters of a [`ThreadPool`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Stats {
-    /// OS threads now.
-    pub threads: usize,
-    /// Those of them without a job.
-    pub idle: usize,
-    /// Jobs that wait for an OS thread.
-    pub queued: usize,
-    /// Jobs that run now, also those that nobody waits for any more.
-    pub running: usize,
-    /// Jobs that ended while their caller waited, with a result or a panic.
-    pub completed: u64,
-    /// Jobs that were given up before they began, because their caller was killed or timed out.
-    pub cancelled: u64,
-    /// Jobs that were given up while they ran, and have ended since.
-    pub abandoned: u64,
-    /// Jobs that panicked; each is completed or abandoned, too.
-    pub panicked: u64,
-}
-
-/// Why a pool did not take a job.
-#[derive(Debug)]
-pub struct RunError {
-    /// What happened.
-    kind: Kind,
-}
-
-/// See [`RunError`].
-#[derive(Debug)]
-enum Kind {
-    /// Too many wait.
-    Full,
-    /// No OS thread could be started, and there is none.
-    NoThread(io::Error),
-    /// The caller cannot wait.
-    Refused(io::Error),
-    /// The caller's OS thread is ending: there is nobody whom a blocking call could hold up.
-    Ending,
-}
-
-impl RunError {
-    /// Whether [`ThreadPool::try_run`] found as many jobs waiting as may wait.
+impl Builder {
+    /// Makes the pool, which has no OS thread yet.
     ///
     /// May switch: no.
-    pub fn is_full(&self) -> bool {
-        matches!(self.kind, Kind::Full)
-    }
-}
-
-impl fmt::Display for RunError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.kind {
-            Kind::Full => f.write_str("the queue of the pool is full"),
-            Kind::NoThread(error) => write!(f, "no OS thread could be started: {error}"),
-            Kind::Refused(error) => error.fmt(f),
-            Kind::Ending => ending().fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for RunError {}
-
-impl From<RunError> for io::Error {
-    fn from(error: RunError) -> io::Error {
-        match error.kind {
-            Kind::Full => io::Error::new(io::ErrorKind::WouldBlock, error),
-            Kind::NoThread(error) | Kind::Refused(error) => error,
-            Kind::Ending => ending(),
-        }
+    pub fn build(self) -> ThreadPool {
+        let workers = Workers::new(self);
+        ThreadPool { handle: Arc::new(PoolHandle(Arc::new(workers))) }
     }
 }
 
 impl ThreadPool {
-    /// A pool with the settings of [`Builder::new`].
+    /// Makes a pool with the settings of [`Builder::new`].
     ///
     /// May switch: no.
     pub fn new() -> ThreadPool {
         Builder::new().build()
     }
 
-    /// Settings for a pool.
+    /// Returns a builder, which makes a pool with other settings.
     ///
     /// May switch: no.
     pub fn builder() -> Builder {
         Builder::new()
     }
 
-    /// Runs `f` on one of the pool's OS threads and returns its result; the green thread waits, others run.
+    /// Runs `f` on one of the pool's OS threads and returns the result; the green thread waits, others run.
     ///
-    /// If all OS threads have a job, the caller waits its turn, first come, first served, however many wait. See
-    /// [`blocking`](super::blocking) for what becomes of a job whose caller is killed, and of its panics.
+    /// If all OS threads have a job, callers wait, first come, first served, however many wait. See [the
+    /// module](super#what-becomes-of-a-job) for what becomes of a job when its caller is killed, and of its panics.
     ///
-    /// Called by a job of the same pool, `f` runs at once, in place: it is on an OS thread that may block already, and if
-    /// all jobs waited for others none would ever end.
+    /// Called by a job of the same pool, `f` runs at once, in place: the job is on an OS thread that may block already,
+    /// and if all jobs waited for others none would ever end.
     ///
     /// # Panics
-    /// With the panic of `f`. If the caller unwinds from a panic or kill and so cannot wait, in the child of a fork, and if
-    /// no OS thread can be started and there is none. Unwinds with a kill or an expired [`timeout`](crate::timeout), and
-    /// panics inside [`no_switch`](crate::no_switch).
+    /// With the panic of `f`. If the caller unwinds from a panic or kill and so cannot wait, in the child of a fork,
+    /// and if no OS thread can be started and there is none. Unwinds with a kill or an expired
+    /// [`timeout`](crate::timeout), and panics inside [`no_switch`](crate::no_switch).
     ///
-    /// May switch: yes. When the OS thread is ending, `f` runs on it.
+    /// May switch: yes. When the OS thread is ending, `f` runs on that.
     #[track_caller]
     pub fn run<F, T>(&self, f: F) -> T
     where
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        match self.offer("a job", false, as_the_caller(f)) {
+        match self.offer("a job", false, with_signals_of_caller(f)) {
             Ok(result) => result,
-            Err((RunError { kind: Kind::Ending }, f)) => f(),
+            // The OS thread is ending, so a job that runs here holds up no green thread.
+            Err((RunError { kind: RunErrorKind::Ending }, f)) => f(),
             Err((error, f)) => {
+                // The closure goes before the panic, which would drop it during an unwind.
                 drop(f);
-                refused(&error, Location::caller())
+                refuse(&error, Location::caller())
             }
         }
     }
 
-    /// [`run`](Self::run), but an error where that would panic, and when the queue is full: to shed load.
+    /// Runs `f` as [`run`](Self::run) does, but returns an error where that would panic, and when the queue is full: to
+    /// shed load.
     ///
     /// # Errors
-    /// [`RunError`]: as many jobs wait as [may](Builder::queue_limit); no OS thread could be started; the caller unwinds or
-    /// its OS thread is ending; the child of a fork. `f` was not run and is dropped.
+    /// [`RunError`]: as many jobs wait as [may](Builder::queue_limit); no OS thread could be started; the caller
+    /// unwinds or its OS thread is ending; the child of a fork. `f` was not run and is dropped.
     ///
     /// # Panics
     /// With the panic of `f`. Unwinds with a kill or an expired [`timeout`](crate::timeout), and panics inside
@@ -311,35 +120,31 @@ impl ThreadPool {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        self.offer("a job", true, as_the_caller(f)).map_err(|(error, _)| error)
+        self.offer("a job", true, with_signals_of_caller(f)).map_err(|(error, _)| error)
     }
 
-    /// Its counters.
+    /// Returns the pool's counters.
     ///
     /// May switch: no.
     pub fn stats(&self) -> Stats {
-        if !self.is_of_this_process() {
-            // The lock may be held for ever in this copy.
-            return Stats::default();
-        }
-        let state = lock(&self.shared().state);
-        Stats { threads: state.threads, idle: state.idle, queued: state.queue.len(), ..state.totals }
+        self.workers().stats()
     }
 
-    /// What the handles and the OS threads share.
-    fn shared(&self) -> &Arc<Shared> {
-        &self.open.0
+    /// Returns what the handles and the OS threads share.
+    fn workers(&self) -> &Arc<Workers> {
+        &self.handle.0
     }
 
-    /// Whether it was made by this process, not by one that it was forked from.
+    /// Reports whether this process made the pool, not one that this process was forked from.
     pub(super) fn is_of_this_process(&self) -> bool {
-        self.shared().generation == fork_generation()
+        self.workers().is_of_this_process()
     }
 
-    /// Runs `f` on an OS thread and waits for it; `what` it is, for reports. `at_once`: refuses if too many wait.
+    /// Runs `f` on an OS thread and waits for the result. `what` names the job in reports. With `at_once`, refuses if
+    /// too many jobs wait.
     ///
     /// # Errors
-    /// Why it was not taken, and `f`.
+    /// With the reason why the job was not taken, and with `f`.
     ///
     /// # Panics
     /// As [`run`](Self::run), but for the refusals.
@@ -348,51 +153,58 @@ impl ThreadPool {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        let shared = self.shared();
-        if WORKS_FOR.get() == shared.number {
+        // A job that comes from an OS thread of this pool runs in place.
+        let workers = self.workers();
+        if workers.is_worker() {
             return Ok(f());
         }
-        let Some(root) = try_root() else { return Err((RunError { kind: Kind::Ending }, f)) };
-        let hub = match hub_of(root) {
-            Ok(hub) if self.is_of_this_process() => hub,
-            Ok(_) => return Err((RunError { kind: Kind::Refused(io::Error::other(cancel::FORKED)) }, f)),
-            Err(error) => return Err((RunError { kind: Kind::Refused(error) }, f)),
+        // Give `f` back if the caller cannot wait.
+        let Some(root) = try_root() else { return Err((RunError { kind: RunErrorKind::Ending }, f)) };
+        let caller = match Caller::of(root) {
+            Ok(caller) if self.is_of_this_process() => caller,
+            Ok(_) => return Err((RunError { kind: RunErrorKind::Refused(io::Error::other(cancel::FORKED)) }, f)),
+            Err(error) => return Err((RunError { kind: RunErrorKind::Refused(error) }, f)),
         };
         if let Some(obstacle) = cancel::obstacle() {
-            return Err((RunError { kind: Kind::Refused(io::Error::other(obstacle.to_string())) }, f));
+            return Err((RunError { kind: RunErrorKind::Refused(obstacle.into()) }, f));
         }
-        let me = root.current();
-        if me.attention.get() != 0 {
+        if let Err(error) = stay_inside("a job on another OS thread") {
+            return Err((RunError { kind: RunErrorKind::Refused(error) }, f));
+        }
+        let Caller { hub, fiber: me, .. } = caller;
+        if me.pending.any() {
             // A kill that is due comes before the job begins.
             cancel::before_suspension(root, me);
         }
+        // Hand the job over.
         let _counted = Counted::in_count(&hub.jobs);
-        let task = Arc::new(Task::new(f, Waiter::new(root, hub, me)));
-        let number = match shared.submit(Arc::clone(&task) as Arc<dyn Job>, at_once) {
+        let task = Arc::new(Task::new(f, Waiter::new(caller)));
+        let number = match workers.submit(Arc::clone(&task) as Arc<dyn Job>, at_once) {
             Ok(number) => number,
             Err(error) => match task.take_back() {
                 Some(f) => return Err((error, f)),
-                None => unreachable!("nobody else has a job that was not taken"),
+                None => unreachable!("a job that was not taken has not begun"),
             },
         };
-        let place = Place { shared, task: &task, number };
+        // Wait for the result. If the wait unwinds, the guard gives the job up.
+        let guard = JobGuard { workers, task: &task, number };
         loop {
             if let Some(result) = task.take() {
-                std::mem::forget(place);
+                mem::forget(guard);
                 match result {
                     Ok(value) => return Ok(value),
                     Err(payload) => cancel::raise(Some(me), payload),
                 }
             }
-            if park(root, hub, me, Reason::Job(what), NEVER).is_err() {
-                unreachable!("it did not unwind before, and a thread that waits does not begin to");
+            if caller.park(Reason::Job(what), NEVER).is_err() {
+                unreachable!("the caller did not unwind before, and a thread that waits does not begin to");
             }
         }
     }
 }
 
-/// A job of the program's: `f` with those signals blocked that are blocked here, in its caller.
-fn as_the_caller<F, T>(f: F) -> impl FnOnce() -> T + Send + 'static
+/// Makes a job of the program's code: `f` with those signals blocked that the caller has blocked.
+fn with_signals_of_caller<F, T>(f: F) -> impl FnOnce() -> T + Send + 'static
 where
     F: FnOnce() -> T + Send + 'static,
     T: Send + 'static,
@@ -405,12 +217,12 @@ where
     }
 }
 
-/// Panics with who could not have what run, and why.
+/// Panics with the name of the thread that could not run a job, and with the reason.
 #[cold]
 #[inline(never)]
-fn refused(error: &RunError, at: &Location<'_>) -> ! {
-    let who = try_root().map_or_else(|| String::from("main"), |root| label_of(root.current().id.get()).to_string());
-    panic!("greenling: {who} cannot run a job on another OS thread (at {at}): {error}");
+fn refuse(error: &RunError, at: &Location<'_>) -> ! {
+    let caller = try_root().map_or_else(|| String::from("main"), |root| label_of(root.current().id.get()).to_string());
+    panic!("greenling: {caller} cannot run a job on another OS thread (at {at}): {error}");
 }
 
 impl Default for ThreadPool {
@@ -422,165 +234,31 @@ impl Default for ThreadPool {
 impl fmt::Debug for ThreadPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ThreadPool")
-            .field("settings", &self.shared().settings)
+            .field("settings", &self.workers().settings)
             .field("stats", &self.stats())
             .finish_non_exhaustive()
     }
 }
 
-/// The handles' part of a pool.
-struct Open(Arc<Shared>);
+/// A share in the pool for the handles: the drop closes the pool.
+struct PoolHandle(Arc<Workers>);
 
-impl Drop for Open {
+impl Drop for PoolHandle {
     fn drop(&mut self) {
-        if self.0.generation == fork_generation() {
-            lock(&self.0.state).closed = true;
-            self.0.work.notify_all();
-        }
+        self.0.close();
     }
 }
 
-/// A pool.
-struct Shared {
-    /// As the builder left them.
-    settings: Builder,
-    /// Unique in the process.
-    number: u64,
-    /// The process it belongs to, as a count of forks: its threads are not in a child.
-    generation: u32,
-    /// See [`State`].
-    state: Mutex<State>,
-    /// Rung once for each job that an idle thread should take.
-    work: Condvar,
-}
-
-/// What changes in a pool.
-#[derive(Default)]
-struct State {
-    /// Not begun (O2, O3).
-    queue: VecDeque<(u64, Arc<dyn Job>)>,
-    /// The number of the next job.
-    next: u64,
-    /// OS threads (O1).
-    threads: usize,
-    /// Those without a job (O1).
-    idle: usize,
-    /// No handle is left.
-    closed: bool,
-    /// What is counted as it happens: `running` and the totals. The rest is filled in by `stats`.
-    totals: Stats,
-}
-
-impl Shared {
-    /// Hands a job to an idle thread, to a new one, or to the next that is done. Returns its number.
-    fn submit(self: &Arc<Shared>, job: Arc<dyn Job>, at_once: bool) -> Result<u64, RunError> {
-        let mut state = lock(&self.state);
-        let may_start = state.threads < self.settings.max_threads;
-        let waiting = state.queue.len().saturating_sub(state.idle);
-        if at_once && state.queue.len() >= state.idle && !may_start && waiting >= self.settings.queue_limit {
-            return Err(RunError { kind: Kind::Full });
-        }
-        let number = state.next;
-        state.next += 1;
-        state.queue.push_back((number, job));
-        if state.queue.len() <= state.idle {
-            self.work.notify_one();
-        } else if may_start {
-            let shared = Arc::clone(self);
-            // The new thread inherits it, so that there is no moment in which it would take a signal.
-            let _blocked = SignalSet::all().and_then(|all| all.block_only());
-            match thread::Builder::new().name(self.settings.name.clone()).spawn(move || shared.work()) {
-                Ok(_) => state.threads += 1,
-                Err(error) if state.threads == 0 => {
-                    let job = state.queue.pop_back();
-                    drop(state);
-                    drop(job);
-                    return Err(RunError { kind: Kind::NoThread(error) });
-                }
-                // The threads there are will come to it.
-                Err(_) => {}
-            }
-        }
-        Ok(number)
-    }
-
-    /// An OS thread's life.
-    fn work(&self) {
-        WORKS_FOR.set(self.number);
-        let mut state = lock(&self.state);
-        loop {
-            if let Some((_, job)) = state.queue.pop_front() {
-                state.totals.running += 1;
-                drop(state);
-                let ended = job.run();
-                state = lock(&self.state);
-                state.totals.running -= 1;
-                state.totals.count(ended);
-                drop(state);
-                // After the count, so that who has a result also finds it counted.
-                if let Ended::Done { .. } = ended {
-                    job.wake();
-                }
-                drop(job);
-                state = lock(&self.state);
-                continue;
-            }
-            if state.closed {
-                state.threads -= 1;
-                return;
-            }
-            state.idle += 1;
-            let (woken, waited) =
-                self.work.wait_timeout(state, self.settings.idle).unwrap_or_else(PoisonError::into_inner);
-            state = woken;
-            state.idle -= 1;
-            if waited.timed_out() && state.queue.is_empty() {
-                state.threads -= 1;
-                return;
-            }
-        }
-    }
-
-    /// Takes a job out of the queue, if it has not begun.
-    fn remove(&self, number: u64) -> Option<Arc<dyn Job>> {
-        let mut state = lock(&self.state);
-        let at = state.queue.binary_search_by_key(&number, |(number, _)| *number).ok()?;
-        state.totals.cancelled += 1;
-        state.queue.remove(at).map(|(_, job)| job)
-    }
-}
-
-impl Stats {
-    /// One more that has ended.
-    fn count(&mut self, ended: Ended) {
-        match ended {
-            Ended::NotBegun => self.cancelled += 1,
-            Ended::Done { panicked } => {
-                self.completed += 1;
-                self.panicked += u64::from(panicked);
-            }
-            Ended::Abandoned { panicked } => {
-                self.abandoned += 1;
-                self.panicked += u64::from(panicked);
-            }
-        }
-    }
-}
-
-/// A caller's wait; given up when dropped.
-struct Place<'a, F, T> {
-    /// Where.
-    shared: &'a Shared,
-    /// For what.
+/// A caller's wait for a job; the drop gives the job up.
+struct JobGuard<'a, F, T> {
+    workers: &'a Arc<Workers>,
     task: &'a Task<F, T>,
-    /// Its number in the queue.
+    /// The job's number in the queue.
     number: u64,
 }
 
-impl<F, T> Drop for Place<'_, F, T> {
+impl<F, T> Drop for JobGuard<'_, F, T> {
     fn drop(&mut self) {
-        // The closure is dropped by `give_up`, so this is only a count of it.
-        drop(self.shared.remove(self.number));
-        self.task.give_up();
+        self.workers.leave(self.number, self.task);
     }
 }

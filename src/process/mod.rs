@@ -9,39 +9,43 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 //!
-//! The end of a child is waited for with a pidfd in the hub's epoll set, which takes Linux 5.3: no handler of SIGCHLD, no
-//! asking again and again, and a hundred children are a hundred descriptors in one wait. The pipes to a child are
-//! those of [`io::pipe`](crate::io::pipe). Whatever is not below is std's, re-exported.
+//! A wait for the end of a child uses a pidfd in the hub's epoll set, which takes Linux 5.3. There is no handler of
+//! SIGCHLD and no polling, and a hundred children are a hundred descriptors in one wait. The pipes to a child are those
+//! of [`io::pipe`](crate::io::pipe). Everything that is not in the table is std's, re-exported.
 //!
 //! | std | here | difference |
 //! |---|---|---|
-//! | `Command`, its builders and getters | same | [`Command::kill_on_drop`]; [`Command::as_std_mut`] for what is in `CommandExt` |
-//! | `Command::{spawn, status, output}` | same | interrupted by a kill or `timeout`, `status` and `output` kill their child |
+//! | `Command`, its builders and getters | same | [`Command::kill_on_drop`] |
+//! | `os::unix::process::CommandExt::{uid, gid, arg0, process_group, exec}` | [`CommandExt`](crate::os::unix::process::CommandExt) | |
+//! | `CommandExt::pre_exec` | – | an unsafe function: [`Command::as_std_mut`] has it |
+//! | `Command::{spawn, status, output}` | same | `status` and `output` kill their child when a kill or `timeout` interrupts them |
 //! | `Child::{id, kill, wait, try_wait, wait_with_output}` | same | the green thread waits, others run |
 //! | – | [`Child::wait_timeout`], [`Child::send_signal`] | |
 //! | – | [`Child::handle`] | several green threads wait for one child |
-//! | `ChildStdin`, `ChildStdout`, `ChildStderr` | same | not `Send`: hand one over as [`OwnedFd`](std::os::fd::OwnedFd) |
-//! | `Output`, `ExitStatus`, `Stdio`, `exit`, `abort`, `id`, .. | std's | |
+//! | `ChildStdin`, `ChildStdout`, `ChildStderr` | same | not `Send`: send an [`OwnedFd`](std::os::fd::OwnedFd) |
+//! | `FromRawFd` for the ends of pipes | – | an unsafe function: `OwnedFd::from_raw_fd(fd).into()` |
+//! | `Output`, `ExitStatus`, `Stdio`, `exit`, `abort`, `id`, .. | std's, re-exported | |
 //!
 //! # What else to know
 //!
 //! * Starting a child blocks the OS thread until the program was found and begins to run, as in std.
-//! * A child inherits which signals are blocked, as in std, but not those that [`signal`](crate::signal) has blocked. To
-//!   start it std forks then, which takes longer the larger this process is.
-//! * A child that is waited for by nobody is left a zombie when it ends, as in std, until this process ends.
-//!   [`Command::kill_on_drop`] leaves none.
-//! * If the program ignores SIGCHLD the kernel throws away how children ended, and to wait for one fails with `ECHILD`.
+//! * A child inherits the mask of blocked signals, as in std, but without those that [`signal`](crate::signal) has
+//!   blocked. To unblock them std has to fork, which takes longer the larger this process is.
+//! * An ended child that was never waited for is a zombie until this process ends, as in std. [`Command::kill_on_drop`]
+//!   leaves none.
+//! * A socket or pipe may be a standard stream of the child while this process still uses a clone or duplicate. Both
+//!   processes then share one mode, and the child may make the open file blocking. Streams, datagram sockets and pipes
+//!   still park here; for the exceptions see [`io::pipe`](crate::io::pipe), [`net`](crate::net) and
+//!   [`TcpListener`](crate::net::TcpListener).
+//! * If the program ignores SIGCHLD, the kernel drops the exit status of children, and a wait fails with `ECHILD`.
 #![forbid(unsafe_code)]
 
 mod child;
 mod command;
-mod stdio;
 
-// The names below shadow those of the glob.
+// The names below shadow std's names from the glob.
 pub use std::process::*;
 
-#[doc(hidden)]
-pub use child::ChildArm;
+pub use crate::io::child::{ChildStderr, ChildStdin, ChildStdout};
 pub use child::{Child, ChildHandle};
 pub use command::Command;
-pub use stdio::{ChildStderr, ChildStdin, ChildStdout};

@@ -1,9 +1,9 @@
-//! The bell: is the sleeper asleep, and must I ring?
+//! The bell: is the sleeper asleep, and must the pusher ring?
 //!
-//! One sleeper (a hub's OS thread) takes messages from a queue and sleeps in the kernel when there are none. Many pushers
-//! (other OS threads) add messages. Ringing means to write to the sleeper's eventfd, a system call; so it should happen
-//! only if the sleeper sleeps, and once per sleep. This file holds neither the queue nor the eventfd. It answers one
-//! question: *must I ring?*
+//! One sleeper (a hub's OS thread) takes messages from a queue and sleeps in the kernel when there are none. Many
+//! pushers (other OS threads) add messages. Ringing means to write to the sleeper's eventfd, a system call; so a
+//! pusher should ring only if the sleeper sleeps, and once per sleep. This file holds neither the queue nor the
+//! eventfd, and answers one question: *must I ring?*
 //!
 //! ```text
 //!                prepare_to_sleep (sleeper)
@@ -15,7 +15,8 @@
 //!        +------------------------------------------+
 //! ```
 //!
-//! Invariant B1: only the sleeper makes it ASLEEP, and between two such moments at most one `must_ring` is true.
+//! Invariant bell-1: only the sleeper makes the state ASLEEP, and between two such moments at most one `must_ring` is
+//! true.
 //!
 //! # The broken version: check the queue, then sleep
 //!
@@ -26,7 +27,7 @@
 //! | | sees AWAKE: no need to ring | 1 | AWAKE |
 //! | becomes ASLEEP, sleeps | | 1 | ASLEEP |
 //!
-//! The message lies there and nobody rings: a lost wake-up. The cure is to look once more *after* becoming ASLEEP.
+//! The message lies there and no pusher rings: a lost wake-up. The cure is to look once more *after* becoming ASLEEP.
 //!
 //! # Why the second look is enough, but only with fences
 //!
@@ -41,18 +42,19 @@
 //! ```
 //!
 //! The two fences have an order, as all SeqCst fences do. If the sleeper's comes first, the pusher's step 3 sees the
-//! sleeper's step 1: it rings. If the pusher's comes first, the sleeper's step 3 sees the pusher's step 1: it stays awake.
+//! sleeper's step 1, and the pusher rings. If the pusher's comes first, the sleeper's step 3 sees the pusher's step 1,
+//! and the sleeper stays awake.
 //! Both may happen, which costs a needless ring. Neither cannot.
 //!
 //! Without the fences neither *can*. A processor keeps its stores in a buffer while it goes on with its loads (x86 does
-//! this as well; it is the one reordering it permits, StoreLoad), so each side's step 3 may read before its step 1 is
+//! this as well; StoreLoad is the one reordering that x86 permits), so each side's step 3 may read before its step 1 is
 //! seen by the other. Acquire and Release do not forbid this: they order a load before what follows and a store after
 //! what precedes, never a store before a later load.
 //!
 //! # Not promised
 //!
 //! - A ring may come late: a pusher that was told to ring may do so when the sleeper has long been awake for another
-//!   reason, or sleeps again. So the sleeper must take a ring without a message for what it is, and try to sleep again.
+//!   reason, or sleeps again. So the sleeper must expect a ring without a message, and then try to sleep again.
 //! - The queue's own order of memory (that a message seen is a message complete) is the queue's affair.
 
 #![forbid(unsafe_code)]
@@ -63,58 +65,62 @@ use loom::sync::atomic::{AtomicU8, Ordering, fence};
 #[cfg(not(all(test, loom)))]
 use std::sync::atomic::{AtomicU8, Ordering, fence};
 
-/// The sleeper runs, or a ring is on its way to it. Whoever pushes now need not ring: before its next sleep the sleeper
-/// looks at the queue.
+/// The sleeper runs, or a ring is on the way to the sleeper. A pusher need not ring now: before its next sleep the
+/// sleeper looks at the queue.
 const AWAKE: u8 = 0;
 
 /// The sleeper sleeps, or is about to and will look at the queue once more. The next pusher must ring.
 const ASLEEP: u8 = 1;
 
-/// Who sleeps and who rings. See the top of the file.
+/// The state of one sleeper, shared with its pushers. See the top of the file.
 pub(crate) struct Bell {
-    /// `AWAKE` or `ASLEEP`. Never read on its own: each access is next to a fence, or needs none as it says.
+    /// `AWAKE` or `ASLEEP`. Never read on its own: each access is next to a fence, or the comment there says why none
+    /// is needed.
     state: AtomicU8,
 }
 
 impl Bell {
-    /// A bell whose sleeper is awake.
+    /// Creates a bell with an awake sleeper.
     pub(crate) fn new() -> Bell {
         Bell { state: AtomicU8::new(AWAKE) }
     }
 
-    /// Pusher: called *after* pushing. If it returns true, the caller must ring, it and nobody else.
+    /// Pusher: reports *after* pushing whether the caller must ring. At most one of several pushers gets true, and no
+    /// other then rings.
     #[inline]
     pub(crate) fn must_ring(&self) -> bool {
         // Pairs with the fence in `prepare_to_sleep`: if that one is earlier, the load below sees ASLEEP (or what came
         // after it); if it is later, the sleeper's second look sees what the caller pushed.
         fence(Ordering::SeqCst);
-        // A plain load first, because the sleeper of a busy hub is nearly always awake, and a load lets all pushers share
-        // the cache line. Relaxed: the fence has done the work.
+        // A plain load first, because the sleeper of a busy hub is nearly always awake, and a load lets all pushers
+        // share the cache line. Relaxed: the fence has done the work.
         if self.state.load(Ordering::Relaxed) == AWAKE {
             return false;
         }
-        // ASLEEP => AWAKE, by one pusher only. Relaxed: it hands nothing over, it only elects. What the sleeper finds when
-        // it is rung is ordered by the queue, and by the fences should it go to sleep again at once.
+        // ASLEEP => AWAKE, by one pusher only. Relaxed: the exchange hands nothing over, but only elects. What the
+        // sleeper finds after the ring is ordered by the queue, and by the fences should the sleeper go to sleep again
+        // at once.
         self.state.compare_exchange(ASLEEP, AWAKE, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
-    /// Sleeper: announces that it will sleep. From here on pushers ring. It must now look at the queue once more, and then
-    /// either sleep or not; in both cases `woke` comes after.
+    /// Sleeper: announces a sleep. From here on pushers ring. The sleeper must now look at the queue once more, and
+    /// then either sleep or not; in both cases `woke` comes after.
     #[inline]
     pub(crate) fn prepare_to_sleep(&self) {
-        // AWAKE => ASLEEP. Relaxed: the fence makes it visible in time.
+        // AWAKE => ASLEEP. Relaxed: the fence makes the store visible in time.
         self.state.store(ASLEEP, Ordering::Relaxed);
-        // Pairs with the fence in `must_ring`, see there. A store and a SeqCst fence, not a SeqCst store alone: that would
-        // order nothing relative to the loads of a queue which are not SeqCst themselves.
+        // Pairs with the fence in `must_ring`, see there. A store and a SeqCst fence, not a SeqCst store alone: that
+        // would order nothing relative to the loads of a queue which are not SeqCst themselves.
         fence(Ordering::SeqCst);
     }
 
-    /// Sleeper: is awake again, whether it was rung, woke for another reason, or did not sleep after all.
+    /// Sleeper: notes the end of a sleep, after a ring, for another reason, or because the sleeper did not sleep after
+    /// all.
     #[inline]
     pub(crate) fn woke(&self) {
-        // ASLEEP => AWAKE, or AWAKE => AWAKE if a pusher was first. Relaxed: a pusher that still sees ASLEEP rings in vain
-        // (or loses the exchange), which is permitted. One that sees AWAKE relies on the look that the sleeper takes after
-        // the fence of its next `prepare_to_sleep`.
+        // ASLEEP => AWAKE, or AWAKE => AWAKE if a pusher was first. Relaxed: a pusher that still sees ASLEEP rings in
+        // vain (or loses the exchange), which is permitted. A pusher that sees AWAKE relies on the look that the
+        // sleeper takes after the fence of its next `prepare_to_sleep`.
         self.state.store(AWAKE, Ordering::Relaxed);
     }
 }
@@ -126,7 +132,8 @@ mod loom_tests {
     use super::*;
     use loom::sync::atomic::AtomicUsize;
     use loom::sync::{Condvar, Mutex};
-    // Not loom's: that one panics when it is dropped while a deadlock is being reported, and a panic during a panic aborts.
+    // Not loom's: that one panics when it is dropped while a deadlock is being reported, and a panic during a panic
+    // aborts.
     use std::sync::Arc;
 
     /// How many pushers there are, with one message each. Loom's effort grows steeply with it.
@@ -145,9 +152,9 @@ mod loom_tests {
 
     /// The three verbs, right or wrong.
     struct Verbs {
-        /// `Bell::must_ring`.
+        /// `Bell::must_ring`, or a wrong one.
         must_ring: fn(&Bell) -> bool,
-        /// `Bell::prepare_to_sleep`.
+        /// `Bell::prepare_to_sleep`, or a wrong one.
         prepare_to_sleep: fn(&Bell),
         /// Whether the sleeper looks at the queue after `prepare_to_sleep`.
         second_look: bool,
@@ -170,12 +177,14 @@ mod loom_tests {
     /// Runs the pushers and the sleeper until all messages are taken. Loom reports a lost wake-up as a deadlock.
     fn exchange(verbs: &'static Verbs) {
         let mut model = loom::model::Builder::new();
-        // Unbounded, the search was not finished after eight minutes. The wrong versions below all fail with a bound of 1 already.
+        // Unbounded, the search was not finished after eight minutes. The wrong versions below all fail with a bound
+        // of 1 already.
         model.preemption_bound = Some(PREEMPTIONS);
         model.check(move || {
             let bell = Arc::new(Bell::new());
-            // The queue is a bare count of messages, with no more order of memory than a queue must have. A mutex around a
-            // deque would not do: its lock orders the state on both sides, so that the fences would not be missed.
+            // The queue is a bare count of messages, with no more order of memory than a queue must have. A mutex
+            // around a deque would not do: its lock orders the state on both sides, so that the fences would not be
+            // missed.
             let queue = Arc::new(AtomicUsize::new(0));
             let eventfd = Arc::new(EventFd { rings: Mutex::new(0), rung: Condvar::new() });
             let pushers: Vec<_> = (0..PUSHERS)
@@ -253,7 +262,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nobody_rings_while_the_sleeper_is_awake() {
+    fn no_ring_is_asked_for_while_the_sleeper_is_awake() {
         let bell = Bell::new();
         assert!(!bell.must_ring());
         bell.prepare_to_sleep();
@@ -267,7 +276,7 @@ mod tests {
         for _ in 0..3 {
             bell.prepare_to_sleep();
             assert!(bell.must_ring());
-            assert!(!bell.must_ring(), "somebody rings already");
+            assert!(!bell.must_ring(), "another pusher rings already");
             bell.woke();
         }
     }

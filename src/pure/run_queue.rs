@@ -1,7 +1,7 @@
-//! The run queue: who runs next, first in, first out.
+//! The run queue: a ring of the items that run next, first in, first out.
 //!
-//! A ring whose size is a power of two. `head` and `tail` count pops and pushes and only ever grow (they wrap round at
-//! the end of `usize`, which does no harm since only their difference and their low bits are looked at); the low bits of
+//! The size of the ring is a power of two. `head` and `tail` count pops and pushes and only ever grow. They wrap round
+//! at the end of `usize`, which does no harm since only their difference and their low bits are used. The low bits of
 //! a counter are the place in the ring.
 //!
 //! ```text
@@ -12,13 +12,18 @@
 //!                       tail & 7 = 3    head & 7 = 6
 //! ```
 //!
-//! Invariant Q1: `ring.len()` is 0 or a power of two, and `tail - head <= ring.len()`.
+//! Invariant run-queue-1: `ring.len()` is 0 or a power of two, and `tail - head <= ring.len()`.
 //!
-//! The ring doubles when it is full and never shrinks, so a queue that has once seen its greatest length does not
-//! allocate again. A place that holds no item keeps a stale copy of some earlier one: `T: Copy` has no destructor that
-//! would mind, and a value that fills empty places is why this file needs neither `unsafe` nor an `Option` per place.
+//! The ring doubles when it is full and never shrinks, so a queue does not allocate again until it grows beyond its
+//! greatest length. A place without an item keeps a stale copy of some earlier item: `T: Copy` has no destructor, and
+//! a value that fills empty places is why this file needs neither `unsafe` nor an `Option` for each place.
 //!
-//! Not promised: fairness between items that are pushed more than once (the queue does not look at them).
+//! A queue may have a *watcher*, a function that is told of each push at the end, and of how many items are before it;
+//! only [`push_untold`](RunQueue::push_untold) tells it nothing. While there is none, it costs the
+//! push nothing: the push compares the length with a limit, which is the length of the ring, or 0 for a queue with a
+//! watcher. So each push of such a queue takes the way of a push into a full ring.
+//!
+//! Not promised: fairness between items that are pushed more than once. The queue does not compare items.
 
 #![forbid(unsafe_code)]
 
@@ -27,21 +32,25 @@ const FIRST_SIZE: usize = 64;
 
 /// A growable first-in-first-out queue of small copyable items.
 pub(crate) struct RunQueue<T: Copy> {
+    /// The length below which a push is fast: that of the ring, or 0 if there is a watcher.
+    limit: usize,
+    /// The function that is told of each push.
+    watcher: Option<fn(T, usize)>,
     /// The places, all of them initialised. Items lie at the counters `head..tail`, masked; the rest is stale.
     ring: Vec<T>,
-    /// How many items were popped so far (wrapping).
+    /// The number of items popped so far (wrapping).
     head: usize,
-    /// How many items were pushed so far (wrapping).
+    /// The number of items pushed so far (wrapping).
     tail: usize,
 }
 
 impl<T: Copy> RunQueue<T> {
-    /// An empty queue, which owns no memory before the first push.
+    /// Creates an empty queue, which owns no memory before the first push.
     pub(crate) const fn new() -> RunQueue<T> {
-        RunQueue { ring: Vec::new(), head: 0, tail: 0 }
+        RunQueue { limit: 0, watcher: None, ring: Vec::new(), head: 0, tail: 0 }
     }
 
-    /// Where the item with this counter lies. Meaningless while the ring has no places.
+    /// Returns the place of the item with this counter. Meaningless while the ring has no places.
     #[inline]
     fn place(&self, counter: usize) -> usize {
         // Taking the mask from the length, not from a field of its own, lets the compiler reduce every bounds check to
@@ -49,16 +58,62 @@ impl<T: Copy> RunQueue<T> {
         counter & self.ring.len().wrapping_sub(1)
     }
 
-    /// Appends an item.
+    /// Appends an item at the end.
     #[inline]
     pub(crate) fn push(&mut self, item: T) {
-        if self.len() == self.ring.len() {
+        if self.len() >= self.limit {
             // A tail call, so that the common way saves no registers.
-            return self.grow_and_push(item);
+            return self.push_slowly(item);
         }
+        self.put(item);
+    }
+
+    /// Puts an item at the end of a ring that has room.
+    #[inline(always)]
+    fn put(&mut self, item: T) {
         let place = self.place(self.tail);
         self.ring[place] = item;
         self.tail = self.tail.wrapping_add(1);
+    }
+
+    /// Pushes into a ring that is full, or tells the watcher of a push.
+    #[cold]
+    #[inline(never)]
+    fn push_slowly(&mut self, item: T) {
+        let before = self.len();
+        self.push_untold(item);
+        if let Some(watcher) = self.watcher {
+            watcher(item, before);
+        }
+    }
+
+    /// Appends an item at the end, of which no watcher is told.
+    #[inline(always)]
+    pub(crate) fn push_untold(&mut self, item: T) {
+        if self.len() == self.ring.len() {
+            self.grow_and_push(item);
+        } else {
+            self.put(item);
+        }
+    }
+
+    /// Sets the function that is told of each item that is pushed at the end, and of the number of those before it,
+    /// after the push; none for a queue that is as fast as can be. The function must not use the queue.
+    pub(crate) fn watch(&mut self, watcher: Option<fn(T, usize)>) {
+        self.watcher = watcher;
+        self.limit = if watcher.is_some() { 0 } else { self.ring.len() };
+    }
+
+    /// Puts an item before all others.
+    pub(crate) fn push_front(&mut self, item: T) {
+        if self.len() == self.ring.len() {
+            // The ring grows at its end; there the item is taken off again.
+            self.grow_and_push(item);
+            self.tail = self.tail.wrapping_sub(1);
+        }
+        self.head = self.head.wrapping_sub(1);
+        let place = self.place(self.head);
+        self.ring[place] = item;
     }
 
     /// Takes the item that has waited longest.
@@ -69,8 +124,21 @@ impl<T: Copy> RunQueue<T> {
         Some(item)
     }
 
-    /// `pop` and `push` in one: the item that waited longest, while `item` goes to the end. `None`, and nothing changes,
-    /// if nobody waits. Never grows the ring, since a place becomes free.
+    /// Takes the item that the `k`-th pop from now would return, and keeps the order of the others.
+    pub(crate) fn take(&mut self, k: usize) -> Option<T> {
+        let taken = self.peek(k)?;
+        // The items before it move up by one place, from the nearest to the first.
+        for before in (0..k).rev() {
+            let (from, to) =
+                (self.place(self.head.wrapping_add(before)), self.place(self.head.wrapping_add(before + 1)));
+            self.ring[to] = self.ring[from];
+        }
+        self.head = self.head.wrapping_add(1);
+        Some(taken)
+    }
+
+    /// Takes the item that has waited longest, and appends `item` at the end. Returns `None` and changes nothing if
+    /// the queue is empty. Never grows the ring, since a place becomes free.
     #[inline]
     pub(crate) fn rotate(&mut self, item: T) -> Option<T> {
         let first = self.pop()?;
@@ -82,45 +150,53 @@ impl<T: Copy> RunQueue<T> {
         Some(first)
     }
 
-    /// The item that the `k`-th pop from now would return, if nothing changes: `peek(0)` is what the next `pop` returns.
+    /// Returns the item that the `k`-th pop from now would return, if nothing changes: `peek(0)` is what the next
+    /// `pop` returns.
     #[inline]
     pub(crate) fn peek(&self, k: usize) -> Option<T> {
         if k >= self.len() {
             return None;
         }
-        // By Q1 `get` cannot fail here. It is `get` all the same, because its empty branch falls together with the one
-        // above, whereas an index would leave a panic in the hottest loop of the crate.
+        // By run-queue-1 `get` cannot fail here. `get` is used all the same, because its empty branch falls together
+        // with the one above, whereas an index would leave a panic in the hottest loop of the crate.
         self.ring.get(self.place(self.head.wrapping_add(k))).copied()
     }
 
-    /// Whether a push would not allocate.
+    /// Reports whether a push would not allocate.
     pub(crate) fn has_room(&self) -> bool {
         self.len() < self.ring.len()
     }
 
-    /// Forgets all items; the memory stays.
+    /// Removes all items; the memory stays.
     pub(crate) fn clear(&mut self) {
         self.head = self.tail;
     }
 
-    /// How many items wait.
+    /// Reports whether the queue is empty or longer than `most`, in one comparison.
+    #[inline(always)]
+    pub(crate) fn is_empty_or_longer(&self, most: usize) -> bool {
+        // The length less one is the complement of `head - tail`; for an empty queue it is the greatest number.
+        self.head.wrapping_sub(self.tail) <= !most
+    }
+
+    /// Returns the number of items.
     #[inline]
     pub(crate) fn len(&self) -> usize {
         self.tail.wrapping_sub(self.head)
     }
 
-    /// Whether nobody waits.
+    /// Reports whether the queue has no items.
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.head == self.tail
     }
 
-    /// The items from the next to be popped to the last pushed.
+    /// Returns the items from the next to be popped to the last pushed.
     pub(crate) fn iter(&self) -> impl Iterator<Item = T> + '_ {
         (0..self.len()).filter_map(|k| self.peek(k))
     }
 
-    /// `push`, when the ring is full: doubles it and moves the items to its start.
+    /// Pushes into a full ring: doubles the ring and moves the items to its start.
     #[cold]
     #[inline(never)]
     fn grow_and_push(&mut self, item: T) {
@@ -131,6 +207,7 @@ impl<T: Copy> RunQueue<T> {
         // The new item fills the empty places. In the first of them it is not stale.
         ring.resize(size, item);
         self.ring = ring;
+        self.watch(self.watcher);
         self.head = 0;
         self.tail = len + 1;
     }
@@ -141,6 +218,47 @@ mod tests {
     use super::*;
     use crate::pure::test_random::Random;
     use std::collections::VecDeque;
+
+    #[test]
+    fn a_watcher_is_told_of_every_push_at_the_end() {
+        use std::cell::RefCell;
+        thread_local!(static SEEN: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) });
+        // The ring grows meanwhile, and once more after the watcher is gone.
+        let mut queue = RunQueue::new();
+        queue.watch(Some(|item, before| {
+            assert_eq!(item, before, "nothing was popped so far");
+            SEEN.with_borrow_mut(|seen| seen.push(item));
+        }));
+        (0..FIRST_SIZE + 3).for_each(|item| queue.push(item));
+        queue.push_front(1000);
+        queue.push_untold(2000);
+        queue.watch(None);
+        (0..2 * FIRST_SIZE).for_each(|item| queue.push(item));
+        assert_eq!(SEEN.take(), (0..FIRST_SIZE + 3).collect::<Vec<_>>());
+        assert_eq!(queue.pop(), Some(1000));
+        assert!((0..FIRST_SIZE + 3).chain([2000]).chain(0..2 * FIRST_SIZE).all(|item| queue.pop() == Some(item)));
+        assert_eq!(queue.pop(), None);
+    }
+
+    #[test]
+    fn an_item_is_taken_out_of_the_middle() {
+        let mut queue = RunQueue::new();
+        // Across the end of the ring.
+        (0..FIRST_SIZE - 2).for_each(|item| queue.push(item));
+        (0..FIRST_SIZE - 2).for_each(|item| assert_eq!(queue.pop(), Some(item)));
+        (0..5).for_each(|item| queue.push(item));
+        assert_eq!((queue.take(5), queue.take(3), queue.take(0), queue.take(2)), (None, Some(3), Some(0), Some(4)));
+        assert_eq!(queue.iter().collect::<Vec<_>>(), [1, 2]);
+    }
+
+    #[test]
+    fn empty_and_long_queues_are_told_from_others() {
+        let mut queue = RunQueue::new();
+        for len in 0..5 {
+            assert_eq!(queue.is_empty_or_longer(3), len == 0 || len > 3);
+            queue.push(0);
+        }
+    }
 
     #[test]
     fn a_rotation_is_a_pop_and_a_push() {
@@ -155,6 +273,16 @@ mod tests {
             assert_eq!(queue.rotate(FIRST_SIZE + item), Some(item));
         }
         assert_eq!(queue.len(), FIRST_SIZE);
+    }
+
+    #[test]
+    fn what_is_pushed_to_the_front_is_next_also_if_the_ring_is_full_or_empty() {
+        let mut queue = RunQueue::new();
+        for item in 0..3 * FIRST_SIZE {
+            queue.push_front(item);
+            assert_eq!((queue.peek(0), queue.len()), (Some(item), item + 1));
+        }
+        assert!(queue.iter().eq((0..3 * FIRST_SIZE).rev()));
     }
 
     #[test]
@@ -180,6 +308,9 @@ mod tests {
             if random.below(10) < pushes {
                 queue.push(step);
                 model.push_back(step);
+            } else if random.below(20) == 0 {
+                queue.push_front(step);
+                model.push_front(step);
             } else {
                 assert_eq!(queue.pop(), model.pop_front());
             }

@@ -1,7 +1,7 @@
 //! Values under keys that are never reused: a late event cannot hit a new owner.
 //!
-//! A slot of the slab is used again, its *generation* is not. A key names both, so a key of a removed value matches
-//! nothing for ever after.
+//! A slot of the slab is used again, but its *generation* is not. A key names both, so the key of a removed value
+//! matches nothing for ever after.
 //!
 //! ```text
 //!     slot:        0                1                 2
@@ -20,36 +20,37 @@
 //!                                       --remove--> RETIRED          if g + 1 = u32::MAX: in no list, never used again
 //! ```
 //!
-//! Invariant S1: keys are given out with the generations `1 ..= u32::MAX - 1` only, each at most once per slot.
+//! Invariant slab-1: keys are given out with the generations `1 ..= u32::MAX - 1` only, each at most once per slot.
 //!
-//! Hence no token has its upper half all zeros or all ones: 0, `u64::MAX` and `u64::MAX - 1` are nobody's token and free
+//! Hence no token has an upper half of all zeros or all ones: 0, `u64::MAX` and `u64::MAX - 1` are no tokens and free
 //! for other uses. A retired slot costs its memory and nothing else, once in 4 294 967 294 removals of that one slot.
 
 #![forbid(unsafe_code)]
 
-/// Ends the free list. No slot has this number, see `insert`.
+/// The end of the free list. No slot has this number, see `insert`.
 const NONE: u32 = u32::MAX;
 
-/// The generation of a slot that is used up. No key has it.
+/// The generation of a slot that is used up. No key has this generation.
 const RETIRED: u32 = u32::MAX;
 
-/// Names one value for as long as it is in the slab, and nothing afterwards.
+/// A name for one value for as long as the value is in the slab, and for nothing afterwards.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Key {
-    /// The slot.
+    /// The number of the slot.
     index: u32,
     /// The generation that the slot had when the value came in.
     generation: u32,
 }
 
 impl Key {
-    /// The key as one word, for example for epoll's user data: the generation above, the slot below.
+    /// Returns the key as one word, for example for epoll's user data: the generation above, the slot below.
     #[inline]
     pub(crate) fn to_token(self) -> u64 {
         u64::from(self.generation) << 32 | u64::from(self.index)
     }
 
-    /// The key with this token. Any word will do: one that `to_token` never gave makes a key that matches nothing.
+    /// Returns the key with this token. Any word will do: a word that `to_token` never returned makes a key that
+    /// matches nothing.
     #[inline]
     pub(crate) fn from_token(token: u64) -> Key {
         Key { index: token as u32, generation: (token >> 32) as u32 }
@@ -58,43 +59,45 @@ impl Key {
 
 /// A place for one value.
 struct Slot<T> {
-    /// What the key of the present (or, if vacant, of the next) value says.
+    /// The generation in the key of the present value, or, if vacant, of the next one.
     generation: u32,
-    /// The value, or the way to the next vacant slot.
+    /// The value, or the number of the next vacant slot.
     content: Content<T>,
 }
 
-/// What a slot holds.
+/// The content of a slot.
 enum Content<T> {
-    /// A value.
+    /// The slot holds this value.
     Occupied(T),
-    /// Nothing. The next slot of the free list, or `NONE`; a retired slot says `NONE` and is in no list.
+    /// The slot is vacant. The number is that of the next slot of the free list, or `NONE`; a retired slot has `NONE`
+    /// and is in no list.
     Vacant(u32),
 }
 
 /// A growable set of values with generational keys.
 pub(crate) struct Slab<T> {
-    /// All slots there ever were. It never shrinks, or the generations would be lost.
+    /// All slots there ever were. The vector never shrinks, or the generations would be lost.
     slots: Vec<Slot<T>>,
-    /// The slot that was vacated last, or `NONE`. It is the first to be used again, while it is warm in the cache.
+    /// The slot that was vacated last, or `NONE`. This slot is the first to be used again, while it is warm in the
+    /// cache.
     free: u32,
-    /// How many slots are occupied.
+    /// The number of occupied slots.
     len: usize,
 }
 
 impl<T> Slab<T> {
-    /// An empty slab, which owns no memory before the first insertion.
+    /// Creates an empty slab, which owns no memory before the first insertion.
     pub(crate) const fn new() -> Slab<T> {
         Slab { slots: Vec::new(), free: NONE, len: 0 }
     }
 
-    /// Puts a value in and returns its key.
+    /// Inserts a value and returns its key.
     ///
     /// # Panics
-    ///
     /// If 2^32 - 1 slots are occupied (or retired).
     #[inline]
     pub(crate) fn insert(&mut self, value: T) -> Key {
+        // The slot vacated last is used first, while it is warm in the cache.
         let index = if self.free == NONE { self.add_slot() } else { self.free };
         let slot = &mut self.slots[index as usize];
         let Content::Vacant(next) = slot.content else {
@@ -117,15 +120,16 @@ impl<T> Slab<T> {
         index
     }
 
-    /// Takes the value out. `None` if the key's value is gone already.
+    /// Removes the value of `key` and returns it. `None` if the value was removed before.
     #[inline]
     pub(crate) fn remove(&mut self, key: Key) -> Option<T> {
         let slot = self.slots.get_mut(key.index as usize)?;
         if slot.generation != key.generation || matches!(slot.content, Content::Vacant(_)) {
             return None;
         }
-        // By S1 the generation is below `RETIRED`, so the sum does not overflow.
+        // By slab-1 the generation is below `RETIRED`, so the sum does not overflow.
         slot.generation += 1;
+        // A retired slot goes into no list.
         let next = if slot.generation == RETIRED { NONE } else { std::mem::replace(&mut self.free, key.index) };
         self.len -= 1;
         match std::mem::replace(&mut slot.content, Content::Vacant(next)) {
@@ -134,7 +138,7 @@ impl<T> Slab<T> {
         }
     }
 
-    /// The key's value, if it is still there.
+    /// Returns the value of `key`, if the value is still there.
     #[inline]
     pub(crate) fn get(&self, key: Key) -> Option<&T> {
         match self.slots.get(key.index as usize)? {
@@ -143,8 +147,7 @@ impl<T> Slab<T> {
         }
     }
 
-    /// The key's value, if it is still there.
-    #[cfg(test)]
+    /// Returns the value of `key`, if the value is still there.
     #[inline]
     pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
         match self.slots.get_mut(key.index as usize)? {
@@ -153,7 +156,7 @@ impl<T> Slab<T> {
         }
     }
 
-    /// All keys and values, in the order of the slots, which is no promised one.
+    /// Returns all keys and values, in the order of the slots, which callers must not rely on.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Key, &T)> {
         // `slots.len()` fits into 32 bits, so the zip is complete.
         (0..).zip(&self.slots).filter_map(|(index, slot)| match &slot.content {
@@ -165,13 +168,13 @@ impl<T> Slab<T> {
         })
     }
 
-    /// How many values there are.
+    /// Returns the number of values.
     #[inline]
     pub(crate) fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there is no value.
+    /// Reports whether the slab is empty.
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.len == 0
@@ -255,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn the_reserved_tokens_are_nobodys() {
+    fn the_reserved_tokens_belong_to_no_key() {
         let mut slab = Slab::new();
         let key = slab.insert(());
         slab.remove(key);

@@ -1,7 +1,7 @@
-//! A hierarchical timing wheel: who is to be woken when.
+//! A hierarchical timing wheel: entries with the times at which they fire.
 //!
-//! Time is a `u64` of nanoseconds that the caller tells; there is no clock in here. A *tick* is 2^14 ns (16.4 us). A tick
-//! number is read as nine digits to the base 64. Each digit has a level of 64 slots, each slot a list of entries:
+//! Time is a `u64` of nanoseconds that the caller tells; there is no clock in here. A *tick* is 2^14 ns (16.4 us). A
+//! tick number is read as nine digits to the base 64. Each digit has a level of 64 slots, each slot a list of entries:
 //!
 //! ```text
 //!     level 0      one slot = one tick             16 us     64 slots =   1 ms
@@ -19,79 +19,82 @@
 //!                      digit:  2   1   0
 //!     cursor                   5  17  40
 //!     an entry for tick        5  17  44     level 0, slot 44
-//!     an entry for tick        5  20   3     level 1, slot 20: goes to level 0, slot 3 when the cursor gets to (5 20 0)
+//!     an entry for tick        5  20   3     level 1, slot 20: goes to level 0, slot 3 when the cursor is (5 20 0)
 //!     an entry for tick        9   0   0     level 2, slot 9
 //!     an overdue entry         5  17  12     level 0, slot 40: counts as belonging to the tick of the cursor
 //! ```
 //!
-//! When the cursor reaches a slot of a level above 0, it *cascades*: its entries are placed anew, all of them on lower
-//! levels. Empty slots are skipped by bitmaps, so a jump over years costs as much as a jump over a tick.
+//! When the cursor reaches a slot of a level above 0, the slot *cascades*: its entries are placed anew, all of them on
+//! lower levels. Empty slots are skipped by bitmaps, so a jump over years costs as much as a jump over a tick.
 //!
 //! Invariants:
 //!
-//! - W1: every slot in use is ahead of the cursor's digit on its level; only on level 0 it may be that digit itself.
-//! - W2: so everything on a level comes before everything on the levels above it, and within a level the slots are in
-//!   order of time. The earliest entry is in the first slot in use of the lowest level in use.
-//! - W3: two entries with the same tick are in the same slot at all times, in order of insertion: where an entry lies
-//!   depends on its tick and the cursor only, and a cascade keeps the order.
-//! - W4: a list in use is reached by its slot's bit in `occupied`, and its level's bit in `levels`; no other bits are set.
+//! - wheel-1: every slot in use is ahead of the cursor's digit on its level, or, on level 0 only, is that digit's
+//!   slot.
+//! - wheel-2: so everything on a level comes before everything on the levels above, and within a level the slots are
+//!   in order of time. The earliest entry is in the first slot in use of the lowest level in use.
+//! - wheel-3: two entries with the same tick are in the same slot at all times, in order of insertion: the place of an
+//!   entry depends on its tick and the cursor only, and a cascade keeps the order.
+//! - wheel-4: a list in use is reached by its slot's bit in `occupied` and by its level's bit in `levels`; no other
+//!   bits are set.
 //!
 //! What is promised:
 //!
 //! - An entry never fires before its exact deadline: the slot of the cursor is put in order of deadline and fired only
 //!   as far as `now` reaches.
 //! - Order: by exact deadline, and by insertion among equal deadlines, over all entries that were there when `advance`
-//!   was called. This is total; the tick is not visible in it.
+//!   was called. This order is total; the tick is not visible in it.
 //! - Cost: insertion and cancellation are O(1). A life until the end costs at most one cascade for each level that the
 //!   entry starts above 0 (a 30 s timeout: 3 or 4), plus sorting those entries of one tick that were not inserted in
 //!   order of deadline.
 //!
-//! Not promised: that `advance` is short. The budget bounds how many entries it fires, not how many it cascades (a second
-//! bound would have to stop in the middle of a slot, where insertions could overtake). And nothing shrinks: memory stays at
-//! the greatest number of entries there ever was.
+//! Not promised: that `advance` is short. The budget bounds how many entries are fired, not how many cascade (a second
+//! bound would have to stop in the middle of a slot, where insertions could overtake). And nothing shrinks: memory
+//! stays at the greatest number of entries there ever was.
 //!
 //! Rejected: seven levels with the far entries held back in the last slot. Two more levels cost 1 KiB and cover all of
-//! `u64`; the clamp, its second look and its test are not needed. Also rejected: firing a tick's entries in order of
+//! `u64`, without a clamp, its second check and its test. Also rejected: firing a tick's entries in order of
 //! insertion. Every call within a tick would then have to walk over the entries that are not due yet.
 
 #![forbid(unsafe_code)]
 
 use std::num::NonZeroU32;
 
-/// A tick is 2^14 ns.
+/// The length of a tick: 2^14 ns.
 const TICK_BITS: u32 = 14;
 
-/// A level has 2^6 slots: as many as a `u64` has bits.
+/// The size of a level: 2^6 slots, as many as a `u64` has bits.
 const LEVEL_BITS: u32 = 6;
 
-/// How many slots a level has.
+/// The number of slots of a level.
 const LEVEL_SLOTS: usize = 1 << LEVEL_BITS;
 
-/// As many levels as the 50 bits of a tick number have digits.
+/// The number of levels: as many as the 50 bits of a tick number have digits.
 const LEVELS: usize = (u64::BITS - TICK_BITS).div_ceil(LEVEL_BITS) as usize;
 
-/// No node.
+/// The number of no node.
 const NIL: u32 = u32::MAX;
 
 /// The slot of a node that is in none.
 const VACANT: u16 = u16::MAX;
 
-/// How many entries of one slot `next_wakeup` looks at before it is content with the start of the slot.
+/// The number of entries of one slot that `next_wakeup` looks at before the start of the slot will do.
 const SCAN: usize = 16;
 
-/// Names one entry while it is in the wheel, and nothing once it was fired or cancelled.
+/// A name for one entry while the entry is in the wheel, and for nothing once it was fired or cancelled.
 ///
-/// A node is used again, its generation never is (a node whose generations are used up is left alone for ever), so a
-/// stale key is harmless. `Option<TimerKey>` is as small as `TimerKey`.
+/// A node is used again, but its generation never is (a node with no generations left is retired for ever), so a stale
+/// key is harmless. `Option<TimerKey>` is as small as `TimerKey`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct TimerKey {
-    /// The node.
+    /// The number of the node.
     index: u32,
     /// The generation that the node had when the entry came in.
     generation: NonZeroU32,
 }
 
 /// One entry, or a vacant place for one.
+#[repr(C)]
 struct Node<T> {
     /// When the entry is due, exactly. Stale in a vacant node.
     deadline: u64,
@@ -101,9 +104,9 @@ struct Node<T> {
     next: u32,
     /// The previous node of the slot's list, or `NIL`. Stale in a vacant node.
     prev: u32,
-    /// What the key of the present (or, if vacant, of the next) entry says.
+    /// The generation in the key of the present entry, or, if vacant, of the next one.
     generation: NonZeroU32,
-    /// The slot whose list the node is in, `level * 64 + digit`, or `VACANT`.
+    /// The slot of the list that the node is in, `level * 64 + digit`, or `VACANT`.
     slot: u16,
 }
 
@@ -114,31 +117,32 @@ const _: () = assert!(size_of::<Option<TimerKey>>() == 8);
 /// The list of entries of one slot. Meaningless while the slot's bit in `occupied` is not set.
 #[derive(Clone, Copy)]
 struct List {
-    /// The first node.
+    /// The first node of the list.
     head: u32,
-    /// The last node, where the next one is appended.
+    /// The last node, after which the next one is appended.
     tail: u32,
 }
 
-/// Timers, ordered by what a caller says is the time.
+/// Timers, ordered by the time that the caller tells.
 pub(crate) struct TimerWheel<T: Copy> {
     /// All nodes there ever were.
     nodes: Vec<Node<T>>,
     /// The node that was vacated last, or `NIL`.
     free: u32,
-    /// How many nodes are in slots.
+    /// The number of nodes in slots.
     len: usize,
     /// The tick up to which everything has been fired. Never goes back.
     cursor: u64,
     /// Whether the slot of the cursor, on level 0, is known to be in order of deadline.
     in_order: bool,
-    /// Per level: which slots have entries.
+    /// The slots with entries, as bits for each level.
     occupied: [u64; LEVELS],
-    /// Which levels have entries.
+    /// The levels with entries, as bits.
     levels: u16,
     /// The lists of all slots.
     lists: Box<[List; LEVELS * LEVEL_SLOTS]>,
-    /// Deadline, position and node of each entry of the slot that is being sorted. Empty otherwise; kept for its memory.
+    /// Deadline, position and node of each entry of the slot that is being sorted. Empty otherwise; kept for its
+    /// memory.
     scratch: Vec<(u64, u32, u32)>,
     /// How often a node was touched, so that a test can tell linear from quadratic without a stopwatch.
     #[cfg(test)]
@@ -146,7 +150,7 @@ pub(crate) struct TimerWheel<T: Copy> {
 }
 
 impl<T: Copy> TimerWheel<T> {
-    /// An empty wheel.
+    /// Creates an empty wheel with the cursor at `now`.
     pub(crate) fn new(now: u64) -> TimerWheel<T> {
         TimerWheel {
             nodes: Vec::new(),
@@ -163,26 +167,26 @@ impl<T: Copy> TimerWheel<T> {
         }
     }
 
-    /// How many entries there are.
-    #[cfg(test)]
+    /// Returns the number of entries.
     #[inline]
     pub(crate) fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there is no entry.
+    /// Reports whether there is no entry.
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Adds an entry. One whose deadline is past already fires at the next `advance`.
+    /// Adds an entry. An entry with a deadline in the past fires at the next `advance`.
     ///
     /// # Panics
     ///
     /// If there are 2^32 - 1 entries.
     #[inline]
     pub(crate) fn insert(&mut self, deadline: u64, payload: T) -> TimerKey {
+        // A vacated node is used again, with the generation that its stale keys do not have.
         let index = self.free;
         if index == NIL {
             return self.insert_in_new_node(deadline, payload);
@@ -197,10 +201,11 @@ impl<T: Copy> TimerWheel<T> {
         TimerKey { index, generation }
     }
 
-    /// `insert`, when there is no vacant node.
+    /// Does the work of `insert` when there is no vacant node.
     #[cold]
     fn insert_in_new_node(&mut self, deadline: u64, payload: T) -> TimerKey {
         let index = match u32::try_from(self.nodes.len()) {
+            // NIL ends the lists, so no node may have this number.
             Ok(index) if index != NIL => index,
             _ => panic!("a timer wheel holds at most 2^32 - 1 entries"),
         };
@@ -211,7 +216,7 @@ impl<T: Copy> TimerWheel<T> {
         TimerKey { index, generation }
     }
 
-    /// Takes an entry out before it fires. `None` if it was fired or cancelled already.
+    /// Removes an entry before it fires. `None` if the entry was fired or cancelled already.
     #[inline]
     pub(crate) fn cancel(&mut self, key: TimerKey) -> Option<T> {
         let payload = self.find(key)?.payload;
@@ -219,25 +224,25 @@ impl<T: Copy> TimerWheel<T> {
         Some(payload)
     }
 
-    /// When the entry is due. `None` if it was fired or cancelled already.
+    /// Returns when the entry is due. `None` if the entry was fired or cancelled already.
     #[cfg(test)]
     #[inline]
     pub(crate) fn deadline(&self, key: TimerKey) -> Option<u64> {
         Some(self.find(key)?.deadline)
     }
 
-    /// The node of the key's entry, if the entry is still there.
+    /// Returns the node of the key's entry, if the entry is still there.
     #[inline]
     fn find(&self, key: TimerKey) -> Option<&Node<T>> {
-        // A vacant node is not looked at twice: no key with its present generation has been given out.
+        // A vacant node fails this test: no key with its present generation has been given out.
         self.nodes.get(key.index as usize).filter(|node| node.generation == key.generation)
     }
 
     /// Fires the entries that are due at `now`, at most `budget` of them, with their payload and deadline, in order of
     /// deadline and, among equals, of insertion. Returns whether more are due.
     ///
-    /// `fire` runs when the entry is out of the wheel: its key is stale then. If `now` is earlier than at a former call,
-    /// what is not due at `now` does not fire, and nothing else happens.
+    /// `fire` runs when the entry is out of the wheel, and its key stale. If `now` is earlier than at a former call,
+    /// entries that are not due at `now` do not fire, and nothing else happens.
     #[inline]
     pub(crate) fn advance(&mut self, now: u64, budget: usize, fire: &mut impl FnMut(T, u64)) -> bool {
         let now_tick = (now >> TICK_BITS).max(self.cursor);
@@ -247,10 +252,12 @@ impl<T: Copy> TimerWheel<T> {
             if start > now_tick {
                 break;
             }
+            // Above level 0: spread the entries over the lower levels, and look again.
             if slot >= LEVEL_SLOTS {
                 self.cascade(slot, start);
                 continue;
             }
+            // On level 0: the cursor moves there, and the slot is put in order before any entry fires.
             if start != self.cursor {
                 self.cursor = start;
                 self.in_order = false;
@@ -262,7 +269,7 @@ impl<T: Copy> TimerWheel<T> {
                 let index = self.lists[slot].head;
                 let Node { deadline, payload, .. } = self.nodes[index as usize];
                 if deadline > now {
-                    // The slot is in order, and by W2 all others come later.
+                    // The slot is in order, and by wheel-2 all other entries come later.
                     return false;
                 }
                 if left == 0 {
@@ -274,24 +281,26 @@ impl<T: Copy> TimerWheel<T> {
             }
         }
         if self.cursor != now_tick {
-            // No slot in use starts in between, so W1 holds. The new slot of the cursor is empty, and thus in order.
+            // No slot in use starts in between, so wheel-1 holds. The new slot of the cursor is empty, and thus in
+            // order.
             self.cursor = now_tick;
             self.in_order = true;
         }
         false
     }
 
-    /// Until when one may sleep: at most the earliest deadline (or some time that is past already, if that is past
-    /// already). `None` if there is no entry.
+    /// Returns until when one may sleep: at most the earliest deadline, or some time in the past, if that deadline has
+    /// passed. `None` if there is no entry.
     ///
-    /// It is exactly the earliest deadline unless more than 16 entries share the first slot; then it may be the start of
-    /// that slot. To advance to that time fires nobody, but breaks the slot up (or puts it in order), so it happens at most
-    /// once per level and at most once for each 17 entries.
+    /// The time is exactly the earliest deadline unless more than 16 entries share the first slot; then it may be the
+    /// start of that slot. To advance to that time fires no entry, but breaks the slot up (or puts it in order), so
+    /// this happens at most once per level and at most once for each 17 entries.
     pub(crate) fn next_wakeup(&self) -> Option<u64> {
         let slot = self.first_slot()?;
         let start = self.start_of(slot);
         let mut index = self.lists[slot].head;
         let mut earliest = self.nodes[index as usize].deadline;
+        // A slot in order has its earliest entry first; other slots are searched, if they are short.
         if slot < LEVEL_SLOTS && start == self.cursor && self.in_order {
             return Some(earliest);
         }
@@ -307,34 +316,36 @@ impl<T: Copy> TimerWheel<T> {
         Some(start << TICK_BITS)
     }
 
-    /// One of the entries that may be the earliest: the first of the slot that comes first. `None` if there is none.
+    /// Returns one of the entries that may be the earliest: the first of the slot that comes first. `None` if there is
+    /// none.
     pub(crate) fn first(&self) -> Option<T> {
         let slot = self.first_slot()?;
         Some(self.nodes[self.lists[slot].head as usize].payload)
     }
 
-    /// The slot that comes first in time of those in use.
+    /// Returns the slot in use that comes first in time.
     #[inline]
     fn first_slot(&self) -> Option<usize> {
         if self.levels == 0 {
             return None;
         }
-        // By W2.
+        // By wheel-2.
         let level = self.levels.trailing_zeros() as usize;
         Some(level * LEVEL_SLOTS + self.occupied[level].trailing_zeros() as usize)
     }
 
-    /// The first tick of a slot in use.
+    /// Returns the first tick of a slot in use.
     #[inline]
     fn start_of(&self, slot: usize) -> u64 {
         let shift = (slot / LEVEL_SLOTS) as u32 * LEVEL_BITS;
         let digit = (slot % LEVEL_SLOTS) as u64;
-        // By W1 the slot's digit is the cursor's or a later one, with the cursor's digits above it and zeros below.
+        // By wheel-1 the slot's digit is the cursor's or a later one, with the cursor's digits above it and zeros
+        // below.
         let above = shift + LEVEL_BITS;
         self.cursor >> above << above | digit << shift
     }
 
-    /// Appends a node to the slot that its deadline belongs to.
+    /// Appends a node to the slot of its deadline.
     #[inline]
     fn place(&mut self, index: u32) {
         self.visit();
@@ -348,6 +359,7 @@ impl<T: Copy> TimerWheel<T> {
         let slot = level * LEVEL_SLOTS + digit;
         node.slot = slot as u16;
         node.next = NIL;
+        // The first node of a slot sets the bits; others go to the end of the list.
         if self.occupied[level] & 1 << digit == 0 {
             self.occupied[level] |= 1 << digit;
             self.levels |= 1 << level;
@@ -367,6 +379,7 @@ impl<T: Copy> TimerWheel<T> {
     /// Takes a node out of its slot and makes it vacant. The keys of its entry are stale from here on.
     #[inline]
     fn take(&mut self, index: u32) {
+        // Unlink the node from the list of its slot.
         let Node { next, prev, slot, .. } = self.nodes[index as usize];
         let list = &mut self.lists[usize::from(slot)];
         match prev {
@@ -382,6 +395,7 @@ impl<T: Copy> TimerWheel<T> {
         }
         self.len -= 1;
         let node = &mut self.nodes[index as usize];
+        // Vacate the node: a new generation makes the keys stale.
         node.slot = VACANT;
         match node.generation.checked_add(1) {
             // No key has the greatest generation, and no list has a node with it: the node is retired.
@@ -399,6 +413,7 @@ impl<T: Copy> TimerWheel<T> {
     fn clear_bit(&mut self, slot: usize) {
         let level = slot / LEVEL_SLOTS;
         self.occupied[level] &= !(1 << (slot % LEVEL_SLOTS));
+        // The bit of an empty level is clear (wheel-4).
         if self.occupied[level] == 0 {
             self.levels &= !(1 << level);
         }
@@ -407,19 +422,20 @@ impl<T: Copy> TimerWheel<T> {
     /// Moves the cursor to the start of a slot above level 0 and the slot's entries to the levels below.
     #[cold]
     fn cascade(&mut self, slot: usize, start: u64) {
-        // By W2 all lower levels are empty. So is the new slot of the cursor, and thus in order.
+        // By wheel-2 all lower levels are empty. So is the new slot of the cursor, and thus in order.
         self.cursor = start;
         self.in_order = true;
         self.clear_bit(slot);
         let mut index = self.lists[slot].head;
         while index != NIL {
+            // Read the link first: `place` overwrites it.
             let next = self.nodes[index as usize].next;
             self.place(index);
             index = next;
         }
     }
 
-    /// Puts the slot of the cursor in order of deadline, equal deadlines staying in the order they are in.
+    /// Puts the slot of the cursor in order of deadline; equal deadlines keep their order.
     #[inline]
     fn sort(&mut self, slot: usize) {
         self.in_order = true;
@@ -430,7 +446,7 @@ impl<T: Copy> TimerWheel<T> {
         }
     }
 
-    /// Whether the list from this node on is in order of deadline.
+    /// Reports whether the list from this node on is in order of deadline.
     fn is_sorted(&self, mut index: u32) -> bool {
         let mut previous = 0;
         while index != NIL {
@@ -448,8 +464,8 @@ impl<T: Copy> TimerWheel<T> {
     /// Sorts a slot's list, which is not empty.
     #[cold]
     fn sort_list(&mut self, slot: usize) {
-        // A stable sort would allocate each time. With the position as part of the key an unstable one will do, in memory
-        // that is kept.
+        // A stable sort would allocate each time. With the position as part of the key an unstable sort will do, in
+        // memory that is kept.
         let mut scratch = std::mem::take(&mut self.scratch);
         let mut index = self.lists[slot].head;
         while index != NIL {
@@ -498,7 +514,7 @@ mod tests {
         fired
     }
 
-    /// Checks W1 and W4, the links, the order of the cursor's slot and the count.
+    /// Checks wheel-1 and wheel-4, the links, the order of the cursor's slot and the count.
     fn check<T: Copy>(wheel: &TimerWheel<T>) {
         let mut len = 0;
         for level in 0..LEVELS {
@@ -645,7 +661,7 @@ mod tests {
     }
 
     #[test]
-    fn the_budget_is_kept_and_nobody_is_lost_by_it() {
+    fn the_budget_is_kept_and_no_client_is_lost_by_it() {
         let mut wheel = TimerWheel::new(0);
         for id in 0..1_000_u64 {
             wheel.insert(id * 1_000, id);

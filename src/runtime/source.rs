@@ -8,45 +8,80 @@
 //!       park <-----------------'     (registered in epoll at the first time)
 //! ```
 //!
-//! The short-read rule: `0 < n < len` on a stream socket means that the socket was empty, so the next read waits
-//! without asking the kernel first. That is what makes two system calls a request instead of three. It holds for
-//! TCP and plain Unix stream sockets only; terminals, datagrams and peeks return short for other reasons.
+//! The short-read rule: `0 < n < len` on a TCP stream means that the socket was empty, so the next read waits without
+//! asking the kernel first. That makes two system calls a request instead of three. The rule holds for TCP only: a read
+//! of a Unix stream stops at a message that carries descriptors, and terminals, datagrams and peeks return short for
+//! other reasons.
 #![forbid(unsafe_code)]
 
 use std::cell::Cell;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::{self as unix, UnixStream};
 use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::process::ExitStatus;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::hub::{hub, hub_of};
-use super::park::{Counted, NEVER, Wake, park};
+use super::caller::Caller;
+use super::checkpoint::{charge, must_not_wait, spend_credit};
+use super::hub::hub_of;
+use super::park::{Counted, Wake};
 use super::reactor::{Direction, Registration};
-use crate::switch::cancel;
-use crate::switch::fiber::{Fiber, Reason, attention};
-use crate::switch::root::{Root, existing_root, try_root};
+use crate::switch::budget::IO_CREDIT;
+use crate::switch::fiber::Reason;
+use crate::switch::root::existing_root;
 use crate::switch::wait_list::Waiting;
-use crate::sys::clock::monotonic_ns;
-use crate::sys::own::own;
+use crate::sys::clock::{NEVER, after, monotonic_ns};
+use crate::sys::runtime_syscall::runtime_syscall;
+use crate::sys::signalfd::Taken;
 use crate::sys::socket::EAGAIN;
+use crate::sys::virtual_sockets;
 
-/// IO calls that may succeed at once, one after the other, before the fiber goes to the back of the run queue.
-const IO_CREDIT: u8 = 128;
-
-/// How long a [`Source::pause`] lasts at most, in nanoseconds.
+/// The longest [`Source::pause`], in nanoseconds.
 const LONGEST_PAUSE: u64 = 20_000_000;
 
-/// A descriptor and what the hub knows of it.
+/// The result of an operation: the bytes that were moved count against the caller's share.
+pub(crate) trait Moved {
+    /// Returns how many bytes were moved; none for operations that move none.
+    fn bytes(&self) -> usize {
+        0
+    }
+}
+
+impl Moved for usize {
+    #[inline]
+    fn bytes(&self) -> usize {
+        *self
+    }
+}
+
+/// Bytes with the address of their sender.
+impl<A> Moved for (usize, A) {
+    #[inline]
+    fn bytes(&self) -> usize {
+        self.0
+    }
+}
+
+impl Moved for () {}
+impl Moved for (OwnedFd, SocketAddr) {}
+impl Moved for (UnixStream, unix::SocketAddr) {}
+impl Moved for ExitStatus {}
+impl Moved for Taken {}
+
+/// A descriptor, with what the hub knows of it.
 #[derive(Debug)]
 pub(crate) struct Source<F: AsFd> {
-    /// The descriptor's owner; there until `into_inner` takes it.
+    /// The descriptor's owner; none once `into_inner` has taken it.
     fd: Option<F>,
-    /// Shared with the reactor while registered.
+    /// What the hub knows; the reactor has a second handle while the descriptor is registered.
     registration: Rc<Registration>,
-    /// Whether the short-read rule holds.
-    stream: bool,
-    /// Whether the open file may have other descriptors, so that closing this one does not leave the epoll set.
+    /// Whether this is a TCP stream, for which the short-read rule holds.
+    tcp: bool,
+    /// Whether the open file may have other descriptors, so that the close of this one does not take it out of the
+    /// epoll set.
     shared: Cell<bool>,
 }
 
@@ -55,16 +90,26 @@ impl<F: AsFd> UnwindSafe for Source<F> {}
 impl<F: AsFd> RefUnwindSafe for Source<F> {}
 
 impl<F: AsFd> Source<F> {
-    /// How long the first [`pause`](Self::pause) lasts, in nanoseconds; the next is twice as long.
+    /// The first [`pause`](Self::pause), in nanoseconds; each further one is twice as long.
     pub(crate) const FIRST_PAUSE: u64 = 100_000;
 
-    /// Takes a descriptor whose operations say EAGAIN instead of blocking. `stream`: a stream socket. `shared`: it may
-    /// have been duplicated.
-    pub(crate) fn new(fd: F, stream: bool, shared: bool) -> Source<F> {
-        Source { fd: Some(fd), registration: Rc::default(), stream, shared: Cell::new(shared) }
+    /// Makes a source of a descriptor. Its operations must say EAGAIN instead of blocking.
+    pub(crate) fn new(fd: F) -> Source<F> {
+        Source { fd: Some(fd), registration: Rc::default(), tcp: false, shared: Cell::new(false) }
     }
 
-    /// The descriptor's owner.
+    /// Makes a source of a TCP stream, for which the short-read rule holds.
+    pub(crate) fn tcp(fd: F) -> Source<F> {
+        Source { fd: Some(fd), registration: Rc::default(), tcp: true, shared: Cell::new(false) }
+    }
+
+    /// Returns the source of a descriptor that may have been duplicated.
+    pub(crate) fn shared(self) -> Source<F> {
+        self.set_shared();
+        self
+    }
+
+    /// Returns the descriptor's owner.
     #[inline]
     pub(crate) fn get(&self) -> &F {
         match &self.fd {
@@ -73,58 +118,65 @@ impl<F: AsFd> Source<F> {
         }
     }
 
-    /// The descriptor's owner, unless `close` was called.
+    /// Returns the descriptor's owner.
     ///
     /// # Errors
-    /// If it was.
+    /// If `close` was called.
     pub(crate) fn open(&self) -> io::Result<&F> {
         if self.registration.is_closed() { Err(closed()) } else { Ok(self.get()) }
     }
 
-    /// Counts a call that will not go through `run`; now and then it lets others run first.
+    /// Counts a call that will not go through `run`; now and then, lets other fibers run first.
     pub(crate) fn spend_credit(&self) {
         spend_credit();
     }
 
-    /// What the hub knows of the descriptor.
+    /// Returns what the hub knows of the descriptor.
     pub(super) fn registration(&self) -> &Rc<Registration> {
         &self.registration
     }
 
-    /// A source of `fd`, a duplicate of this one's descriptor.
+    /// Makes a source of `fd`, a duplicate of this source's descriptor.
     pub(crate) fn sibling(&self, fd: F) -> Source<F> {
-        Source::new(fd, self.stream, true)
+        let source = if self.tcp { Source::tcp(fd) } else { Source::new(fd) };
+        source.shared()
     }
 
-    /// From now on the open file may have another descriptor.
+    /// Notes that the open file may have another descriptor from now on.
     pub(crate) fn set_shared(&self) {
         self.shared.set(true);
     }
 
-    /// Gives the descriptor back; it is no longer in the epoll set.
+    /// Reports whether the open file may have other descriptors.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.shared.get()
+    }
+
+    /// Returns the descriptor, which is no longer in the epoll set.
     pub(crate) fn into_inner(mut self) -> F {
         self.set_shared();
         self.leave();
         match self.fd.take() {
             Some(fd) => fd,
-            None => unreachable!("nobody else takes the descriptor"),
+            None => unreachable!("only `into_inner` takes the descriptor, once"),
         }
     }
 
-    /// Marks it closed: fibers that wait for it get an error, and so does every later call.
+    /// Marks the descriptor closed: waiting fibers get an error, and so does every later call.
     pub(crate) fn close(&self) {
         self.registration.close(existing_root());
     }
 
-    /// Leaves the reactor; whoever waits gets an error.
+    /// Leaves the reactor; waiters get an error.
     fn leave(&mut self) {
+        // Without a usable hub there is no epoll set to leave.
         if self.registration.is_registered()
             && let Some(root) = existing_root()
             && let Ok(hub) = hub_of(root)
             && let Some(fd) = &self.fd
         {
             self.registration.close(Some(root));
-            hub.reactor().deregister(fd.as_fd(), &self.registration, self.shared.get());
+            hub.deregister(fd.as_fd(), &self.registration, self.shared.get());
         }
     }
 
@@ -147,16 +199,16 @@ impl<F: AsFd> Source<F> {
         Ok(n)
     }
 
-    /// A read returned `n` of up to `len` bytes: the short-read rule. Call it before anything else runs, since an event
-    /// that comes after the read must not be cleared away.
+    /// Applies the short-read rule to a read that returned `n` of up to `len` bytes. To be called before anything else
+    /// runs, since an event that comes after the read must not be cleared away.
     #[inline]
     pub(crate) fn note_read(&self, n: usize, len: usize) {
-        if self.stream && n < len && n > 0 {
+        if self.tcp && n < len && n > 0 {
             self.registration.clear(Direction::Read);
         }
     }
 
-    /// [`read`](Self::read) for writing system calls.
+    /// Runs a writing system call, as [`read`](Self::read) a reading one.
     #[inline]
     pub(crate) fn write(
         &self,
@@ -165,36 +217,48 @@ impl<F: AsFd> Source<F> {
         mut op: impl FnMut(&F) -> io::Result<usize>,
     ) -> io::Result<usize> {
         let n = self.run(Direction::Write, timeout, &mut op)?;
-        if self.stream && n < len {
+        // A short write has filled the socket's buffer.
+        if self.tcp && n < len {
             self.registration.clear(Direction::Write);
         }
         Ok(n)
     }
 
-    /// Runs a system call until it does not say EAGAIN. The short-read rule is the caller's.
+    /// Runs a system call until it does not say EAGAIN. The short-read rule is left to the caller.
     ///
-    /// A timeout of zero means: try once, and hand EAGAIN on.
+    /// With a timeout of zero the call is tried once, and EAGAIN is the result.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    ///
+    /// # Panics
+    /// As [`read`](Self::read).
     #[inline]
-    pub(crate) fn run<R>(
+    pub(crate) fn run<R: Moved>(
         &self,
         direction: Direction,
         timeout: Option<Duration>,
         op: &mut impl FnMut(&F) -> io::Result<R>,
     ) -> io::Result<R> {
         spend_credit();
-        let mut turn = Turn { registration: &self.registration, direction, place: None };
+        let mut position = QueuePosition { registration: &self.registration, direction, place: None };
         let mut deadline = None;
         loop {
             if self.registration.is_closed() {
                 return Err(closed());
             }
+            // Where a wait would be refused, only the kernel can say whether anything has come.
             let worth_trying = self.registration.worth_trying(direction) || must_not_wait();
-            if turn.has_come() && worth_trying || timeout == Some(Duration::ZERO) {
-                let own = own();
+            if position.may_try() && worth_trying || timeout == Some(Duration::ZERO) {
+                let mark = runtime_syscall();
                 let result = op(self.get());
-                drop(own);
+                drop(mark);
                 match result {
-                    Ok(done) => return Ok(done),
+                    Ok(done) => {
+                        charge(done.bytes());
+                        return Ok(done);
+                    }
+                    // Not ready after all: wait for the next event.
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                         self.registration.clear_all(direction);
                     }
@@ -202,16 +266,16 @@ impl<F: AsFd> Source<F> {
                     Err(error) => return Err(error),
                 }
             }
-            self.wait(&mut turn, timeout, &mut deadline)?;
+            self.wait(&mut position, timeout, &mut deadline)?;
         }
     }
 
-    /// Runs a system call whose EAGAIN no event ends until it does not say EAGAIN: asks again after pauses. There is no
-    /// line of those who wait so.
+    /// Runs a system call until it does not say EAGAIN, for calls of which no event tells when to try again: tries
+    /// again after pauses. Fibers that wait so are served in no order.
     ///
     /// # Errors
     /// As [`read`](Self::read).
-    pub(crate) fn run_by_asking<R>(
+    pub(crate) fn run_with_backoff<R: Moved>(
         &self,
         timeout: Option<Duration>,
         op: &mut impl FnMut(&F) -> io::Result<R>,
@@ -222,14 +286,18 @@ impl<F: AsFd> Source<F> {
             if self.registration.is_closed() {
                 return Err(closed());
             }
-            let own = own();
+            let mark = runtime_syscall();
             let result = op(self.get());
-            drop(own);
+            drop(mark);
             match result {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                done => return done,
+                done => {
+                    charge(done.as_ref().map_or(0, Moved::bytes));
+                    return done;
+                }
             }
+            // Not ready: pause, unless the time is over.
             let until = *deadline.get_or_insert_with(|| timeout.map_or(NEVER, after));
             if until <= monotonic_ns() {
                 return Err(io::Error::from_raw_os_error(EAGAIN));
@@ -238,7 +306,7 @@ impl<F: AsFd> Source<F> {
         }
     }
 
-    /// Lets some time pass before an operation is tried again of which no event will tell; more time the next time.
+    /// Lets some time pass before an operation is tried again, where no event tells when; twice as much the next time.
     ///
     /// # Errors
     /// As [`read`](Self::read).
@@ -246,14 +314,12 @@ impl<F: AsFd> Source<F> {
         self.pause_until(pause, NEVER)
     }
 
-    /// [`pause`](Self::pause), but not longer than until `until`.
+    /// Pauses as [`pause`](Self::pause), but not longer than until `until`.
     fn pause_until(&self, pause: &mut u64, until: u64) -> io::Result<()> {
-        let (root, hub) = hub()?;
-        let me = root.current();
+        let caller = Caller::current()?;
         let reason = Reason::Write(self.get().as_fd().as_raw_fd());
-        park(root, hub, me, reason, until.min(monotonic_ns() + *pause))
-            .map_err(|obstacle| io::Error::other(obstacle.to_string()))?;
-        me.io_credit.set(IO_CREDIT);
+        caller.park(reason, until.min(monotonic_ns() + *pause))?;
+        caller.fiber.io_credit.set(IO_CREDIT);
         *pause = LONGEST_PAUSE.min(2 * *pause);
         Ok(())
     }
@@ -263,33 +329,33 @@ impl<F: AsFd> Source<F> {
     /// # Errors
     /// As [`read`](Self::read).
     pub(crate) fn ready(&self, direction: Direction, timeout: Option<Duration>) -> io::Result<()> {
-        let mut turn = Turn { registration: &self.registration, direction, place: None };
+        let mut position = QueuePosition { registration: &self.registration, direction, place: None };
         let mut deadline = None;
         while !(self.registration.is_registered() && self.registration.worth_trying(direction)) {
             if self.registration.is_closed() {
                 return Err(closed());
             }
-            self.wait(&mut turn, timeout, &mut deadline)?;
+            self.wait(&mut position, timeout, &mut deadline)?;
         }
         Ok(())
     }
 
-    /// One wait: registers if needed, queues up, parks. `deadline` is set at the first one of a call.
+    /// Waits once: registers if needed, queues up, parks. `deadline` is set in the first wait of a call.
     #[inline]
     fn wait<'a>(
         &'a self,
-        turn: &mut Turn<'a>,
+        position: &mut QueuePosition<'a>,
         timeout: Option<Duration>,
         deadline: &mut Option<u64>,
     ) -> io::Result<()> {
         if timeout == Some(Duration::ZERO) {
             return Err(io::Error::from_raw_os_error(EAGAIN));
         }
-        let root = try_root().ok_or_else(super::hub::ending)?;
-        let hub = hub_of(root)?;
+        let caller = Caller::current()?;
         if !self.registration.is_registered() {
-            hub.reactor().register(self.get().as_fd(), &self.registration)?;
+            caller.hub.register(self.get().as_fd(), &self.registration)?;
         }
+        // The time limit counts from the first wait.
         let until = match (timeout, *deadline) {
             (None, _) => NEVER,
             (Some(_), Some(at)) => at,
@@ -299,47 +365,49 @@ impl<F: AsFd> Source<F> {
                 at
             }
         };
-        let me = root.current();
         let fd = self.get().as_fd().as_raw_fd();
-        let reason = match turn.direction {
+        let reason = match position.direction {
             Direction::Read => Reason::Read(fd),
             Direction::Write => Reason::Write(fd),
         };
-        turn.place.get_or_insert_with(|| self.registration.waiters(turn.direction).join(me));
-        let _counted = Counted::in_count(&hub.reactor().waiting);
-        let woken = park(root, hub, me, reason, until);
-        me.io_credit.set(IO_CREDIT);
+        // Queue up behind those that wait already, and park; the place is kept for the next wait of this call.
+        position.place.get_or_insert_with(|| self.registration.waiters(position.direction).join(caller.fiber));
+        let _counted = Counted::in_count(&caller.hub.reactor().waiting);
+        let woken = caller.park(reason, until);
+        caller.fiber.io_credit.set(IO_CREDIT);
         match woken {
             Ok(Wake::Woken) => Ok(()),
-            // What std says of a socket whose SO_RCVTIMEO expired.
+            // As std when SO_RCVTIMEO expires.
             Ok(Wake::TimedOut) => Err(io::Error::from_raw_os_error(EAGAIN)),
-            Err(obstacle) => Err(io::Error::other(obstacle.to_string())),
+            Err(obstacle) => Err(obstacle.into()),
         }
     }
 }
 
-/// A call's place in the line of one direction: kept from its first wait to its end, so that who came first is served
-/// first. However the call ends, also by a kill, the next one's turn comes.
-struct Turn<'a> {
-    /// Whose line.
+/// A call's place in the queue of one direction: kept from the call's first wait to its end, so that calls are served
+/// in the order in which they came. However the call ends, also by a kill, the next waiter is woken.
+struct QueuePosition<'a> {
+    /// What is waited for.
     registration: &'a Registration,
-    /// Which line.
+    /// The direction of the queue.
     direction: Direction,
     /// The place, once the call had to wait.
     place: Option<Waiting<'a>>,
 }
 
-impl Turn<'_> {
-    /// Whether the call may try: nobody waits, or it was woken from its place (only who is first is woken).
+impl QueuePosition<'_> {
+    /// Reports whether the call may try: no other call waits, or this one was woken from its place (only the first in
+    /// the queue is woken).
     #[inline]
-    fn has_come(&self) -> bool {
+    fn may_try(&self) -> bool {
         self.place.is_some() || self.registration.waiters(self.direction).is_empty()
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for QueuePosition<'_> {
     #[inline]
     fn drop(&mut self) {
+        // Out of the queue first, so that the next waiter is the first.
         if let Some(place) = self.place.take() {
             drop(place);
             self.registration.pass_on(self.direction);
@@ -351,72 +419,16 @@ impl<F: AsFd> Drop for Source<F> {
     #[inline]
     fn drop(&mut self) {
         self.leave();
-    }
-}
-
-/// The monotonic time `timeout` from now, at most `NEVER - 1`.
-#[inline]
-pub(crate) fn after(timeout: Duration) -> u64 {
-    let nanos = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
-    monotonic_ns().saturating_add(nanos).min(NEVER - 1)
-}
-
-/// Whether a wait would be refused here. Then the hub cannot look whether anything has come since its last look, and only
-/// the kernel can say.
-#[inline]
-fn must_not_wait() -> bool {
-    let in_section = |root: &Root| root.current().attention.get() & attention::NO_SWITCH != 0;
-    cancel::obstacle().is_some() || try_root().is_some_and(in_section)
-}
-
-/// The error of calls on a closed descriptor.
-#[cold]
-pub(super) fn closed() -> io::Error {
-    io::Error::new(io::ErrorKind::NotConnected, "the socket was closed by another green thread")
-}
-
-/// Counts a call. A fiber whose IO always succeeds at once would never let anybody else run.
-///
-/// It gives way *before* its operation: so a kill or an expired `timeout` scope that came meanwhile is raised while no
-/// data is in its hands, and readiness is never cleared later than the operation that found it gone.
-#[inline]
-fn spend_credit() {
-    if let Some(root) = try_root() {
-        let me = root.current();
-        match me.io_credit.get() {
-            0 => give_way(root, me),
-            credit => me.io_credit.set(credit.min(IO_CREDIT) - 1),
+        if let Some(fd) = &self.fd {
+            virtual_sockets::close(fd);
         }
     }
 }
 
-/// [`spend_credit`] without giving way: whether the caller has to.
-#[cfg(feature = "monkey")]
-pub(crate) fn spent_credit() -> bool {
-    existing_root().is_some_and(|root| {
-        let me = root.current();
-        let credit = me.io_credit.get();
-        me.io_credit.set(credit.min(IO_CREDIT).saturating_sub(1));
-        credit == 0
-    })
-}
-
-/// Goes to the back of the queue, if suspending is possible here. Raises what any blocking call raises.
+/// Returns the error of calls on a closed descriptor.
 #[cold]
-#[inline(never)]
-pub(crate) fn give_way(root: &Root, me: Fiber) {
-    me.io_credit.set(IO_CREDIT);
-    if must_not_wait() {
-        // The call may well succeed without waiting, which is allowed here.
-        return;
-    }
-    if me.attention.get() != 0 {
-        cancel::before_suspension(root, me);
-    }
-    root.requeue_current(me);
-    if me.attention.get() != 0 {
-        cancel::after_suspension(root, me, me.scope_deadline.get().at <= root.clock.get());
-    }
+pub(super) fn closed() -> io::Error {
+    io::Error::new(io::ErrorKind::NotConnected, "the socket was closed by another green thread")
 }
 
 #[cfg(test)]
@@ -427,7 +439,7 @@ mod tests {
 
     #[test]
     fn a_kind_of_file_that_epoll_refuses_is_an_error_and_leaves_nothing_behind() {
-        let source = Source::new(File::open("/proc/self/exe").unwrap(), false, false);
+        let source = Source::new(File::open("/proc/self/exe").unwrap());
         let error = source.ready(Direction::Read, None).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
         assert!(!source.registration.is_registered());
@@ -439,7 +451,7 @@ mod tests {
 
     #[test]
     fn an_operation_that_does_not_block_never_meets_epoll() {
-        let source = Source::new(File::open("/proc/self/exe").unwrap(), false, false);
+        let source = Source::new(File::open("/proc/self/exe").unwrap());
         let read = source.read(None, 4, |mut file| io::Read::read(&mut file, &mut [0; 4]));
         assert_eq!(read.unwrap(), 4);
         assert!(!source.registration.is_registered());
@@ -449,9 +461,9 @@ mod tests {
     fn what_was_taken_back_is_out_of_the_epoll_set() {
         let (near, _far) = UnixStream::pair().unwrap();
         near.set_nonblocking(true).unwrap();
-        let source = Source::new(near, true, false);
+        let source = Source::tcp(near);
         let waited = source.ready(Direction::Read, Some(Duration::from_micros(1)));
-        // The first event says that it can be written, and wakes nobody who wants to read.
+        // The first event says that the socket can be written, and wakes no reader.
         assert_eq!(waited.unwrap_err().kind(), io::ErrorKind::WouldBlock);
         let (_, hub) = super::super::hub::hub().unwrap();
         assert!(!hub.reactor().is_empty());

@@ -1,8 +1,9 @@
 //! Waiting for any descriptor, by its number: what patched calls do (feature `monkey`).
 //!
-//! A native socket owns its descriptor, so its registration in epoll can stay, edge-triggered, until it is closed. A
-//! number that comes out of C code may have been closed and given to another file by a call that we never saw. The kernel,
-//! which finds an entry by number *and* open file, says so when the entry is armed anew. So a wait begins with that:
+//! A native socket owns its descriptor, so its registration in epoll can stay, edge-triggered, until the descriptor is
+//! closed. A number that comes out of C code may have been closed and given to another file by a call that the hub
+//! never saw. The kernel, which finds an entry by number *and* open file, says so when the entry is armed anew. So a
+//! wait begins with that:
 //!
 //! ```text
 //!   watch: MOD(number) --ok--------------------> armed; what is ready already is an event, too
@@ -13,25 +14,28 @@
 //!   drop:  others wait? arm again, for them
 //! ```
 //!
-//! It costs a system call. A socket that is waited for again and again is spared it: from its second wait on its entry is
-//! edge-triggered and stays armed (*steady*), and what the last questions answered is *believed* for as long as
-//! `sys/numbers.rs` has seen nothing happen to the number, but in no wait for longer than [`BELIEF`]. Then the caller
-//! asks everything anew. So what we do not see costs a moment, and nothing else.
+//! That costs a system call. A socket that is waited for again and again is spared the call: from the second wait on
+//! its entry is edge-triggered and stays armed (*persistent*), and what the kernel last answered about the file is
+//! *trusted* for as long as `sys/numbers.rs` has seen nothing happen to the number, but in no wait for longer than
+//! [`TRUST_WINDOW`]. Then the caller asks everything anew. So a change that the hub does not see costs a moment, and
+//! nothing else.
 //!
 //! ```text
-//!   first wait     MOD | ONESHOT                   asked: does it block, for how long?
+//!   first wait     MOD | ONESHOT                   asked: does the file block, for how long?
 //!   second         MOD | EDGE                      asked
-//!   later          (nothing) --- event ----------> believed: two system calls less, and two questions
-//!                     `------ BELIEF is over ----> MOD | EDGE, asked; believed again once waits are short again
+//!   later          (nothing) --- event ----------> trusted: two system calls less, and two questions
+//!                     `------ TRUST_WINDOW over -> MOD | EDGE, asked; trusted again once waits are short again
 //! ```
 //!
-//! * Invariant V1: while anybody waits in a `Watch`, it is armed, or its event has come and one of those whom it woke has
-//!   not left yet and will arm it, or whoever waits will arm it when its belief is over. Upheld by [`Reactor::watch`], the
-//!   drop of [`Watching`], and those who call [`Reactor::watch_believing`].
-//! * Invariant V2: a native registration of the same number and file is left alone: such a number is watched by a
-//!   duplicate of it, which is another entry to the kernel. A native registration that comes later takes the number
-//!   over, and those who watch look again.
-//! * Invariant V3: nothing is believed unless the stamp of the number is the one from before the kernel was asked.
+//! * Invariant watch-1: while a fiber waits in a `Watch`, one of three things holds. The watch is armed; or its event
+//!   has come, and one of the fibers that the event woke has not left yet and will arm the watch; or a waiter will arm
+//!   the watch when its trust window is over. Upheld by [`Watcher::watch`], the drop of [`Watching`], and the callers
+//!   of [`Watcher::watch_trusting`].
+//! * Invariant watch-2: a native registration of the same number and file is left alone: such a number is watched by a
+//!   duplicate, which is another entry to the kernel. A native registration that comes later takes the number over, and
+//!   the fibers that watch it try again.
+//! * Invariant watch-3: no answer is trusted unless the stamp of the number is the one from before the kernel was
+//!   asked.
 #![forbid(unsafe_code)]
 
 use std::cell::{Cell, RefCell};
@@ -41,137 +45,190 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 
-use super::reactor::{Direction, Reactor, Registration};
+use super::reactor::{Direction, EventSink, Reactor};
+use crate::pure::slab::Key;
 use crate::switch::fiber::Fiber;
 use crate::switch::root::{Root, existing_root};
 use crate::sys::epoll::{Interest, Ready, duplicate};
-use crate::sys::numbers::{Stamp, stamp};
-use crate::sys::own::own;
+use crate::sys::numbers::{Stamp, note_watcher, stamp};
 use crate::sys::raw::is_tcp;
+use crate::sys::runtime_syscall::runtime_syscall;
 
-/// How long a wait goes on in the belief that nothing has changed, in nanoseconds. It is also the time by which something
-/// that we did not see may be noticed late: a flag that another process has set, a number that was closed and given out
-/// by other means than the C library's functions. Long enough that a busy hub comes round to some thousand connections.
-pub(crate) const BELIEF: u64 = 50_000_000;
+/// How long a wait trusts that nothing has changed, in nanoseconds. A change that the hub does not see is noticed this
+/// much late at most: a flag that another process has set, a number that was closed and given out by other means than
+/// the C library's functions. Long enough that a busy hub comes round to some thousand connections.
+pub(crate) const TRUST_WINDOW: u64 = 50_000_000;
 
-/// A wait shorter than this makes the next one believe. Longer ones ask before they wait: they have the time, and one that
-/// asks afterwards has to be woken for it.
-const SHORT: u64 = BELIEF / 2;
+/// A wait shorter than this makes the next one trust. Longer waits ask the kernel first: they have the time, and a wait
+/// that trusted would have to be woken in order to ask.
+const SHORT_WAIT: u64 = TRUST_WINDOW / 2;
 
-/// Events in a row of which nobody wanted to know, after which a steady entry is taken out of the epoll set: somebody else
-/// uses the file.
-const STRAYS: u8 = 2;
+/// Events in a row for which no fiber waited, after which a persistent entry is taken out of the epoll set: something
+/// else uses the file.
+const MAX_SPURIOUS: u8 = 2;
 
-/// What a steady entry asks for at least. PRI, because a read stops short at urgent data.
-fn steady_interest() -> Interest {
+/// Returns what a persistent entry asks for at least. PRI, because a read stops short at urgent data.
+fn persistent_interest() -> Interest {
     Interest::IN | Interest::RDHUP | Interest::PRI | Interest::EDGE
 }
 
-/// Who waits for one number.
+/// What a hub knows of one number, and the fibers that wait for it.
 #[derive(Debug)]
-pub(crate) struct Watch {
-    /// The number.
+struct Watch {
+    /// The number that is watched.
     fd: RawFd,
-    /// Who waits for what, in order. A fiber that polls may be here in several rows.
+    /// The entry in the reactor; none once the watch has ended.
+    key: Cell<Option<Key>>,
+    /// The waiting fibers and what each waits for, in order. A fiber that polls may be here in several rows.
     waiters: RefCell<Vec<(Fiber, Interest)>>,
-    /// An event has come since it was armed, or since somebody waits.
+    /// An event has come since the watch was armed, or since the first of the present waiters came.
     fired: Cell<bool>,
-    /// The number was closed or taken over: nobody arms it again.
+    /// The number was closed or taken over: the watch is never armed again.
     gone: Cell<bool>,
-    /// Somebody who means to come back has waited before.
-    used: Cell<bool>,
-    /// For what its entry is armed edge-triggered; none if it is armed for one event at a time.
-    steady: Cell<Option<Interest>>,
-    /// The stamp from before the kernel was asked whether the file blocks, and said yes (V3).
-    asked: Cell<Option<Stamp>>,
-    /// Whether reads, and whether writes, wait for a short time only.
-    short: [Cell<bool>; 2],
-    /// While steady: a read that comes up short has left nothing.
+    /// An earlier wait asks for a persistent entry at the next one, since its caller means to come back.
+    persistent_wanted: Cell<bool>,
+    /// The events for which the persistent entry is armed; none if the entry is armed for one event at a time.
+    persistent: Cell<Option<Interest>>,
+    /// The stamp from before the kernel was asked whether the file blocks, and said yes (watch-3).
+    verified: Cell<Option<Stamp>>,
+    /// Whether waits to read, and waits to write, are short as a rule.
+    short_waits: [Cell<bool>; 2],
+    /// While persistent: a read that comes up short has left nothing.
     stream: Cell<bool>,
-    /// While steady: a read has left nothing, and no event has come since.
-    dry: Cell<bool>,
-    /// While steady: an event told of what is told once, the end or urgent data. It is never dry again.
+    /// While persistent: a read has left nothing, and no event has come since.
+    known_empty: Cell<bool>,
+    /// While persistent: an event reported what is reported once, the end or urgent data. The file is never known to be
+    /// empty again.
     ended: Cell<bool>,
-    /// While steady: events in a row for which nobody waited.
-    strays: Cell<u8>,
+    /// While persistent: events in a row for which no fiber waited.
+    spurious: Cell<u8>,
 }
 
 impl Watch {
-    /// Of a number that nobody has waited for yet.
+    /// Makes the watch of a number for which no fiber has waited yet.
     fn new(fd: RawFd) -> Watch {
         Watch {
             fd,
+            key: Cell::new(None),
             waiters: RefCell::default(),
             fired: Cell::new(false),
             gone: Cell::new(false),
-            used: Cell::new(false),
-            steady: Cell::new(None),
-            asked: Cell::new(None),
-            short: [Cell::new(false), Cell::new(false)],
+            persistent_wanted: Cell::new(false),
+            persistent: Cell::new(None),
+            verified: Cell::new(None),
+            short_waits: [Cell::new(false), Cell::new(false)],
             stream: Cell::new(false),
-            dry: Cell::new(false),
+            known_empty: Cell::new(false),
             ended: Cell::new(false),
-            strays: Cell::new(0),
+            spurious: Cell::new(0),
         }
     }
 
-    /// An event came: wakes the first waiter of each direction, and everybody if the file is at its end.
-    fn accept(&self, root: &Root, ready: Ready) {
+    /// Notes an event, and wakes the first waiter of each direction, or all waiters if the file is at its end.
+    fn wake_waiters(&self, root: &Root, ready: Ready) {
         self.fired.set(true);
         if ready.any(Ready::IN | Ready::RDHUP | Ready::PRI | Ready::HUP | Ready::ERR) {
-            self.dry.set(false);
+            self.known_empty.set(false);
         }
         if ready.any(Ready::RDHUP | Ready::PRI | Ready::HUP | Ready::ERR) {
             self.ended.set(true);
         }
-        let everybody = ready.any(Ready::HUP | Ready::ERR);
+        // The events of a waiter that was woken are spent: what is left may wake a later waiter.
+        let at_end = ready.any(Ready::HUP | Ready::ERR);
         let mut left = ready;
         for &(fiber, interest) in &*self.waiters.borrow() {
-            if everybody || left.meets(interest) {
-                root.wake(fiber);
+            if at_end || left.meets(interest) {
+                root.inject(fiber);
                 left = left.without(interest);
             }
         }
     }
 
-    /// Lets all look again.
+    /// Lets all waiters try again.
     fn wake_all(&self, root: &Root) {
         for &(fiber, _) in &*self.waiters.borrow() {
             root.wake(fiber);
         }
     }
 
-    /// What the waiters want, together, added to `other`.
+    /// Returns what the waiters want, together, added to `other`.
     fn interest(&self, other: Interest) -> Interest {
         self.waiters.borrow().iter().fold(other, |all, &(_, interest)| all | interest)
     }
 
-    /// Whether it is steady, and what the last questions answered is still believed (V3).
-    fn is_believed(&self) -> bool {
-        self.steady.get().is_some() && self.asked.get() == Some(stamp(self.fd))
+    /// Reports whether the entry is persistent, and the kernel's last answers are still trusted (watch-3).
+    fn is_trusted(&self) -> bool {
+        self.persistent.get().is_some() && self.verified.get() == Some(stamp(self.fd))
     }
 
-    /// Whether a wait of this kind is short as a rule.
-    fn short(&self, direction: Direction) -> &Cell<bool> {
-        &self.short[usize::from(direction == Direction::Write)]
+    /// Returns whether waits in this direction are short as a rule.
+    fn short_waits(&self, direction: Direction) -> &Cell<bool> {
+        &self.short_waits[usize::from(direction == Direction::Write)]
     }
 
-    /// Nothing is known of the file any more.
-    fn doubt(&self) {
-        self.asked.set(None);
-        self.dry.set(false);
+    /// Forgets what was known of the file.
+    fn invalidate(&self) {
+        self.verified.set(None);
+        self.known_empty.set(false);
         self.ended.set(false);
+    }
+
+    /// Tells the kernel what the waiters want.
+    fn arm(&self, reactor: &Reactor) -> io::Result<()> {
+        self.fired.set(false);
+        self.spurious.set(0);
+        // One entry for all waiters: what they want together, once or for good.
+        let interest = self.interest(self.persistent.get().unwrap_or(Interest::ONCE));
+        let armed = match self.key.get() {
+            Some(key) => reactor.arm_number(self.fd, key, interest),
+            None => Ok(false),
+        };
+        match armed {
+            Ok(false) => self.persistent.set(self.persistent.get().map(|_| interest)),
+            // Another file, or one that is new here: what was known of the last file is not true of this one.
+            Ok(true) if self.persistent.get().is_some() => {
+                self.invalidate();
+                self.stream.set(is_tcp(self.fd));
+                self.persistent.set(Some(interest));
+            }
+            Ok(true) => {}
+            Err(error) => {
+                self.persistent.set(None);
+                self.invalidate();
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a persistent entry out of the epoll set; the next wait puts it back, for one event.
+    fn end_persistence(&self, reactor: &Reactor) {
+        if self.persistent.take().is_some() {
+            self.invalidate();
+            self.persistent_wanted.set(false);
+            self.spurious.set(0);
+            reactor.disarm_number(self.fd);
+        }
     }
 }
 
-/// Spreads numbers over a table. They are small, few, and nobody's choice but the kernel's.
-#[derive(Debug, Default)]
-struct ByNumber(
-    /// The hash.
-    u64,
-);
+impl EventSink for Watch {
+    fn on_event(&self, reactor: &Reactor, root: &Root, ready: Ready) {
+        self.wake_waiters(root, ready);
+        if self.persistent.get().is_some() && self.waiters.borrow().is_empty() {
+            self.spurious.set(self.spurious.get() + 1);
+            if self.spurious.get() >= MAX_SPURIOUS {
+                self.end_persistence(reactor);
+            }
+        }
+    }
+}
 
-impl Hasher for ByNumber {
+/// Spreads numbers over a table. Numbers are small, few, and chosen by the kernel alone.
+#[derive(Debug, Default)]
+struct FdHasher(u64);
+
+impl Hasher for FdHasher {
     fn finish(&self) -> u64 {
         self.0
     }
@@ -187,221 +244,206 @@ impl Hasher for ByNumber {
     }
 }
 
-/// A reactor's watches.
+/// The numbers that a hub watches.
 #[derive(Debug, Default)]
 pub(super) struct Watches {
     /// By number; kept after the last waiter has left, for the next, until the number is closed.
-    by_number: RefCell<HashMap<RawFd, Rc<Registration>, BuildHasherDefault<ByNumber>>>,
+    by_number: RefCell<HashMap<RawFd, Rc<Watch>, BuildHasherDefault<FdHasher>>>,
     /// The numbers of native registrations.
-    native: RefCell<HashSet<RawFd, BuildHasherDefault<ByNumber>>>,
+    native: RefCell<HashSet<RawFd, BuildHasherDefault<FdHasher>>>,
 }
 
 impl Watches {
-    /// `fd` is a native registration's from now on.
-    pub(super) fn enter(&self, fd: RawFd) {
+    /// Notes that `fd` is a native registration's from now on, and ends the watch of the number (watch-2).
+    pub(super) fn add_native(&self, reactor: &Reactor, fd: RawFd) {
+        if let Some(root) = existing_root() {
+            Watcher { reactor, watches: self }.take_over(root, fd);
+        }
         self.native.borrow_mut().insert(fd);
     }
 
-    /// It is no longer.
-    pub(super) fn leave(&self, fd: RawFd) {
+    /// Notes that `fd` is no longer a native registration's.
+    pub(super) fn remove_native(&self, fd: RawFd) {
         self.native.borrow_mut().remove(&fd);
     }
 }
 
-/// A fiber's wait for a number; it ends when this is dropped.
-#[derive(Debug)]
-pub(crate) struct Watching<'a> {
-    /// Where.
+/// The parts of a hub with which patched calls wait for numbers.
+#[derive(Clone, Copy)]
+pub(crate) struct Watcher<'a> {
+    /// The epoll set in which numbers are armed.
     reactor: &'a Reactor,
-    /// For what.
-    registration: Rc<Registration>,
-    /// Who.
-    fiber: Fiber,
-    /// For what events.
-    interest: Interest,
-    /// The number watched, if it is a duplicate made for this wait (V2).
-    duplicate: Option<OwnedFd>,
+    /// What is known of each number.
+    watches: &'a Watches,
 }
 
-impl Watching<'_> {
-    /// Whether the file blocks was asked, and it does; `before` is the number's stamp from before the question.
-    pub(crate) fn asked(&self, before: Stamp) {
-        if let Some(watch) = self.registration.watch().filter(|_| self.duplicate.is_none()) {
-            watch.asked.set(Some(before));
-        }
+impl<'a> Watcher<'a> {
+    /// Makes a watcher of one hub's parts.
+    pub(super) fn new(reactor: &'a Reactor, watches: &'a Watches) -> Watcher<'a> {
+        Watcher { reactor, watches }
     }
 
-    /// The wait took `span` nanoseconds, and would have taken at most `limit`. Both short enough: the next one believes.
-    pub(crate) fn took(&self, direction: Direction, span: u64, limit: u64) {
-        if let Some(watch) = self.registration.watch() {
-            watch.short(direction).set(span < SHORT && limit >= BELIEF);
-        }
-    }
-}
-
-impl Reactor {
-    /// From now on `fiber` is woken once `fd` is ready for `interest`, also if it is so already; perhaps once too often.
-    /// `returns`: it is a socket, and as a rule its user waits for it again.
+    /// Begins a wait: from now on `fiber` is woken once `fd` is ready for `interest`, also if `fd` is ready already;
+    /// perhaps once too often. `repeats`: `fd` is a socket, and as a rule its user waits for it again.
     ///
     /// # Errors
-    /// EPERM for kinds that epoll refuses; EBADF; ENOMEM, ENOSPC; EMFILE (V2).
-    pub(crate) fn watch(&self, fd: RawFd, fiber: Fiber, interest: Interest, returns: bool) -> io::Result<Watching<'_>> {
+    /// EPERM for kinds that epoll refuses; EBADF; ENOMEM, ENOSPC; EMFILE (watch-2).
+    pub(crate) fn watch(self, fd: RawFd, fiber: Fiber, interest: Interest, repeats: bool) -> io::Result<Watching<'a>> {
+        // A native registration has this number: watch a duplicate (watch-2).
         if self.watches.native.borrow().contains(&fd) {
             let copy = duplicate(fd)?;
             let mut watching = self.watch(copy.as_raw_fd(), fiber, interest, false)?;
             watching.duplicate = Some(copy);
             return Ok(watching);
         }
-        let registration = self.watch_of(fd);
-        let Some(watch) = registration.watch() else { unreachable!("made by `watch_of`") };
+        let watch = self.watch_of(fd);
         watch.waiters.borrow_mut().push((fiber, interest));
-        // From here on the drop undoes it, also if it cannot be armed.
-        let watching =
-            Watching { reactor: self, registration: Rc::clone(&registration), fiber, interest, duplicate: None };
-        if returns && watch.used.replace(true) && watch.steady.get().is_none() {
+        // From here on the drop takes the waiter out again, also if the watch cannot be armed.
+        let watching = Watching { watcher: self, watch, fiber, interest, duplicate: None };
+        let watch = &watching.watch;
+        // The second wait of a socket makes the entry persistent.
+        if repeats && watch.persistent_wanted.replace(true) && watch.persistent.get().is_none() {
             watch.stream.set(is_tcp(fd));
-            watch.steady.set(Some(steady_interest()));
+            watch.persistent.set(Some(persistent_interest()));
         }
-        self.arm(&registration, watch)?;
+        watch.arm(self.reactor)?;
+        // A close on another OS thread finds this hub by the number.
+        if let Some(root) = existing_root() {
+            note_watcher(fd, root.number());
+        }
         Ok(watching)
     }
 
-    /// As [`watch`](Self::watch), without a system call, if what is known of the number is believed and the wait will be
-    /// short. Who waits so must not wait longer than [`BELIEF`] (V1).
-    pub(crate) fn watch_believing(
-        &self,
+    /// Begins a wait as [`watch`](Self::watch), without a system call, if what is known of the number is trusted and
+    /// the wait will be short. The caller must not wait longer than [`TRUST_WINDOW`] (watch-1).
+    pub(crate) fn watch_trusting(
+        self,
         fd: RawFd,
         fiber: Fiber,
         interest: Interest,
         direction: Direction,
-    ) -> Option<Watching<'_>> {
-        let registration = self.known(fd)?;
-        let watch = registration.watch()?;
-        let armed = watch.steady.get()?;
-        if !(interest.is_in(armed) && watch.short(direction).get() && watch.is_believed()) {
+    ) -> Option<Watching<'a>> {
+        let watch = self.known(fd)?;
+        let armed = watch.persistent.get()?;
+        if !(interest.is_in(armed) && watch.short_waits(direction).get() && watch.is_trusted()) {
             return None;
         }
-        watch.strays.set(0);
+        // The entry is armed already: an event that comes from here on counts for this waiter.
+        watch.spurious.set(0);
         let mut waiters = watch.waiters.borrow_mut();
         if waiters.is_empty() {
             watch.fired.set(false);
         }
         waiters.push((fiber, interest));
         drop(waiters);
-        Some(Watching { reactor: self, registration, fiber, interest, duplicate: None })
+        Some(Watching { watcher: self, watch, fiber, interest, duplicate: None })
     }
 
-    /// Whether there is nothing to read, as far as is known.
+    /// Reports whether there is nothing to read, as far as is known.
     #[inline]
-    pub(crate) fn is_dry(&self, fd: RawFd) -> bool {
-        self.with_watch(fd, |watch| watch.dry.get() && watch.is_believed())
+    pub(crate) fn is_known_empty(self, fd: RawFd) -> bool {
+        self.with_watch(fd, |watch| watch.known_empty.get() && watch.is_trusted())
     }
 
-    /// A read returned some bytes, but less than it had room for. Call it before anything else runs, since an event that
-    /// comes after the read must not be cleared away.
+    /// Notes that a read returned some bytes, but less than it had room for. To be called before anything else runs,
+    /// since an event that comes after the read must not be cleared away.
     #[inline]
-    pub(crate) fn note_short_read(&self, fd: RawFd) {
+    pub(crate) fn note_short_read(self, fd: RawFd) {
         self.with_watch(fd, |watch| {
-            if watch.stream.get() && watch.is_believed() {
-                watch.dry.set(!watch.ended.get());
+            if watch.stream.get() && watch.is_trusted() {
+                watch.known_empty.set(!watch.ended.get());
             }
             true
         });
     }
 
-    /// What `look` finds in the watch of `fd`; false if there is none.
+    /// Returns what `f` finds in the watch of `fd`; false if there is none.
     #[inline]
-    fn with_watch(&self, fd: RawFd, look: impl FnOnce(&Watch) -> bool) -> bool {
-        self.watches.by_number.borrow().get(&fd).and_then(|registration| registration.watch()).is_some_and(look)
+    fn with_watch(self, fd: RawFd, f: impl FnOnce(&Watch) -> bool) -> bool {
+        self.watches.by_number.borrow().get(&fd).is_some_and(|watch| f(watch))
     }
 
-    /// The watch of a number, if there is one.
-    fn known(&self, fd: RawFd) -> Option<Rc<Registration>> {
+    /// Returns the watch of a number, if there is one.
+    fn known(self, fd: RawFd) -> Option<Rc<Watch>> {
         self.watches.by_number.borrow().get(&fd).map(Rc::clone)
     }
 
-    /// An event for a watch came.
-    pub(super) fn accept_watched(&self, root: &Root, watch: &Watch, ready: Ready) {
-        watch.accept(root, ready);
-        if watch.steady.get().is_some() && watch.waiters.borrow().is_empty() {
-            watch.strays.set(watch.strays.get() + 1);
-            if watch.strays.get() >= STRAYS {
-                self.unsettle(watch);
-            }
-        }
-    }
-
-    /// A steady entry is taken out of the epoll set; the next wait puts it back, for one event.
-    fn unsettle(&self, watch: &Watch) {
-        if watch.steady.take().is_some() {
-            watch.doubt();
-            watch.used.set(false);
-            watch.strays.set(0);
-            self.disarm_number(watch.fd);
-        }
-    }
-
-    /// The watch of a number, made if there is none.
-    fn watch_of(&self, fd: RawFd) -> Rc<Registration> {
+    /// Returns the watch of a number, made if there is none.
+    fn watch_of(self, fd: RawFd) -> Rc<Watch> {
         let mut by_number = self.watches.by_number.borrow_mut();
-        let make = || self.insert(Registration::of_watch(Watch::new(fd)));
+        let make = || {
+            let watch = Rc::new(Watch::new(fd));
+            let sink: Rc<dyn EventSink> = Rc::<Watch>::clone(&watch);
+            watch.key.set(Some(self.reactor.insert_sink(sink)));
+            watch
+        };
         Rc::clone(by_number.entry(fd).or_insert_with(make))
     }
 
-    /// Tells the kernel what the waiters want.
-    fn arm(&self, registration: &Registration, watch: &Watch) -> io::Result<()> {
-        watch.fired.set(false);
-        watch.strays.set(0);
-        let interest = watch.interest(watch.steady.get().unwrap_or(Interest::ONCE));
-        match self.arm_number(watch.fd, registration, interest) {
-            Ok(false) => watch.steady.set(watch.steady.get().map(|_| interest)),
-            // Another file, or one that is new here: nothing that was known of the last is true of it.
-            Ok(true) if watch.steady.get().is_some() => {
-                watch.doubt();
-                watch.stream.set(is_tcp(watch.fd));
-                watch.steady.set(Some(interest));
-            }
-            Ok(true) => {}
-            Err(error) => {
-                watch.steady.set(None);
-                watch.doubt();
-                return Err(error);
-            }
-        }
-        Ok(())
-    }
-
-    /// `fd` is about to be closed or replaced: whoever waits for it looks again, and then meets the kernel's answer.
-    pub(crate) fn forget_number(&self, root: &Root, fd: RawFd) {
-        if let Some(registration) = self.take_over_number(root, fd)
-            && registration.watch().is_some_and(|watch| watch.steady.get().is_some())
+    /// Ends the watch of a number that is about to be closed or replaced: its waiters try again, and then meet the
+    /// kernel's answer.
+    pub(crate) fn forget_number(self, root: &Root, fd: RawFd) {
+        if let Some(watch) = self.take_over(root, fd)
+            && watch.persistent.get().is_some()
         {
             // The open file may live on, here or in another process, and would go on to wake this hub.
-            self.disarm_number(fd);
+            self.reactor.disarm_number(fd);
         }
     }
 
-    /// [`forget_number`](Self::forget_number), for whoever has its own entry in the epoll set now.
-    pub(super) fn take_over_number(&self, root: &Root, fd: RawFd) -> Option<Rc<Registration>> {
-        let registration = self.watches.by_number.borrow_mut().remove(&fd)?;
-        if let Some(watch) = registration.watch() {
-            watch.gone.set(true);
-            watch.wake_all(root);
-            self.remove(&registration);
+    /// Ends the watch of a number as [`forget_number`](Self::forget_number), but leaves the epoll set alone.
+    fn take_over(self, root: &Root, fd: RawFd) -> Option<Rc<Watch>> {
+        let watch = self.watches.by_number.borrow_mut().remove(&fd)?;
+        // The waiters keep the watch until they leave, and do not arm it any more.
+        watch.gone.set(true);
+        watch.wake_all(root);
+        if let Some(key) = watch.key.take() {
+            self.reactor.remove_sink(key);
         }
-        Some(registration)
+        Some(watch)
     }
 
-    /// Whether any number is watched or was.
+    /// Reports whether the number is watched or was.
     #[inline]
-    pub(crate) fn knows_number(&self, fd: RawFd) -> bool {
+    pub(crate) fn knows_number(self, fd: RawFd) -> bool {
         self.watches.by_number.borrow().contains_key(&fd)
+    }
+}
+
+/// A fiber's wait for a number; the wait ends when this is dropped.
+pub(crate) struct Watching<'a> {
+    /// The parts of the hub.
+    watcher: Watcher<'a>,
+    /// The watch in which the fiber waits.
+    watch: Rc<Watch>,
+    /// The fiber that waits.
+    fiber: Fiber,
+    /// The events for which it waits.
+    interest: Interest,
+    /// The number watched, if it is a duplicate made for this wait (watch-2).
+    duplicate: Option<OwnedFd>,
+}
+
+impl Watching<'_> {
+    /// Notes that the kernel was asked whether the file blocks, and said yes; `before` is the number's stamp from
+    /// before the question.
+    pub(crate) fn note_verified(&self, before: Stamp) {
+        if self.duplicate.is_none() {
+            self.watch.verified.set(Some(before));
+        }
+    }
+
+    /// Notes that the wait took `span` nanoseconds, and would have taken at most `limit`. The next wait trusts if this
+    /// one was short, and not because its limit is.
+    pub(crate) fn note_duration(&self, direction: Direction, span: u64, limit: u64) {
+        self.watch.short_waits(direction).set(span < SHORT_WAIT && limit >= TRUST_WINDOW);
     }
 }
 
 impl Drop for Watching<'_> {
     fn drop(&mut self) {
-        let Some(watch) = self.registration.watch() else { return };
+        let (reactor, watch) = (self.watcher.reactor, &self.watch);
+        // Leave the list.
         let others = {
             let mut waiters = watch.waiters.borrow_mut();
             if let Some(at) = waiters.iter().position(|&waiter| waiter == (self.fiber, self.interest)) {
@@ -409,19 +451,21 @@ impl Drop for Watching<'_> {
             }
             !waiters.is_empty()
         };
+        // The event that woke this fiber was the last: arm the watch again for the others (watch-1).
         if others
             && watch.fired.get()
             && !watch.gone.get()
-            && self.reactor.arm(&self.registration, watch).is_err()
+            && watch.arm(reactor).is_err()
             && let Some(root) = existing_root()
         {
             watch.wake_all(root);
         }
+        // Close the duplicate; the watch of its number ends with this wait.
         if let Some(copy) = self.duplicate.take() {
             if let Some(root) = existing_root() {
-                self.reactor.forget_number(root, copy.as_raw_fd());
+                self.watcher.forget_number(root, copy.as_raw_fd());
             }
-            let _own = own();
+            let _own = runtime_syscall();
             drop(copy);
         }
     }

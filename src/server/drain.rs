@@ -1,60 +1,64 @@
-//! The life of a server from its first connection to its report: the supervisor.
+//! The supervisor of a server, and the drain that ends the server.
 //!
 //! ```text
-//!   supervisor:  spawn the acceptor -> wait until asked -> kill the acceptor -> drain -> report
+//!   supervisor:  start the acceptor -> wait until asked -> kill the acceptor -> drain -> report
 //!
-//!   drain:   1 the kernel takes no more     2 the queue is served     3 the idle are closed, the busy go on
-//!            4 the grace ends: who is left is killed     5 the report
+//!   drain:   1 the kernel queues no more     2 the backlog is served     3 idle connections are closed, the busy go on
+//!            4 the grace ends: the rest is killed       5 the report
 //! ```
 //!
-//! The supervisor is whoever called `run`, or the thread that `start` spawned. It never serves and never accepts while the
-//! acceptor lives, so it can always be asked; and it kills the acceptor, which a kill reaches in any of its waits with
-//! nothing in its hands but what lies in the door, where the drain finds it.
+//! The supervisor is the thread that called `run`, or the one that `start` spawned. The supervisor never serves, and
+//! never accepts while the acceptor lives, so it can always be asked. A kill stops the acceptor, and reaches
+//! the acceptor in any wait. A connection that the acceptor has in its hands then lies in `held_back`, where
+//! the drain looks.
 //!
-//! * Invariant D1: when the supervisor is gone, however it went, the port is closed, the acceptor and all guests are dead or
-//!   have a kill in their way, and the handle does not know it any more. `Running` upholds it by its drop.
+//! * Invariant server-4: when the supervisor is gone, in whatever way, the listener is closed, the acceptor and all
+//!   handlers are dead or have a kill pending, and the handle does not know the server any more. Upheld by the drop
+//!   of `Running`.
 #![forbid(unsafe_code)]
 
-use std::cell::{Cell, RefCell};
 use std::fmt;
-use std::fs::File;
 use std::io;
-use std::panic::resume_unwind;
+use std::mem::replace;
+use std::panic::{Location, resume_unwind};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::hall::{Core, End, Fate, Hall, Port, Settings, Swept};
-use super::handle::{Asked, Counters, Member, ServerHandle, Tally};
+use super::connections::{Backlog, Connections, KillReason, Kind, Listener, ServerCore};
+use super::handle::{Command, Counters, ServerHandle};
 use super::limit::Limit;
+use super::served::HandlerResult;
+use super::settings::Settings;
 use crate::net::BACKLOG;
-use crate::pure::slab::Slab;
-use crate::runtime::hub::hub;
-use crate::runtime::park::NEVER;
-use crate::runtime::remote::{Waiter, wait};
-use crate::runtime::source::after;
+use crate::runtime::caller::Caller;
+use crate::runtime::hub::NamesFibers;
+use crate::runtime::remote::Waiter;
 use crate::signal::Signals;
 use crate::switch::cancel;
-use crate::sys::clock::monotonic_ns;
+use crate::sys::clock::{NEVER, after, monotonic_ns, now};
 use crate::thread::{Builder, JoinHandle, sleep, yield_now};
 
-/// A client that has connected and never sent a byte counts as idle so long after the beginning of a drain: its request may
-/// be on the way.
-const FRESH: Duration = Duration::from_secs(1);
+/// How long after the beginning of a drain a client that has connected and never sent a byte is not counted as idle:
+/// the request may be on the way.
+const FRESH_GRACE: Duration = Duration::from_secs(1);
 
-/// How often a drain looks who is idle.
-const SCAN: Duration = Duration::from_millis(10);
+/// How often a drain looks for idle connections.
+const IDLE_SCAN_INTERVAL: Duration = Duration::from_millis(10);
 
-/// How often a drain looks whether there are descriptors or room for who is still in the kernel's queue, if nobody leaves.
-const RETRY: Duration = Duration::from_millis(50);
+/// How often a drain looks whether the kernel's queue can be served now, if no connection ends.
+const BACKLOG_RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
 /// How long killed handlers may take to unwind.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+const UNWIND_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// More than a queue can hold: against a kernel that goes on filling it.
-const MOST_IN_QUEUE: u64 = 2 * BACKLOG as u64;
+/// An upper bound on the connections that a drain takes from the queue, against a kernel that goes on filling the
+/// queue. A queue cannot hold as many.
+const MAX_BACKLOG: u64 = 2 * BACKLOG as u64;
 
-/// How a server came to its end.
+/// How often the holder of the signals looks whether other servers of the handle still run.
+const SIGNAL_HOLD_INTERVAL: Duration = Duration::from_millis(100);
+
+/// The account of a server's end.
 ///
 /// Each connection that was there is accounted for: `active_at_start + from_backlog` is the sum of `finished`,
 /// `closed_idle`, `killed`, `stuck` and `turned_away`.
@@ -69,18 +73,18 @@ pub struct DrainReport {
     pub from_backlog: u64,
     /// Handlers that ended by themselves during the drain, well or not.
     pub finished: u64,
-    /// Connections that were closed since they waited for their next request.
+    /// Connections that were closed because they waited for their next request.
     pub closed_idle: u64,
-    /// Handlers that were killed since the grace was over, or there was none.
+    /// Handlers that were killed because the grace was over, or there was none.
     pub killed: u64,
-    /// Handlers that go on although they were killed: they compute, are shielded, or swallow the kill. They are left alone,
-    /// and are killed once more when their hub ends.
+    /// Handlers that go on although they were killed: they compute, are shielded, or swallow the kill. They are left
+    /// alone, and are killed once more when their hub ends.
     pub stuck: u64,
-    /// Connections that were closed without being served, since there was no room, descriptor or stack for them in time.
+    /// Connections that were closed without being served, for want of room, a descriptor or a stack in time.
     pub turned_away: u64,
-    /// Whether it was cut short: by [`force`](ServerHandle::force) or a second signal.
+    /// Whether the drain was cut short: by [`force`](ServerHandle::force) or a second signal.
     pub forced: bool,
-    /// Why accepting had ended by itself, if that was the reason of the drain.
+    /// The error with which accepting had ended by itself, if that was the reason of the drain.
     pub accept_error: Option<io::ErrorKind>,
     /// How long the drain took.
     pub took: Duration,
@@ -89,58 +93,111 @@ pub struct DrainReport {
 impl fmt::Display for DrainReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let DrainReport { active_at_start, from_backlog, finished, closed_idle, killed, stuck, turned_away, .. } = self;
-        write!(f, "drained {active_at_start} connections and {from_backlog} from the queue in {:?}: ", self.took)?;
+        let took = self.took.as_secs_f64();
+        write!(f, "drained {active_at_start} connections and {from_backlog} from the queue in {took:.1} s: ")?;
         write!(f, "{finished} finished, {closed_idle} were idle, {killed} killed")?;
         for (count, what) in [(stuck, "could not be killed"), (turned_away, "turned away")] {
             if *count > 0 {
                 write!(f, ", {count} {what}")?;
             }
         }
+        if let Some(error) = self.accept_error {
+            write!(f, "; it could not accept any more: {error}")?;
+        }
         if self.forced { f.write_str(" (forced)") } else { Ok(()) }
     }
 }
 
 /// What a server needs to begin.
-pub(super) struct Ready<P> {
+pub(super) struct ServerParts<L> {
     /// Where connections come from.
-    pub(super) port: P,
+    pub(super) listener: L,
     /// What the builder was told.
     pub(super) settings: Settings,
-    /// How many there may be.
+    /// The limit on connections.
     pub(super) limit: Limit,
-    /// What it is asked to do.
+    /// The handle that asks the server to drain.
     pub(super) handle: ServerHandle,
-    /// Signals that ask for a drain.
+    /// The signals that ask for a drain.
     pub(super) signals: Option<Signals>,
+    /// The place in the program that started the server.
+    pub(super) site: &'static Location<'static>,
 }
 
-/// A server that runs: see D1.
-struct Running<P: Port, H> {
-    /// Who is in it.
-    hall: Rc<Hall<P, H>>,
-    /// Accepts.
+/// A server that runs; the drop ends the server without grace (server-4).
+struct Running<L: Listener, H> {
+    /// The server that runs.
+    connections: Rc<Connections<L, H>>,
+    /// The thread that accepts.
     acceptor: Option<JoinHandle<()>>,
-    /// Waits for signals.
-    watcher: Option<JoinHandle<()>>,
+    /// The thread that waits for signals.
+    signal_watcher: Option<JoinHandle<()>>,
 }
 
-impl<P: Port, H> Drop for Running<P, H> {
-    fn drop(&mut self) {
-        let core = &self.hall.core;
-        for thread in [self.acceptor.take(), self.watcher.take()].into_iter().flatten() {
-            thread.kill();
+impl<L, H> Running<L, H>
+where
+    L: Listener + 'static,
+    H: Fn(L::Incoming, &Settings) -> HandlerResult + 'static,
+{
+    /// Spawns the thread that accepts.
+    fn start_acceptor(&mut self) -> io::Result<()> {
+        // Dropped with the closure, however the thread ends.
+        let ended = AcceptorEnded(Rc::clone(&self.connections));
+        let accept = move || {
+            let error = ended.0.accept();
+            ended.0.core.accept_error.set(Some(error));
+        };
+        let builder = Builder::new().name(String::from("acceptor")).at(self.connections.core.site);
+        self.acceptor = Some(builder.spawn(accept)?);
+        Ok(())
+    }
+
+    /// Spawns the thread that turns signals into a drain.
+    fn start_signal_watcher(&mut self, signals: &Rc<Signals>) -> io::Result<()> {
+        let (signals, handle) = (Rc::clone(signals), self.connections.core.handle.clone());
+        let builder = signal_builder(self.connections.core.site);
+        self.signal_watcher = Some(builder.spawn(move || forward_signals(&signals, &handle))?);
+        Ok(())
+    }
+
+    /// Kills the acceptor and joins the thread.
+    ///
+    /// # Panics
+    /// With the panic of a callback that the acceptor called.
+    fn stop_acceptor(&mut self) {
+        if let Some(acceptor) = self.acceptor.take() {
+            // The kill ends any wait of the acceptor; only a panic is of interest.
+            acceptor.kill();
+            if let Err(error) = acceptor.join()
+                && error.is_panic()
+            {
+                resume_unwind(error.into_panic());
+            }
         }
-        core.port.close();
-        drop(core.door.take());
-        core.kill(Fate::Killed, |_| true);
-        core.handle.leave(&core.member);
     }
 }
 
-/// Says that the acceptor has ended, when it is dropped.
-struct Ended<P: Port, H>(Rc<Hall<P, H>>);
+impl<L: Listener, H> Drop for Running<L, H> {
+    fn drop(&mut self) {
+        let core = &self.connections.core;
+        // No thread may accept or ask any more, then the listener goes, then the connections.
+        for thread in [self.acceptor.take(), self.signal_watcher.take()].into_iter().flatten() {
+            thread.kill();
+        }
+        core.listener.close();
+        drop(core.held_back.take());
+        core.kill(KillReason::Shutdown, |_| true);
+        core.handle.unregister(&core.member);
+        // The program's own, so last: the drop may panic (server-7).
+        let callbacks = core.callbacks.take();
+        drop(callbacks);
+    }
+}
 
-impl<P: Port, H> Drop for Ended<P, H> {
+/// Tells the supervisor, when dropped, that the acceptor has ended.
+struct AcceptorEnded<L: Listener, H>(Rc<Connections<L, H>>);
+
+impl<L: Listener, H> Drop for AcceptorEnded<L, H> {
     fn drop(&mut self) {
         self.0.core.acceptor_ended.set(true);
         self.0.core.member.supervisor.wake();
@@ -150,84 +207,70 @@ impl<P: Port, H> Drop for Ended<P, H> {
 /// Runs a server to its end.
 ///
 /// # Errors
-/// No hub, no stack, no descriptor in reserve; the caller unwinds.
+/// If there is no hub, no stack or no descriptor to put into reserve, or the caller unwinds.
 ///
 /// # Panics
 /// As every blocking call; and with the panics of the callbacks.
-pub(super) fn supervise<P, H>(ready: Ready<P>, handler: H) -> io::Result<DrainReport>
+pub(super) fn supervise<L, H>(parts: ServerParts<L>, kind: Kind<L, H>, handler: H) -> io::Result<DrainReport>
 where
-    P: Port + 'static,
-    H: Fn(P::Arrived, &Settings) -> End + 'static,
+    L: Listener + 'static,
+    H: Fn(L::Incoming, &Settings) -> HandlerResult + 'static,
 {
-    let (root, hub) = hub()?;
+    let caller = Caller::current()?;
     if let Some(obstacle) = cancel::obstacle() {
-        return Err(io::Error::other(obstacle.to_string()));
+        return Err(obstacle.into());
     }
-    let me = root.current();
-    let Ready { port, settings, limit, handle, signals } = ready;
-    let reserve = if settings.refuse { Some(File::open("/dev/null")?) } else { None };
-    let member = Arc::new(Member { supervisor: Waiter::new(root, hub, me), tally: Tally::default() });
-    let core = Core {
-        port,
-        settings,
-        limit,
-        handle,
-        member,
-        guests: RefCell::new(Slab::new()),
-        door: Cell::new(None),
-        on_leave: Cell::new(None),
-        reserve: Cell::new(reserve),
-        accept_error: Cell::new(None),
-        acceptor_ended: Cell::new(false),
-    };
-    let hall = Rc::new(Hall { core, handler });
-    let mut running = Running { hall: Rc::clone(&hall), acceptor: None, watcher: None };
-    let core = &hall.core;
-    core.handle.join(&core.member);
-    let ended = Ended(Rc::clone(&hall));
-    let accept = move || {
-        let error = ended.0.accept();
-        ended.0.core.accept_error.set(Some(error));
-    };
-    running.acceptor = Some(Builder::new().name(String::from("acceptor")).spawn(accept)?);
+    let ServerParts { listener, settings, limit, handle, signals, site } = parts;
+    let core = ServerCore::new(listener, settings, limit, handle, Waiter::new(caller), site)?;
+    let connections = Rc::new(Connections { core, handler, kind });
+    // The threads of the connections are named when a report is made.
+    let names: Rc<dyn NamesFibers> = Rc::<Connections<L, H>>::clone(&connections);
+    caller.hub.add_names(Rc::downgrade(&names));
+    drop(names);
+    // From here on every way out of this function ends the server (server-4).
+    let mut running = Running { connections: Rc::clone(&connections), acceptor: None, signal_watcher: None };
+    let core = &connections.core;
+    core.handle.register(&core.member);
+    running.start_acceptor()?;
     let signals = signals.map(Rc::new);
-    let watcher = Builder::new().name(String::from("server signals"));
     if let Some(signals) = &signals {
-        let (signals, handle) = (Rc::clone(signals), core.handle.clone());
-        running.watcher = Some(watcher.clone().spawn(move || obey(&signals, &handle))?);
+        running.start_signal_watcher(signals)?;
     }
-    while core.handle.asked() == Asked::Serve && !core.acceptor_ended.get() {
-        wait(root, hub, me, "a server to be drained", true, NEVER)
-            .map_err(|obstacle| io::Error::other(obstacle.to_string()))?;
+    // Wait for a drain: asked for by the handle or a signal, or due because accepting has ended by itself.
+    while core.handle.command() == Command::Serve && !core.acceptor_ended.get() {
+        caller.wait_remote("a server to be drained", NEVER)?;
     }
-    if let Some(acceptor) = running.acceptor.take() {
-        acceptor.kill();
-        if let Err(error) = acceptor.join()
-            && error.is_panic()
-        {
-            // A callback's.
-            resume_unwind(error.into_panic());
-        }
-    }
-    let report = drain(&hall);
+    running.stop_acceptor();
+    let report = drain(&connections);
     drop(running);
+    // Other servers of the handle go on; meanwhile a signal must not have the default effect.
     if let Some(signals) = signals
         && core.handle.is_running()
     {
         let handle = core.handle.clone();
-        // Without a stack the signals are not held any more, and do what they do by default.
-        drop(watcher.spawn(move || stay(&signals, &handle)));
+        // Without a stack the signals are not held any more.
+        drop(signal_builder(site).spawn(move || hold_signals(&signals, &handle)));
     }
     Ok(report)
 }
 
-/// How long signals stay held at most after the last server of a handle has ended.
-const STAY: Duration = Duration::from_millis(100);
+/// Returns the builder of the thread that waits for signals.
+fn signal_builder(site: &'static Location<'static>) -> Builder {
+    Builder::new().name(String::from("server signals")).at(site)
+}
 
-/// The server that holds the signals has ended, others of its handle have not: until they have, a signal ends their grace.
-fn stay(signals: &Signals, handle: &ServerHandle) {
+/// Turns the first signal into a drain, and later ones into the end of the grace.
+fn forward_signals(signals: &Signals, handle: &ServerHandle) {
+    while signals.recv().is_ok() {
+        if handle.is_draining() { handle.force() } else { handle.drain() }
+    }
+}
+
+/// Holds the signals after the end of their server, until the other servers of the handle have ended too; a signal ends
+/// the grace of those.
+fn hold_signals(signals: &Signals, handle: &ServerHandle) {
     while handle.is_running()
-        && let Ok(signal) = signals.recv_timeout(STAY)
+        && let Ok(signal) = signals.recv_timeout(SIGNAL_HOLD_INTERVAL)
     {
         if signal.is_some() {
             handle.force();
@@ -235,102 +278,191 @@ fn stay(signals: &Signals, handle: &ServerHandle) {
     }
 }
 
-/// Turns the first signal into a drain, and the next ones into its end.
-fn obey(signals: &Signals, handle: &ServerHandle) {
-    while signals.recv().is_ok() {
-        if handle.is_draining() { handle.force() } else { handle.drain() }
-    }
-}
-
-/// See the file's picture. The acceptor is gone.
-fn drain<P, H>(hall: &Rc<Hall<P, H>>) -> DrainReport
+/// Drains a server that has no acceptor any more: the five steps of the picture above.
+fn drain<L, H>(connections: &Rc<Connections<L, H>>) -> DrainReport
 where
-    P: Port + 'static,
-    H: Fn(P::Arrived, &Settings) -> End + 'static,
+    L: Listener + 'static,
+    H: Fn(L::Incoming, &Settings) -> HandlerResult + 'static,
 {
-    let core = &hall.core;
-    let began = Instant::now();
-    let deadline = after(core.settings.grace);
-    let fresh_until = after(FRESH);
-    let active_at_start = core.active() as u64;
-    let before = core.member.tally.read();
-    core.port.take_no_more();
-    let (mut from_backlog, mut told) = (0, false);
-    let mut swept = Swept::More;
+    let mut drain = Drain::begin(connections);
+    // Steps 2 and 3, until the grace is over or no connection is left.
     loop {
-        if swept != Swept::Empty {
-            let (accepted, left) = hall.sweep();
-            from_backlog += accepted;
-            swept = if from_backlog >= MOST_IN_QUEUE { Swept::Empty } else { left };
-            if swept == Swept::Empty {
-                core.port.close();
-            }
-        }
-        if swept == Swept::More {
+        drain.serve_backlog();
+        if drain.backlog == Backlog::More {
+            // The handlers of this round have their turn before the next round.
             yield_now();
-        } else if !told {
-            told = true;
-            if let Some(tell) = &core.settings.on_drain {
-                tell(&core.active());
-            }
+        } else {
+            drain.announce();
         }
-        if core.settings.close_idle {
-            // The hub looks at its descriptors before a timer fires, and whose request has come runs before we do: so
-            // nobody is closed who has asked.
-            sleep(Duration::from_nanos(1));
-            core.close_idle(monotonic_ns() >= fresh_until);
-        }
-        let over = core.handle.asked() == Asked::Force || monotonic_ns() >= deadline;
-        if over || swept == Swept::Empty && core.active() == 0 {
+        drain.close_idle();
+        if drain.is_over() {
             break;
         }
-        if swept != Swept::More {
-            let again = match (swept, core.settings.close_idle) {
-                (_, true) => after(SCAN),
-                (Swept::NoRoom, false) => after(RETRY),
-                (_, false) => NEVER,
-            };
-            core.wait_for_a_leave("the connections of a server to end", deadline.min(again));
+        if drain.backlog != Backlog::More {
+            drain.wait_for_exit();
         }
     }
-    let forced = core.handle.asked() == Asked::Force;
-    if swept != Swept::Empty {
-        from_backlog += turn_away(core);
+    // Steps 4 and 5.
+    drain.end_grace();
+    drain.report()
+}
+
+/// A drain in progress.
+struct Drain<'a, L: Listener, H> {
+    /// The server that is drained.
+    connections: &'a Rc<Connections<L, H>>,
+    /// When the drain began.
+    began: Instant,
+    /// When the grace is over.
+    deadline: u64,
+    /// Until when a client that has not sent a byte is not counted as idle.
+    fresh_until: u64,
+    /// The number of connections when the drain began.
+    active_at_start: u64,
+    /// The counters when the drain began.
+    before: Counters,
+    /// The number of connections that were taken out of the kernel's queue.
+    from_backlog: u64,
+    /// What the kernel's queue still holds.
+    backlog: Backlog,
+    /// Whether `on_drain` was called.
+    announced: bool,
+    /// Whether the grace was ended by the handle.
+    forced: bool,
+}
+
+impl<'a, L, H> Drain<'a, L, H>
+where
+    L: Listener + 'static,
+    H: Fn(L::Incoming, &Settings) -> HandlerResult + 'static,
+{
+    /// Step 1: the kernel queues no more connections.
+    fn begin(connections: &'a Rc<Connections<L, H>>) -> Drain<'a, L, H> {
+        let core = &connections.core;
+        let drain = Drain {
+            connections,
+            began: now(),
+            deadline: after(core.settings.grace),
+            fresh_until: after(FRESH_GRACE),
+            active_at_start: core.active() as u64,
+            // The figures of the drain are differences from here on.
+            before: core.member.counters.read(),
+            from_backlog: 0,
+            backlog: Backlog::More,
+            announced: false,
+            forced: false,
+        };
+        core.listener.stop_queueing();
+        drain
     }
-    core.kill(Fate::Killed, |_| true);
-    let patience = after(LAST_WORDS);
-    while !core.guests.borrow().is_empty() && monotonic_ns() < patience {
-        core.wait_for_a_leave("the killed connections of a server to end", patience);
+
+    /// Step 2: serves what the kernel's queue holds, a budget at a time, and closes the listener when the queue is
+    /// empty.
+    fn serve_backlog(&mut self) {
+        if self.backlog == Backlog::Empty {
+            return;
+        }
+        let (accepted, left) = self.connections.accept_backlog();
+        self.from_backlog += accepted;
+        // A kernel that goes on filling the queue must not keep the drain from its end.
+        self.backlog = if self.from_backlog >= MAX_BACKLOG { Backlog::Empty } else { left };
+        if self.backlog == Backlog::Empty {
+            self.connections.core.listener.close();
+        }
     }
-    let counters = core.member.tally.read();
-    DrainReport {
-        counters,
-        active_at_start,
-        from_backlog,
-        finished: counters.ended_by_themselves() - before.ended_by_themselves(),
-        closed_idle: counters.closed_idle - before.closed_idle,
-        killed: counters.killed - before.killed,
-        stuck: core.guests.borrow().len() as u64,
-        turned_away: counters.refused - before.refused,
-        forced,
-        accept_error: core.accept_error.take().map(|error| error.kind()),
-        took: began.elapsed(),
+
+    /// Tells the program, once, how many connections there are.
+    fn announce(&mut self) {
+        let core = &self.connections.core;
+        let callbacks = core.callbacks.borrow().clone();
+        if !replace(&mut self.announced, true)
+            && let Some(on_drain) = callbacks.as_ref().and_then(|callbacks| callbacks.on_drain.as_ref())
+        {
+            on_drain(&core.active());
+        }
+    }
+
+    /// Step 3: kills the handlers of idle connections.
+    fn close_idle(&self) {
+        let core = &self.connections.core;
+        if core.settings.close_idle {
+            // The hub polls its descriptors before a timer fires, and a handler runs, if its request has arrived,
+            // before this thread does: so no connection is closed that has asked.
+            sleep(Duration::from_nanos(1));
+            core.close_idle(monotonic_ns() >= self.fresh_until);
+        }
+    }
+
+    /// Reports whether the grace is over or no connection is left.
+    fn is_over(&self) -> bool {
+        let core = &self.connections.core;
+        core.handle.command() == Command::Force
+            || monotonic_ns() >= self.deadline
+            || self.backlog == Backlog::Empty && core.active() == 0
+    }
+
+    /// Suspends the supervisor until a connection ends, the next look is due, or the grace is over.
+    fn wait_for_exit(&self) {
+        let core = &self.connections.core;
+        // Idle connections are looked for in turns; a full queue is tried again; otherwise only an end is of interest.
+        let again = match (self.backlog, core.settings.close_idle) {
+            (_, true) => after(IDLE_SCAN_INTERVAL),
+            (Backlog::NoRoom, false) => after(BACKLOG_RETRY_INTERVAL),
+            (_, false) => NEVER,
+        };
+        core.wait_for_exit("the connections of a server to end", self.deadline.min(again));
+    }
+
+    /// Step 4: refuses what was not served, kills the remaining handlers, and gives them time to unwind.
+    fn end_grace(&mut self) {
+        let core = &self.connections.core;
+        self.forced = core.handle.command() == Command::Force;
+        // The backlog first: its connections need no time to unwind.
+        if self.backlog != Backlog::Empty {
+            self.from_backlog += refuse_backlog(core);
+        }
+        core.kill(KillReason::Shutdown, |_| true);
+        // A handler may catch the kill, so this wait has an end, too.
+        let deadline = after(UNWIND_TIMEOUT);
+        while !core.conns.borrow().is_empty() && monotonic_ns() < deadline {
+            core.wait_for_exit("the killed connections of a server to end", deadline);
+        }
+    }
+
+    /// Step 5: makes the report. The figures are differences of the counters, so they cannot disagree with them.
+    fn report(self) -> DrainReport {
+        let core = &self.connections.core;
+        let (counters, before) = (core.member.counters.read(), self.before);
+        DrainReport {
+            counters,
+            active_at_start: self.active_at_start,
+            from_backlog: self.from_backlog,
+            finished: counters.ended_by_themselves() - before.ended_by_themselves(),
+            closed_idle: counters.closed_idle - before.closed_idle,
+            killed: counters.killed - before.killed,
+            stuck: core.conns.borrow().len() as u64,
+            turned_away: counters.refused - before.refused,
+            forced: self.forced,
+            accept_error: core.accept_error.take().map(|error| error.kind()),
+            took: now() - self.began,
+        }
     }
 }
 
-/// There is no time left for who waits in the queue and in the door: closes them, orderly, and the port. Says how many were
-/// in the queue.
-fn turn_away<P: Port>(core: &Core<P>) -> u64 {
+/// Closes the connections of the kernel's queue and the one that is held back, each in an orderly way, and then the
+/// listener. Returns how many were in the queue.
+fn refuse_backlog<L: Listener>(core: &ServerCore<L>) -> u64 {
     let mut from_queue = 0;
-    while from_queue < MOST_IN_QUEUE
-        && let Ok(arrived) = core.port.accept_waiting()
+    // The bound keeps clients that connect all the time from holding up the end.
+    while from_queue < MAX_BACKLOG
+        && let Ok(incoming) = core.listener.try_accept()
     {
         from_queue += 1;
-        core.refuse(arrived);
+        core.refuse(incoming);
     }
-    core.port.close();
-    if let Some(arrived) = core.door.take() {
-        core.refuse(arrived);
+    core.listener.close();
+    if let Some(incoming) = core.held_back.take() {
+        core.refuse(incoming);
     }
     from_queue
 }

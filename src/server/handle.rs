@@ -1,4 +1,4 @@
-//! What other green threads, hubs and OS threads may ask of a server, and what they may know of it.
+//! The handle of a server: what other threads, hubs and OS threads may ask of the server, and what they may read.
 //!
 //! ```text
 //!            drain                force
@@ -6,27 +6,29 @@
 //!     `--------------------- force --------------^
 //! ```
 //!
-//! One handle may control several servers, one on each hub: each is a *member* while it runs, with its counters and a way
-//! to wake its supervisor.
+//! One handle may control several servers, one on each hub: each is a *member* while running, with counters and a way
+//! to wake the supervisor.
 //!
-//! * Invariant H2: a supervisor sees what was asked. It becomes a member before it looks at `asked` for the first time, and
-//!   whoever asks stores before it takes the lock to wake the members; so it is woken, or sees it in its first look.
+//! * Invariant server-5: a supervisor sees each command. The supervisor becomes a member before it reads `command`
+//!   for the first time, and a caller stores a new command before it takes the lock to wake the members; so the
+//!   supervisor is woken, or sees the command in its first look.
 #![forbid(unsafe_code)]
 
 use std::fmt;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use crate::runtime::remote::{Waiter, lock};
+use crate::pure::lock::lock;
+use crate::runtime::remote::Waiter;
 
-/// What a server is asked to do. The numbers grow.
+/// What a server is asked to do. A later variant outranks an earlier one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Asked {
-    /// Accept and serve.
+pub(super) enum Command {
+    /// Accept and serve connections.
     Serve,
-    /// Come to an end.
+    /// End after a grace.
     Drain,
-    /// Come to an end at once.
+    /// End without any grace.
     Force,
 }
 
@@ -44,95 +46,96 @@ pub(super) enum Asked {
 ///     move || handle.drain()
 /// });
 /// let report = server.join().unwrap();
-/// assert_eq!(report.counters.completed, 1); // it was in line, and was served
+/// assert_eq!(report.counters.completed, 1); // the client was in the queue, and was served
 /// assert!(handle.is_draining());
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Clone)]
 pub struct ServerHandle {
-    /// Shared by all clones.
+    /// The state that all clones share.
     control: Arc<Control>,
 }
 
-/// See [`ServerHandle`].
+/// The state that all clones of a [`ServerHandle`] share.
 struct Control {
-    /// An [`Asked`].
-    asked: AtomicU8,
-    /// Servers that run, and the sum of those that have ended.
+    /// The latest [`Command`], as a number.
+    command: AtomicU8,
+    /// The servers of the handle.
     members: Mutex<Members>,
 }
 
-/// See [`Control`].
+/// The servers of a handle.
 #[derive(Default)]
 struct Members {
-    /// Servers that run.
+    /// The servers that run.
     running: Vec<Arc<Member>>,
-    /// What those have counted that have ended.
+    /// The sum of the counters of the servers that have ended.
     ended: Counters,
 }
 
-/// A server that runs.
+/// A server that runs, as the handle sees one.
 pub(super) struct Member {
-    /// The way to wake its supervisor.
+    /// Wakes the server's supervisor.
     pub(super) supervisor: Waiter,
-    /// What it counts.
-    pub(super) tally: Tally,
+    /// The counters of the server.
+    pub(super) counters: LiveCounters,
 }
 
 impl ServerHandle {
-    /// One that controls nothing yet: give it to [`TcpServer::handle`](super::TcpServer::handle).
+    /// Creates a handle that controls nothing yet: pass one to [`TcpServer::handle`](super::TcpServer::handle).
     ///
     /// May switch: no.
     pub fn new() -> ServerHandle {
-        let (asked, members) = (AtomicU8::new(Asked::Serve as u8), Mutex::default());
-        ServerHandle { control: Arc::new(Control { asked, members }) }
+        let (command, members) = (AtomicU8::new(Command::Serve as u8), Mutex::default());
+        ServerHandle { control: Arc::new(Control { command, members }) }
     }
 
-    /// Asks its servers to drain: see [`server`](super). Those that are started later do so at once. A second call does
-    /// nothing.
+    /// Asks the servers of this handle to drain: see [`server`](super). Servers that are started later drain at once. A
+    /// second call does nothing.
     ///
     /// May switch: no; to wait for the end, join the server.
     pub fn drain(&self) {
-        self.ask(Asked::Drain);
+        self.give(Command::Drain);
     }
 
-    /// Asks its servers to drain without any grace: who is being served is killed.
+    /// Asks the servers of this handle to drain without any grace: handlers that run are killed.
     ///
     /// May switch: no; to wait for the end, join the server.
     pub fn force(&self) {
-        self.ask(Asked::Force);
+        self.give(Command::Force);
     }
 
-    /// Whether they were asked to drain. A handler can look at it to announce the end in its last answer.
+    /// Reports whether the servers were asked to drain. A handler can use this to announce the end in the last answer.
     ///
     /// May switch: no.
     pub fn is_draining(&self) -> bool {
-        self.asked() != Asked::Serve
+        self.command() != Command::Serve
     }
 
-    /// What its servers have counted, also those that have ended. While they run on other OS threads, the figures are
-    /// of slightly different moments.
+    /// Returns what the servers of this handle have counted, those that have ended included. While they run on other OS
+    /// threads, the figures are of slightly different moments.
     ///
     /// May switch: no.
     pub fn counters(&self) -> Counters {
         let members = lock(&self.control.members);
-        members.running.iter().fold(members.ended, |sum, member| sum.plus(&member.tally.read()))
+        members.running.iter().fold(members.ended, |sum, member| sum.plus(&member.counters.read()))
     }
 
-    /// What they were asked.
-    pub(super) fn asked(&self) -> Asked {
-        // SeqCst, for H2; it is read at accepts and in drains only.
-        match self.control.asked.load(Ordering::SeqCst) {
-            0 => Asked::Serve,
-            1 => Asked::Drain,
-            _ => Asked::Force,
+    /// Returns the latest command.
+    pub(super) fn command(&self) -> Command {
+        // SeqCst, for server-5; accepts and drains read this, nothing hotter.
+        match self.control.command.load(Ordering::SeqCst) {
+            0 => Command::Serve,
+            1 => Command::Drain,
+            _ => Command::Force,
         }
     }
 
-    /// Asks them, unless more was asked already, and wakes them.
-    fn ask(&self, what: Asked) {
-        if self.control.asked.fetch_max(what as u8, Ordering::SeqCst) < what as u8 {
-            // Not under the lock: a wake may run into the hub's own cells, which is fine, but nobody should wait for it.
+    /// Gives a command, unless a stronger one was given already, and wakes the supervisors.
+    fn give(&self, command: Command) {
+        if self.control.command.fetch_max(command as u8, Ordering::SeqCst) < command as u8 {
+            // The wakes come after the lock is released: a wake may enter the hub's own cells, which is fine, but no
+            // other caller should wait for that.
             let members = lock(&self.control.members).running.clone();
             for member in members {
                 member.supervisor.wake();
@@ -140,22 +143,22 @@ impl ServerHandle {
         }
     }
 
-    /// A server begins.
-    pub(super) fn join(&self, member: &Arc<Member>) {
+    /// Adds a server that begins.
+    pub(super) fn register(&self, member: &Arc<Member>) {
         lock(&self.control.members).running.push(Arc::clone(member));
     }
 
-    /// Whether any of its servers runs.
+    /// Reports whether any server of this handle runs.
     pub(super) fn is_running(&self) -> bool {
         !lock(&self.control.members).running.is_empty()
     }
 
-    /// A server has ended.
-    pub(super) fn leave(&self, member: &Arc<Member>) {
+    /// Removes a server that has ended, and keeps the counters.
+    pub(super) fn unregister(&self, member: &Arc<Member>) {
         let mut members = lock(&self.control.members);
-        if let Some(place) = members.running.iter().position(|running| Arc::ptr_eq(running, member)) {
-            members.running.swap_remove(place);
-            members.ended = members.ended.plus(&member.tally.read());
+        if let Some(index) = members.running.iter().position(|running| Arc::ptr_eq(running, member)) {
+            members.running.swap_remove(index);
+            members.ended = members.ended.plus(&member.counters.read());
         }
     }
 }
@@ -168,14 +171,14 @@ impl Default for ServerHandle {
 
 impl fmt::Debug for ServerHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ServerHandle").field("asked", &self.asked()).finish_non_exhaustive()
+        f.debug_struct("ServerHandle").field("asked", &self.command()).finish_non_exhaustive()
     }
 }
 
-/// How a connection ended, or what else happened to a server.
+/// Declares the counters twice: as plain numbers, and as what is counted up.
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// What a server has counted since it began. Each connection that was accepted is either still
+        /// What a server has counted since the start. Each connection that was accepted is either still
         /// [`active`](Self::active) or in exactly one of `completed`, `failed`, `panicked`, `timed_out`, `closed_idle`,
         /// `killed` and `refused`.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -184,21 +187,21 @@ macro_rules! counters {
             $($(#[$doc])* pub $name: u64,)*
         }
 
-        /// The same, while it is counted: written by the server's OS thread only, read by any.
+        /// The counters of a server that runs: written by the server's OS thread only, read by any.
         #[derive(Debug, Default)]
-        pub(super) struct Tally {
-            $($(#[$doc])* pub(super) $name: Count,)*
+        pub(super) struct LiveCounters {
+            $($(#[$doc])* pub(super) $name: Counter,)*
         }
 
-        impl Tally {
-            /// The figures now.
+        impl LiveCounters {
+            /// Returns the present figures.
             pub(super) fn read(&self) -> Counters {
                 Counters { $($name: self.$name.get(),)* }
             }
         }
 
         impl Counters {
-            /// The sum of two servers'.
+            /// Returns the sums of two servers' counters.
             fn plus(&self, other: &Counters) -> Counters {
                 Counters { $($name: self.$name + other.$name,)* }
             }
@@ -213,34 +216,35 @@ counters! {
     completed,
     /// Handlers that returned an error, other than that of a time limit.
     failed,
-    /// Handlers that panicked.
+    /// Handlers that ended with a panic.
     panicked,
     /// Connections that reached a time limit of the server.
     timed_out,
     /// Connections that waited for their next request when the server was drained.
     closed_idle,
-    /// Handlers that were killed: by a drain whose grace was over, by its end without grace, by the server's own death.
+    /// Handlers that were killed: by a drain at the end of the grace, by an end without grace, or by the server's own
+    /// death.
     killed,
-    /// Connections that were closed without being served: no stack, no descriptor, or no grace left.
+    /// Connections that were closed without being served, for want of a descriptor, a stack or any grace left.
     refused,
-    /// Errors of `accept` that were about a connection that had gone again.
+    /// Errors of `accept` about a connection that had gone again.
     aborted,
-    /// How often accepting was put off since the process or the system had no descriptors or memory left, or a rule of the
-    /// machine kept all connections out.
+    /// How often accepting was put off: the process or the system had no descriptors left, or no memory for the
+    /// connection or the handler's stack, or a rule of the machine kept all connections out.
     backoffs,
 }
 
 impl Counters {
-    /// Connections that are served now.
+    /// Returns the number of connections that are served now.
     ///
     /// May switch: no.
     pub fn active(&self) -> u64 {
         let ended = self.ended_by_themselves() + self.closed_idle + self.killed + self.refused;
-        // Of another OS thread, the figures are of slightly different moments.
+        // Figures that another OS thread counts are of slightly different moments, so the difference may be negative.
         self.accepted.saturating_sub(ended)
     }
 
-    /// Connections whose handlers ended without the help of a drain.
+    /// Returns the number of handlers that ended without the help of a drain.
     pub(super) fn ended_by_themselves(&self) -> u64 {
         self.completed + self.failed + self.panicked + self.timed_out
     }
@@ -248,17 +252,17 @@ impl Counters {
 
 /// A number that one OS thread counts up, and any may read.
 #[derive(Debug, Default)]
-pub(super) struct Count(AtomicU64);
+pub(super) struct Counter(AtomicU64);
 
-impl Count {
-    /// One more.
+impl Counter {
+    /// Adds one to the number.
     #[inline]
     pub(super) fn add_one(&self) {
         // Relaxed, and no read-modify-write: there is one writer, and readers take each figure for itself.
         self.0.store(self.get() + 1, Ordering::Relaxed);
     }
 
-    /// The number.
+    /// Returns the present number.
     #[inline]
     pub(super) fn get(&self) -> u64 {
         // Relaxed: see `add_one`.

@@ -1,13 +1,13 @@
-//! How many connections there may be, of one server or of several on different hubs.
+//! A limit on the number of connections, of one server or of several on different hubs.
 //!
 //! ```text
-//!   enter:   used < most?  used + 1            leave:   used - 1;  somebody waits? wake all who do, they look again
-//!   wait:    put a Waiter behind the lock, waits + 1, look again, park
+//!   acquire:   used < max?  used + 1             release:   used - 1;  waiting > 0? wake all waiters, which look again
+//!   wait:      register a Waiter behind the lock, raise `waiting`, look again, park
 //! ```
 //!
-//! * Invariant L1: an acceptor that waits for room is woken by the next leave. The waiter is put there, and `waits` raised,
-//!   before the acceptor looks for the last time; a leave lowers `used` before it looks at `waits`. Both are SeqCst, so one
-//!   of the two sees the other.
+//! * Invariant server-6: an acceptor that waits for room is woken by the next release. The waiter is registered, and
+//!   `waiting` raised, before the acceptor looks at `used` for the last time; a release lowers `used` before the look
+//!   at `waiting`. Both are SeqCst, so at least one of the two sees the other.
 #![forbid(unsafe_code)]
 
 use std::fmt;
@@ -15,9 +15,10 @@ use std::mem::take;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use crate::runtime::remote::{Waiter, lock};
+use crate::pure::lock::lock;
+use crate::runtime::remote::Waiter;
 
-/// A number of connections that several servers share, on one hub or on many: clone it, send it, give it to
+/// A number of connections that several servers share, on one hub or on many: clone the limit, send it, pass it to
 /// [`TcpServer::limit`](super::TcpServer::limit).
 ///
 /// ```
@@ -31,69 +32,69 @@ use crate::runtime::remote::{Waiter, lock};
 /// ```
 #[derive(Clone)]
 pub struct Limit {
-    /// Shared by all clones.
-    inside: Arc<Inside>,
+    /// The state that all clones share.
+    inner: Arc<Inner>,
 }
 
-/// See [`Limit`].
-struct Inside {
-    /// How many there may be.
-    most: usize,
-    /// How many there are.
+/// The state that all clones of a [`Limit`] share.
+struct Inner {
+    /// The number of connections allowed.
+    max: usize,
+    /// The number of connections there are.
     used: AtomicUsize,
-    /// How many wait, at least; for a look without the lock.
-    waits: AtomicUsize,
-    /// Who waits.
+    /// The number of waiters, at least, to be read without the lock.
+    waiting: AtomicUsize,
+    /// The acceptors that wait for room.
     waiters: Mutex<Vec<Waiter>>,
 }
 
 impl Limit {
-    /// At most `most` connections.
+    /// Creates a limit of `most` connections.
     ///
     /// # Panics
-    /// If `most` is 0: such a server would serve nobody.
+    /// If `most` is 0: such a server would serve nothing.
     ///
     /// May switch: no.
     pub fn new(most: usize) -> Limit {
-        assert_ne!(most, 0, "a limit of 0 connections: the server would serve nobody");
-        let (used, waits) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Limit { inside: Arc::new(Inside { most, used, waits, waiters: Mutex::default() }) }
+        assert_ne!(most, 0, "a limit of 0 connections: the server would serve nothing");
+        let (used, waiting) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Limit { inner: Arc::new(Inner { max: most, used, waiting, waiters: Mutex::default() }) }
     }
 
-    /// How many connections there are now.
+    /// Returns the number of connections there are now.
     ///
     /// May switch: no.
     pub fn in_use(&self) -> usize {
-        self.inside.used.load(Ordering::SeqCst)
+        self.inner.used.load(Ordering::SeqCst)
     }
 
-    /// Whether there is no room.
+    /// Reports whether there is no room.
     pub(super) fn is_full(&self) -> bool {
-        self.in_use() >= self.inside.most
+        self.in_use() >= self.inner.max
     }
 
-    /// One more, if there is room.
-    pub(super) fn enter(&self) -> bool {
-        let more = |used| (used < self.inside.most).then_some(used + 1);
-        // SeqCst: L1.
-        self.inside.used.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).is_ok()
+    /// Takes a place, if there is one.
+    pub(super) fn acquire(&self) -> bool {
+        let more = |used| (used < self.inner.max).then_some(used + 1);
+        // SeqCst: server-6.
+        self.inner.used.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).is_ok()
     }
 
-    /// One less.
-    pub(super) fn leave(&self) {
-        // SeqCst: L1.
-        self.inside.used.fetch_sub(1, Ordering::SeqCst);
-        if self.inside.waits.load(Ordering::SeqCst) != 0 {
-            self.wake();
+    /// Gives a place back.
+    pub(super) fn release(&self) {
+        // SeqCst: server-6.
+        self.inner.used.fetch_sub(1, Ordering::SeqCst);
+        if self.inner.waiting.load(Ordering::SeqCst) != 0 {
+            self.wake_all();
         }
     }
 
-    /// Wakes all who wait.
+    /// Wakes all acceptors that wait.
     #[cold]
-    fn wake(&self) {
-        let mut waiters = lock(&self.inside.waiters);
-        // SeqCst: L1; whoever comes later raises it again.
-        self.inside.waits.store(0, Ordering::SeqCst);
+    fn wake_all(&self) {
+        let mut waiters = lock(&self.inner.waiters);
+        // SeqCst: server-6; a waiter that registers later raises the number again.
+        self.inner.waiting.store(0, Ordering::SeqCst);
         let woken = take(&mut *waiters);
         drop(waiters);
         for waiter in &woken {
@@ -101,12 +102,16 @@ impl Limit {
         }
     }
 
-    /// From now on the next leave wakes `waiter`. Says whether it is still full, so that waiting makes sense.
-    pub(super) fn tell(&self, waiter: Waiter) -> bool {
-        let mut waiters = lock(&self.inside.waiters);
-        waiters.push(waiter);
-        // SeqCst: L1.
-        self.inside.waits.store(waiters.len(), Ordering::SeqCst);
+    /// Registers `waiter` to be woken by the next release. Reports whether the limit is still full, so that waiting
+    /// makes sense.
+    pub(super) fn register(&self, waiter: Waiter) -> bool {
+        let mut waiters = lock(&self.inner.waiters);
+        // An acceptor registers each time that it looks, which may be often before a place is given back.
+        if !waiters.iter().any(|other| other.is(&waiter)) {
+            waiters.push(waiter);
+        }
+        // SeqCst: server-6.
+        self.inner.waiting.store(waiters.len(), Ordering::SeqCst);
         drop(waiters);
         self.is_full()
     }
@@ -114,6 +119,6 @@ impl Limit {
 
 impl fmt::Debug for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Limit").field("most", &self.inside.most).field("in_use", &self.in_use()).finish()
+        f.debug_struct("Limit").field("most", &self.inner.max).field("in_use", &self.in_use()).finish()
     }
 }

@@ -1,13 +1,14 @@
-//! Socket activation: listeners that were opened by whoever started this process.
+//! Socket activation: listeners that were opened by the supervisor that started this process.
 //!
 //! ```text
 //!   LISTEN_PID=4711              this is meant for process 4711, not for its children
 //!   LISTEN_FDS=2                 descriptors 3 and 4
-//!   LISTEN_FDNAMES=http:admin    what they are called, if anything
+//!   LISTEN_FDNAMES=http:admin    their names, if they have any
 //! ```
 //!
-//! The protocol is that of systemd's `sd_listen_fds(3)`; other supervisors speak it too. The socket exists before the
-//! program and survives its restarts, so no connection is refused meanwhile, and the program needs no right to a low port.
+//! The protocol is that of systemd's `sd_listen_fds(3)`, which other supervisors speak too. The socket exists before
+//! the program and survives its restarts, so no connection is refused meanwhile, and the program needs no right to a
+//! low port.
 #![forbid(unsafe_code)]
 
 use std::env;
@@ -24,22 +25,29 @@ use crate::os::unix::net::UnixListener;
 use crate::sys::inherit;
 use crate::sys::socket::{SocketKind, socket_kind};
 
-/// The first descriptor that is passed.
+/// The first descriptor that a supervisor passes.
 const FIRST: RawFd = 3;
 
-/// More are a mistake: no process has as many by default.
+/// The largest count that is believed: by default no process may have as many descriptors.
 const MOST: RawFd = 1 << 20;
 
-/// Whether they were taken.
+/// Whether the descriptors were handed out.
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
-/// The sockets that were passed to this process by its supervisor, in order; empty if there are none, and in every call but
-/// the first, since they are handed out once.
+/// Returns the sockets that were passed to this process by the supervisor, in order. The list is empty if there are
+/// none, and in every call but the first, since they are handed out once.
 ///
-/// Each is checked to be open and marked as closed on exec. The variables stay in the environment: to remove them would be
-/// an unsafe operation in a process with several OS threads, and children ignore them, since `LISTEN_PID` is not theirs.
+/// Each descriptor is checked to be open and marked as closed on exec. The variables stay in the environment: to
+/// remove them would be an unsafe operation in a process with several OS threads, and children ignore them, since
+/// `LISTEN_PID` names another process.
 ///
-/// No other library in the process may take them as well.
+/// # Descriptors that were not passed
+///
+/// The environment may announce descriptors that were not passed: then the same numbers belong to what the program
+/// has opened itself. A descriptor that is marked to be closed on exec cannot have come over exec, so that one is
+/// refused. Everything that std and this crate open is marked so, and so is what another library has taken of the
+/// same announcement. Call this function first in main, before anything opens descriptors without that mark: those
+/// cannot be told from passed ones.
 ///
 /// ```
 /// use greenling::server::{TcpServer, listen_fds};
@@ -53,8 +61,9 @@ static TAKEN: AtomicBool = AtomicBool::new(false);
 /// ```
 ///
 /// # Errors
-/// `InvalidData` if `LISTEN_FDS` is no number, or the count of `LISTEN_FDNAMES` differs; what fcntl(2) says of a descriptor
-/// that is not open. Then all that were passed are left alone, or closed.
+/// `InvalidData` if `LISTEN_FDS` is not a number, if the count of `LISTEN_FDNAMES` differs, or if a descriptor was
+/// not passed but opened by this process; the error of fcntl(2) for a descriptor that is not open. After an error all
+/// descriptors are left alone, and the next call tries again.
 ///
 /// May switch: no.
 pub fn listen_fds() -> io::Result<Vec<ListenFd>> {
@@ -68,39 +77,39 @@ pub fn listen_fds() -> io::Result<Vec<ListenFd>> {
     if names.is_empty() || TAKEN.swap(true, Ordering::Relaxed) {
         return Ok(Vec::new());
     }
-    // All of them, before an error is returned: what was taken is closed then.
-    let taken: Vec<_> = (FIRST..).zip(names).map(|(number, name)| (number, name, inherit::take(number))).collect();
-    let owned = taken.into_iter().map(|(number, name, fd)| {
-        let fd = fd.map_err(|error| {
-            io::Error::new(error.kind(), format!("LISTEN_FDS announces descriptor {number}: {error}"))
-        })?;
-        Ok(ListenFd { name, kind: socket_kind(fd.as_fd()), fd })
-    });
-    owned.collect()
+    let taken = inherit::take(FIRST..FIRST + names.len() as RawFd).map_err(|(number, error)| {
+        TAKEN.store(false, Ordering::Relaxed);
+        io::Error::new(error.kind(), format!("LISTEN_FDS announces descriptor {number}: {error}"))
+    })?;
+    let with_name = |(fd, name): (OwnedFd, _)| ListenFd { name, kind: socket_kind(fd.as_fd()), fd };
+    Ok(taken.into_iter().zip(names).map(with_name).collect())
 }
 
-/// The three variables.
+/// The three environment variables.
 struct Announced {
-    /// For whom.
+    /// `LISTEN_PID`: the process that is meant.
     pid: Option<OsString>,
-    /// How many.
+    /// `LISTEN_FDS`: the number of descriptors.
     count: Option<OsString>,
-    /// Their names.
+    /// `LISTEN_FDNAMES`: the names of the descriptors.
     names: Option<OsString>,
 }
 
 impl Announced {
-    /// A name, or none, for each descriptor that is announced to process `me`.
+    /// Returns a name, or `None`, for each descriptor that is announced to process `me`.
     ///
     /// # Errors
     /// See [`listen_fds`].
     fn names_of(self, me: u32) -> io::Result<Vec<Option<String>>> {
+        // What is meant for another process is ignored.
         let for_me = self.pid.as_ref().and_then(|pid| pid.to_str()?.parse().ok()) == Some(me);
         let (true, Some(count)) = (for_me, self.count) else { return Ok(Vec::new()) };
+        // The count.
         let number = count.to_str().and_then(|count| count.parse().ok()).filter(|count| (0..=MOST).contains(count));
         let Some(number) = number else {
             return Err(invalid(format!("LISTEN_FDS is {count:?}, not a number of descriptors")));
         };
+        // The names, of which an empty one means none; they are optional, but their number must fit.
         let Some(names) = self.names else { return Ok(vec![None; number as usize]) };
         let names = names.to_string_lossy().into_owned();
         let names: Vec<Option<String>> =
@@ -112,7 +121,7 @@ impl Announced {
     }
 }
 
-/// An error about what was announced.
+/// Returns an error about what was announced.
 fn invalid(what: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
@@ -120,27 +129,27 @@ fn invalid(what: String) -> io::Error {
 /// A descriptor that was passed by the supervisor.
 #[derive(Debug)]
 pub struct ListenFd {
-    /// What it is called.
+    /// The name that the supervisor gave.
     name: Option<String>,
-    /// What kind of socket it is, if it is one.
+    /// The kind of the socket; `None` for a descriptor that is no socket.
     kind: Option<SocketKind>,
-    /// It.
+    /// The descriptor that was passed.
     fd: OwnedFd,
 }
 
 impl ListenFd {
-    /// What the supervisor calls it, `FileDescriptorName=` in systemd.
+    /// Returns the name that the supervisor gave, `FileDescriptorName=` in systemd.
     ///
     /// May switch: no.
     pub fn name(&self) -> Option<&str> {
         self.name.as_deref()
     }
 
-    /// As a TCP listener. A [`TcpServer`](super::TcpServer) that drains leaves it listening, for the next process;
-    /// [`close`](TcpListener::close) does not.
+    /// Converts the descriptor into a TCP listener. A [`TcpServer`](super::TcpServer) that drains leaves the socket
+    /// listening, for the next process; [`close`](TcpListener::close) does not.
     ///
     /// # Errors
-    /// `InvalidInput` if it is none; the descriptor is closed then.
+    /// `InvalidInput` if the descriptor is no TCP listener; then it is closed.
     ///
     /// May switch: no.
     pub fn into_tcp_listener(self) -> io::Result<TcpListener> {
@@ -148,10 +157,10 @@ impl ListenFd {
         Ok(TcpListener::of_passed_socket(fd))
     }
 
-    /// As a UDP socket.
+    /// Converts the descriptor into a UDP socket.
     ///
     /// # Errors
-    /// `InvalidInput` if it is none; the descriptor is closed then.
+    /// `InvalidInput` if the descriptor is no UDP socket; it is closed then.
     ///
     /// May switch: no.
     pub fn into_udp_socket(self) -> io::Result<UdpSocket> {
@@ -159,10 +168,10 @@ impl ListenFd {
         Ok(UdpSocket::from(net::UdpSocket::from(fd)))
     }
 
-    /// As a listener on a Unix socket.
+    /// Converts the descriptor into a listener on a Unix socket.
     ///
     /// # Errors
-    /// `InvalidInput` if it is none; the descriptor is closed then.
+    /// `InvalidInput` if the descriptor is no such listener; it is closed then.
     ///
     /// May switch: no.
     pub fn into_unix_listener(self) -> io::Result<UnixListener> {
@@ -170,12 +179,12 @@ impl ListenFd {
         Ok(UnixListener::from(std::os::unix::net::UnixListener::from(fd)))
     }
 
-    /// The descriptor, if it is what is wanted.
+    /// Returns the descriptor if `fits` accepts its kind, or an error that names `what` was wanted.
     fn only_if(self, what: &'static str, fits: impl FnOnce(SocketKind) -> bool) -> io::Result<OwnedFd> {
         if self.kind.is_some_and(fits) {
             return Ok(self.fd);
         }
-        let error = NotThat { name: self.name, kind: self.kind, what };
+        let error = WrongKind { name: self.name, kind: self.kind, what };
         Err(io::Error::new(io::ErrorKind::InvalidInput, error))
     }
 }
@@ -192,18 +201,18 @@ impl From<ListenFd> for OwnedFd {
     }
 }
 
-/// The descriptor is something else.
+/// The error for a descriptor of another kind than the wanted one.
 #[derive(Debug)]
-struct NotThat {
-    /// What it is called.
+struct WrongKind {
+    /// The name of the descriptor.
     name: Option<String>,
-    /// What it is.
+    /// The kind of the descriptor.
     kind: Option<SocketKind>,
-    /// What was wanted.
+    /// The kind that was wanted.
     what: &'static str,
 }
 
-impl fmt::Display for NotThat {
+impl fmt::Display for WrongKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = self.name.as_deref().unwrap_or("without a name");
         write!(f, "the descriptor {name} that was passed is not {}, but ", self.what)?;
@@ -221,7 +230,7 @@ impl fmt::Display for NotThat {
     }
 }
 
-impl std::error::Error for NotThat {}
+impl std::error::Error for WrongKind {}
 
 #[cfg(test)]
 mod tests {
@@ -234,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_announced_to_somebody_else_is_ignored() {
+    fn what_is_announced_to_another_process_is_ignored() {
         assert_eq!(names("8", "2", None), Ok(vec![]));
         assert_eq!(names("eight", "2", None), Ok(vec![]));
         let nothing = Announced { pid: None, count: Some("2".into()), names: None };

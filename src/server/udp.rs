@@ -1,9 +1,9 @@
 //! A UDP server: a green thread for each datagram, as many at once as are allowed.
 //!
-//! It is the machine of the TCP server with another port: what is accepted is a datagram. The kernel's queue is the
-//! socket's receive buffer; when all handlers are busy nobody takes from it, and what does not fit any more is lost, as UDP
-//! allows. There is no way to let nothing in any more without losing what is there, so a drain serves what it finds until it
-//! finds nothing, with a bound.
+//! The machine is that of the TCP server with another listener: what is accepted is a datagram. The kernel's queue is
+//! the socket's receive buffer. When all handlers are busy nothing is taken from the buffer, and what does not fit
+//! any more is lost, as UDP allows. There is no way to close the buffer for new datagrams without losing what is
+//! there, so a drain serves what the buffer holds until it is empty, with a bound.
 #![forbid(unsafe_code)]
 
 use std::cell::RefCell;
@@ -11,59 +11,63 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
+use std::panic::Location;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::drain::{DrainReport, Ready, supervise};
-use super::hall::{End, Port, Served, Settings, outcome_of, served_within};
+use super::connections::{Kind, Listener};
+use super::drain::{DrainReport, ServerParts, supervise};
 use super::handle::ServerHandle;
 use super::limit::Limit;
+use super::served::{HandlerResult, Served, outcome_of, served_within};
+use super::settings::Settings;
 use super::tcp::Server;
-use crate::net::options::Watch;
+use crate::net::options::StageView;
 use crate::net::{ToSocketAddrs, UdpSocket};
 use crate::signal::{SIGINT, SIGTERM, Signals};
+use crate::thread::own_thread_locals_supported;
 
-/// Handlers at once, unless something else is asked for.
-const MOST_HANDLERS: usize = 1024;
+/// The default limit on handlers that run at once.
+const DEFAULT_MAX_HANDLERS: usize = 1024;
 
-/// No datagram is longer.
-const LONGEST: usize = 65_535;
+/// The length of the longest datagram.
+const MAX_DATAGRAM: usize = 65_535;
 
-/// A datagram that has come, and the way to answer it.
+/// A datagram that was received, and the way to answer it.
 ///
-/// Its `Debug` shows where it is from and how long it is.
+/// Its `Debug` shows the sender's address and the length.
 pub struct Datagram {
-    /// What is in it.
+    /// The bytes that were received.
     bytes: Box<[u8]>,
-    /// Where it came from.
+    /// The address of the sender.
     peer: SocketAddr,
-    /// Where it came to.
+    /// The socket that received the datagram.
     socket: Rc<UdpSocket>,
 }
 
 impl Datagram {
-    /// What is in it.
+    /// Returns the bytes that were received.
     ///
     /// May switch: no.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// Where it came from.
+    /// Returns the address of the sender.
     ///
     /// May switch: no.
     pub fn peer(&self) -> SocketAddr {
         self.peer
     }
 
-    /// The server's socket, for other things than an answer.
+    /// Returns the server's socket, for other things than an answer.
     ///
     /// May switch: no.
     pub fn socket(&self) -> &UdpSocket {
         &self.socket
     }
 
-    /// Sends `bytes` back to where it came from, as one datagram.
+    /// Sends `bytes` back to the sender, as one datagram.
     ///
     /// # Errors
     /// Those of [`UdpSocket::send_to`].
@@ -83,24 +87,24 @@ impl fmt::Debug for Datagram {
     }
 }
 
-/// The socket as a port, and where datagrams are received.
-struct UdpPort {
+/// A socket of which each datagram counts as a connection, and the buffer that receives them.
+struct UdpListener {
     /// Shared with the datagrams that are being handled.
     socket: Rc<UdpSocket>,
-    /// Room for the longest; its pages are touched as far as datagrams are long. Borrowed by the acceptor while it waits, and
-    /// by the drain when the acceptor is gone.
+    /// Room for the longest datagram; pages are touched only as far as datagrams are long. Borrowed by the acceptor
+    /// while it waits, and by the drain when the acceptor is gone.
     buffer: RefCell<Box<[u8]>>,
 }
 
-impl UdpPort {
-    /// A datagram of its own, out of the buffer.
+impl UdpListener {
+    /// Copies a datagram out of the buffer.
     fn datagram(&self, bytes: &[u8], peer: SocketAddr) -> Datagram {
         Datagram { bytes: bytes.into(), peer, socket: Rc::clone(&self.socket) }
     }
 }
 
-impl Port for UdpPort {
-    type Arrived = Datagram;
+impl Listener for UdpListener {
+    type Incoming = Datagram;
 
     fn accept(&self) -> io::Result<Datagram> {
         let mut buffer = self.buffer.borrow_mut();
@@ -108,27 +112,40 @@ impl Port for UdpPort {
         Ok(self.datagram(&buffer[..len], peer))
     }
 
-    fn accept_waiting(&self) -> io::Result<Datagram> {
+    fn try_accept(&self) -> io::Result<Datagram> {
         let mut buffer = self.buffer.borrow_mut();
-        let (len, peer) = self.socket.recv_waiting(&mut buffer)?;
+        let (len, peer) = self.socket.recv_pending(&mut buffer)?;
         Ok(self.datagram(&buffer[..len], peer))
     }
 
-    fn has_waiting(&self) -> bool {
-        self.socket.has_waiting()
+    fn has_pending(&self) -> bool {
+        self.socket.has_pending()
     }
 
-    fn take_no_more(&self) {}
+    /// Does nothing: the kernel has no such call for datagrams.
+    fn stop_queueing(&self) {}
 
-    /// Handlers still answer through the socket, so it stays open until the last of them has dropped its datagram.
+    /// Does nothing: handlers still answer through the socket, which stays open until the last datagram is dropped.
     fn close(&self) {}
 
-    fn watch(_: &Datagram) -> Option<(RawFd, Watch)> {
+    fn name() -> &'static str {
+        "udp"
+    }
+
+    fn local(&self) -> Option<SocketAddr> {
+        self.socket.local_addr().ok()
+    }
+
+    fn peer(datagram: &Datagram) -> SocketAddr {
+        datagram.peer
+    }
+
+    fn stage_view(_: &Datagram) -> Option<(RawFd, StageView)> {
         None
     }
 }
 
-/// A UDP server to be started: a socket, and what is to be done with each datagram. See [`server`](super).
+/// A UDP server to be started: a socket, and how its datagrams are handled. See [`server`](super).
 ///
 /// ```
 /// use greenling::net::UdpSocket;
@@ -144,32 +161,33 @@ impl Port for UdpPort {
 /// # Ok::<(), std::io::Error>(())
 /// ```
 ///
-/// [`Counters`](super::Counters) and [`DrainReport`] count datagrams where those of a TCP server count connections. No
-/// datagram is idle. The port is closed when the last handler has ended.
+/// [`Counters`](super::Counters) and [`DrainReport`] count datagrams where those of a TCP server count connections. A
+/// datagram is never idle. The port is closed when the last handler has ended.
+#[doc(alias = "DatagramServer")]
 #[must_use = "a server does nothing until `run` or `start`"]
 pub struct UdpServer {
     /// Where datagrams come from.
     socket: UdpSocket,
-    /// What was asked for.
+    /// What the builder was told.
     settings: Settings,
-    /// How many handlers there may be at once.
+    /// The limit on handlers that run at once.
     limit: Limit,
-    /// What controls it.
+    /// The handle that controls the server.
     handle: ServerHandle,
-    /// Signals that ask for a drain, if they could be had.
+    /// The signals that ask for a drain, or why they cannot be held.
     signals: Option<io::Result<Signals>>,
 }
 
 impl UdpServer {
-    /// A server for a socket.
+    /// Creates a server for a socket.
     ///
     /// May switch: no.
     pub fn new(socket: UdpSocket) -> UdpServer {
-        let (settings, limit, handle) = (Settings::default(), Limit::new(MOST_HANDLERS), ServerHandle::new());
+        let (settings, limit, handle) = (Settings::default(), Limit::new(DEFAULT_MAX_HANDLERS), ServerHandle::new());
         UdpServer { socket, settings, limit, handle, signals: None }
     }
 
-    /// A server that receives what is sent to `addr`: see [`UdpSocket::bind`].
+    /// Creates a server that receives what is sent to `addr`: see [`UdpSocket::bind`].
     ///
     /// # Errors
     /// Those of [`UdpSocket::bind`].
@@ -182,18 +200,18 @@ impl UdpServer {
         Ok(UdpServer::new(UdpSocket::bind(addr)?))
     }
 
-    /// The address it receives on.
+    /// Returns the address that the server receives on.
     ///
     /// # Errors
-    /// What getsockname(2) says.
+    /// The error of getsockname(2).
     ///
     /// May switch: no.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()
     }
 
-    /// Handles at most `most` datagrams at once; 1024 by default. Others wait in the socket's receive buffer, and are lost
-    /// when that is full.
+    /// Handles at most `most` datagrams at once; 1024 by default. Further ones wait in the socket's receive buffer,
+    /// and are lost when the buffer is full.
     ///
     /// # Panics
     /// If `most` is 0.
@@ -204,7 +222,8 @@ impl UdpServer {
         self
     }
 
-    /// Bytes of stack of the handlers' threads; by default [`hub::default_stack_size`](crate::hub::default_stack_size).
+    /// Sets the stack size of the handlers' threads in bytes; by default
+    /// [`hub::default_stack_size`](crate::hub::default_stack_size).
     ///
     /// May switch: no.
     pub fn stack_size(mut self, bytes: usize) -> UdpServer {
@@ -212,7 +231,8 @@ impl UdpServer {
         self
     }
 
-    /// A handler may take so long at most; then it is unwound, as by [`timeout`](crate::timeout). No limit by default.
+    /// Limits the time that a handler may take; then the handler is unwound, as by [`timeout`](crate::timeout). No
+    /// limit by default.
     ///
     /// May switch: no.
     pub fn total_timeout(mut self, limit: Duration) -> UdpServer {
@@ -220,7 +240,7 @@ impl UdpServer {
         self
     }
 
-    /// How long a drain lets handlers go on; 5 seconds by default.
+    /// Sets how long a drain lets handlers go on; 5 seconds by default.
     ///
     /// May switch: no.
     pub fn grace(mut self, grace: Duration) -> UdpServer {
@@ -228,7 +248,7 @@ impl UdpServer {
         self
     }
 
-    /// Is controlled by `handle`, with all other servers that are.
+    /// Puts the server under the control of `handle`, with all other servers of that handle.
     ///
     /// May switch: no.
     pub fn handle(mut self, handle: &ServerHandle) -> UdpServer {
@@ -236,14 +256,15 @@ impl UdpServer {
         self
     }
 
-    /// As [`TcpServer::drain_on_signals`](super::TcpServer::drain_on_signals).
+    /// Drains the server on SIGTERM and SIGINT, as
+    /// [`TcpServer::drain_on_signals`](super::TcpServer::drain_on_signals).
     ///
     /// May switch: no.
     pub fn drain_on_signals(self) -> UdpServer {
         self.drain_on([SIGTERM, SIGINT])
     }
 
-    /// As [`TcpServer::drain_on`](super::TcpServer::drain_on).
+    /// Drains the server on other signals, as [`TcpServer::drain_on`](super::TcpServer::drain_on).
     ///
     /// May switch: no.
     pub fn drain_on(mut self, signals: impl IntoIterator<Item = i32>) -> UdpServer {
@@ -251,7 +272,8 @@ impl UdpServer {
         self
     }
 
-    /// Runs the server in the calling thread, until somebody drains it: its handle, a signal, or a socket that fails.
+    /// Runs the server in the calling thread until a drain ends: asked for by the handle or a signal, or due because
+    /// the socket fails.
     ///
     /// # Errors
     /// As [`TcpServer::run`](super::TcpServer::run).
@@ -260,12 +282,33 @@ impl UdpServer {
     /// As [`TcpServer::run`](super::TcpServer::run).
     ///
     /// May switch: yes.
+    #[track_caller]
     pub fn run<H, R>(self, handler: H) -> io::Result<DrainReport>
     where
         H: Fn(Datagram) -> R + 'static,
         R: Served + 'static,
     {
-        supervise(self.ready()?, serve(handler))
+        supervise(self.into_parts()?, Kind::light(), serve(handler))
+    }
+
+    /// Runs the server with a handler that is called in threads with thread-locals of their own; see
+    /// [`TcpServer::run_own`](super::TcpServer::run_own).
+    ///
+    /// # Errors
+    /// As [`TcpServer::run_own`](super::TcpServer::run_own).
+    ///
+    /// # Panics
+    /// As [`TcpServer::run`](super::TcpServer::run).
+    ///
+    /// May switch: yes.
+    #[track_caller]
+    pub fn run_own<H, R>(self, handler: H) -> io::Result<DrainReport>
+    where
+        H: Fn(Datagram) -> R + Send + Sync + 'static,
+        R: Served + 'static,
+    {
+        own_thread_locals_supported()?;
+        supervise(self.into_parts()?, Kind::own(), serve(handler))
     }
 
     /// Runs the server in a green thread of its own.
@@ -274,23 +317,58 @@ impl UdpServer {
     /// As [`run`](Self::run).
     ///
     /// May switch: no.
+    #[track_caller]
     pub fn start<H, R>(self, handler: H) -> io::Result<Server>
     where
         H: Fn(Datagram) -> R + 'static,
         R: Served + 'static,
     {
-        let (addr, handle) = (self.local_addr()?, self.handle.clone());
-        let ready = self.ready()?;
-        Server::start(handle, addr, move || supervise(ready, serve(handler)))
+        self.start_kind(Kind::light(), serve(handler))
     }
 
-    /// Everything checked.
-    fn ready(self) -> io::Result<Ready<UdpPort>> {
+    /// Starts the server with a handler that is called in threads with thread-locals of their own; see
+    /// [`TcpServer::start_own`](super::TcpServer::start_own).
+    ///
+    /// ```compile_fail,E0277
+    /// # use greenling::server::UdpServer;
+    /// let count = std::cell::Cell::new(1);
+    /// let server = UdpServer::bind("127.0.0.1:0").unwrap().start_own(move |_| count.set(2));
+    /// ```
+    ///
+    /// # Errors
+    /// As [`TcpServer::run_own`](super::TcpServer::run_own).
+    ///
+    /// May switch: no.
+    #[track_caller]
+    pub fn start_own<H, R>(self, handler: H) -> io::Result<Server>
+    where
+        H: Fn(Datagram) -> R + Send + Sync + 'static,
+        R: Served + 'static,
+    {
+        own_thread_locals_supported()?;
+        self.start_kind(Kind::own(), serve(handler))
+    }
+
+    /// Starts the server with threads of this kind.
+    #[track_caller]
+    fn start_kind<H>(self, kind: Kind<UdpListener, H>, serve: H) -> io::Result<Server>
+    where
+        H: Fn(Datagram, &Settings) -> HandlerResult + 'static,
+    {
+        let (addr, handle) = (self.local_addr()?, self.handle.clone());
+        let parts = self.into_parts()?;
+        Server::start(handle, addr, parts.site, move || supervise(parts, kind, serve))
+    }
+
+    /// Checks what the builder was told, and makes the buffer.
+    #[track_caller]
+    fn into_parts(self) -> io::Result<ServerParts<UdpListener>> {
         let UdpServer { socket, settings, limit, handle, signals } = self;
         settings.check()?;
-        let buffer = RefCell::new(vec![0; LONGEST].into_boxed_slice());
-        let port = UdpPort { socket: Rc::new(socket), buffer };
-        Ok(Ready { port, settings, limit, handle, signals: signals.transpose()? })
+        let buffer = RefCell::new(vec![0; MAX_DATAGRAM].into_boxed_slice());
+        let listener = UdpListener { socket: Rc::new(socket), buffer };
+        let (signals, site) = (signals.transpose()?, Location::caller());
+        Ok(ServerParts { listener, settings, limit, handle, signals, site })
     }
 }
 
@@ -300,8 +378,8 @@ impl fmt::Debug for UdpServer {
     }
 }
 
-/// Calls the handler of a datagram within its limit.
-fn serve<H, R>(handler: H) -> impl Fn(Datagram, &Settings) -> End
+/// Returns a function that calls the handler of a datagram within its time limit.
+fn serve<H, R>(handler: H) -> impl Fn(Datagram, &Settings) -> HandlerResult
 where
     H: Fn(Datagram) -> R,
     R: Served,

@@ -1,10 +1,11 @@
-//! A packet: the owner of a green thread's result, which lies in the thread's stack slot.
+//! The packet: the owner of a green thread's result, which lies in the thread's stack slot.
 //!
-//! The slot of a finished thread waits for its packet: taking the result or dropping the packet frees it. A packet
-//! dropped while the thread runs detaches it; then the thread drops its own result and the slot is free at once.
+//! The slot of a finished thread is kept for the packet: taking the result or dropping the packet frees the slot.
+//! Dropping a packet while the thread runs detaches the thread, which then drops the result itself, and the slot is
+//! free at once.
 //!
-//! * Invariant P1: a `Packet<T>` exists only for a fiber launched with result type `T`, one packet for one fiber.
-//!   Upheld by `launch` below, the only maker.
+//! * Invariant packet-1: a `Packet<T>` exists only for a fiber launched with result type `T`, one packet for one fiber.
+//!   Upheld by `launch_as` below, the only function that makes one.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -12,22 +13,26 @@ use std::marker::PhantomData;
 use std::mem;
 use std::panic::Location;
 
-use super::fiber::{self, Fiber, FiberRef, Role, State};
+use super::fiber::{Fiber, FiberRef};
+use super::payload::{self, Role};
 use super::root::{Root, existing_root, try_root};
+use super::state::State;
+use crate::pure::drops::drop_safely;
 
-/// See the file.
+/// The owner of a green thread's result.
 #[derive(Debug)]
 pub(crate) struct Packet<T> {
-    /// The thread; an owned slot is not reused, so this is never stale while the root lives.
+    /// The thread. An owned slot is not reused, so the reference is never stale while the root lives.
     fiber: FiberRef,
-    /// The result's type (invariant P1).
+    /// The type of the result (packet-1).
     result: PhantomData<fn() -> T>,
 }
 
-/// Launches a green thread that runs `f` and keeps its result for the packet. READY, but in no queue yet.
+/// Launches a green thread that runs `f` and keeps the result for the packet. RUNNABLE, but in no queue yet.
 ///
 /// # Errors
-/// No memory or address space for the stack; or `InvalidInput` if the closure or result is too large for it.
+/// If there is no memory or address space for the stack; `InvalidInput` if the closure or result is too large for the
+/// stack.
 #[inline(always)]
 pub(crate) fn launch<F, T>(
     root: &Root,
@@ -44,10 +49,10 @@ where
     unsafe { launch_as(root, shift, role, spawned_at, f) }
 }
 
-/// [`launch`] without `'static`.
+/// Launches a green thread as [`launch`] does, but without `'static`.
 ///
 /// # Safety
-/// Whatever `F` and `T` borrow lives until the fiber has ended and the packet is gone. `f` must not unwind.
+/// Everything that `F` and `T` borrow must live until the fiber has ended and the packet is gone. `f` must not unwind.
 #[inline(always)]
 pub(crate) unsafe fn launch_borrowing<F, T>(
     root: &Root,
@@ -63,7 +68,7 @@ where
     unsafe { launch_as(root, shift, role, spawned_at, f) }
 }
 
-/// The common part: a closure too large for the slot goes into a box.
+/// Launches a fiber with a packet. A closure too large to lie in the slot goes into a box.
 ///
 /// # Safety
 /// As [`launch_borrowing`].
@@ -79,14 +84,15 @@ where
     F: FnOnce(Fiber) -> T,
 {
     let id = root.fresh_id();
-    let fiber = if const { size_of::<F>() <= fiber::MAX_INLINE } {
-        if !fiber::fits::<F, T>(shift) {
+    // The closure lies in the slot, or in a box in the slot; which of the two is known at compile time.
+    let fiber = if const { size_of::<F>() <= payload::MAX_INLINE } {
+        if !payload::fits::<F, T>(shift) {
             return Err(too_large());
         }
         // SAFETY: `fits` holds; the rest is the caller's promise.
         unsafe { root.launch(shift, id, role, spawned_at, f) }?
     } else {
-        if !fiber::fits::<Box<F>, T>(shift) {
+        if !payload::fits::<Box<F>, T>(shift) {
             return Err(too_large());
         }
         let f = Box::new(f);
@@ -96,7 +102,7 @@ where
     Ok((Packet { fiber: fiber.to_ref(), result: PhantomData }, fiber))
 }
 
-/// Launches a fiber, not a green thread, whose end nobody waits for and which has no result.
+/// Launches a fiber that is no green thread: no thread waits for the end, and there is no result.
 ///
 /// # Errors
 /// As [`launch`].
@@ -110,7 +116,8 @@ pub(crate) fn launch_unowned<F>(
 where
     F: FnOnce(Fiber) + 'static,
 {
-    if !fiber::fits::<F, ()>(shift) {
+    // Such a closure is never boxed, so it must fit into the slot.
+    if !payload::fits::<F, ()>(shift) {
         return Err(too_large());
     }
     let role = Role { owned: false, green_thread: false, borrows: false };
@@ -118,7 +125,7 @@ where
     unsafe { root.launch(shift, id, role, made_at, f) }
 }
 
-/// The error for a closure or result that the stack cannot hold.
+/// Returns the error for a closure or result that the stack cannot hold.
 #[cold]
 fn too_large() -> io::Error {
     io::Error::new(
@@ -129,24 +136,24 @@ fn too_large() -> io::Error {
 }
 
 impl<T> Packet<T> {
-    /// The thread, until the packet is used up; `None` when the OS thread's root is gone.
+    /// Returns the thread; `None` when the OS thread's root is gone.
     #[inline]
     pub(crate) fn fiber(&self) -> Option<Fiber> {
         try_root()?.resolve(self.fiber)
     }
 
-    /// Whether the thread has finished. Its result may have been taken.
+    /// Reports whether the thread has finished. The result may have been taken.
     pub(crate) fn is_finished(&self) -> bool {
         self.fiber().is_some_and(|fiber| fiber.state.get() == State::Finished)
     }
 
-    /// What identifies the thread, dead or alive.
+    /// Returns the identity of the thread, dead or alive.
     pub(crate) fn fiber_ref(&self) -> FiberRef {
         self.fiber
     }
 
-    /// The result of a thread that has finished, and its slot back to the pool, in one go. The packet comes back if there
-    /// is no result, or not yet.
+    /// Takes the result of a thread that has finished and gives the slot back to the pool, in one step. Returns the
+    /// packet if there is no result, or not yet.
     #[inline(always)]
     pub(crate) fn take_and_release(self) -> Result<T, Packet<T>> {
         let Some(root) = existing_root() else { return Err(self) };
@@ -154,21 +161,21 @@ impl<T> Packet<T> {
         if fiber.state.get() != State::Finished {
             return Err(self);
         }
-        // SAFETY: finished, and of this type by invariant P1.
+        // SAFETY: the thread has finished, and the result is of this type by invariant packet-1.
         let Some(result) = (unsafe { fiber.take_result::<T>() }) else { return Err(self) };
         mem::forget(self);
         root.release(fiber);
         Ok(result)
     }
 
-    /// The result, if the thread has finished.
+    /// Takes the result, if the thread has finished.
     #[inline]
     pub(crate) fn take(&self) -> Option<T> {
         let fiber = self.fiber()?;
         if fiber.state.get() != State::Finished {
             return None;
         }
-        // SAFETY: finished, and of this type by invariant P1.
+        // SAFETY: the thread has finished, and the result is of this type by invariant packet-1.
         unsafe { fiber.take_result::<T>() }
     }
 }
@@ -176,15 +183,16 @@ impl<T> Packet<T> {
 impl<T> Drop for Packet<T> {
     #[inline]
     fn drop(&mut self) {
-        // Without a root the memory is gone, and with it the result.
+        // Without a root the memory is gone, and the result with it.
         let Some(root) = try_root() else { return };
         let Some(fiber) = root.resolve(self.fiber) else { return };
+        // A thread that runs is detached by this; a finished one has left its slot to the packet.
         fiber.owned.set(false);
         if fiber.state.get() == State::Finished {
             let result = self.take();
             root.release(fiber);
-            // Last, since it is foreign code: it may panic, or suspend.
-            drop(result);
+            // The result is dropped last, since the destructor is foreign code, which may panic or suspend.
+            drop_safely(result);
         }
     }
 }

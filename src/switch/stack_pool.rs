@@ -1,4 +1,4 @@
-//! The stack pool: slots come from the kernel once, and from a LIFO free list ever after.
+//! The stack pool: slots come from the kernel once, and from a LIFO free list afterwards.
 //!
 //! ```text
 //! acquire:  warm (LIFO) --empty--> cold --empty--> next slot of the newest chunk --full--> map a new chunk
@@ -9,183 +9,208 @@
 //!             `--> the kernel (DONTNEED) --> cold
 //! ```
 //!
-//! LIFO, because the slot released last is the one whose top lines are still in the cache. A cold slot costs one page
-//! fault at its next use, but no memory; its guard stays, so it costs no system call.
+//! The list is LIFO, so that a slot is reused while its top lines are still in the cache. A cold slot costs one page
+//! fault at the next use, but no memory, and no system call, since the guard stays.
 //!
 //! # What free stacks keep
 //!
-//! A page fault costs fifty times what a spawn costs, so 100 000 threads that end at once and come back a moment later
-//! must find their pages; and if they do not come back, the memory must go. Both follow from one number for each size,
-//! `low`: the least length that `warm` had since the second began. The slots below it were not used in all that time,
-//! and since the list is LIFO they are the first ones in it.
+//! A page fault costs fifty times what a spawn costs, so 100 000 threads that end at once and come back a moment
+//! later must find their pages; if they do not come back, the memory must go. Both follow from one number for each
+//! slot size, `low`: the least length that `warm` had since the second began. The slots below `low` were not used in
+//! all that time, and since the list is LIFO they are its first entries.
 //!
-//! * *Whole slots.* [`StackPool::tend`], which the hub calls when it looks at the clock, ends a second by taking what
-//!   lies below `low`, less [`KEEP`], as surplus, and from then on cools [`COOL_MOST`] of it every 20 ms: at most some
-//!   milliseconds at a time. A hub that falls asleep with more than [`KEEP`] warm slots wakes up for this
-//!   ([`StackPool::tend_at`]), with fewer it never does, and an idle hub stays idle.
-//! * *Deep pages.* One deep call leaves its pages in the slot. Nothing cheap says which slot had one: the dirty mark
-//!   would have to lie where every deep frame passes, and a large frame skips it. So every [`PERIOD`] releases the
-//!   pages below the [`KEEP_PAGES`] top ones are discarded in [`CLEAN_MOST`] warm slots, in turn. Asking mincore(2)
-//!   first would cost three times as much as discarding nothing. 32 x 0.45 us in 65 536 releases is 0.2 ns for each.
-//! * A thread that uses greenlets only has no hub and no clock. There [`PERIODS`] periods stand for a second, some
-//!   300 ms of nothing but spawning; with an idle program the memory stays until `hub::trim_stacks`.
+//! * *Whole slots.* [`StackPool::tend`], which the hub calls when it reads the clock, ends a second by declaring the
+//!   slots below `low`, less [`MIN_WARM`], surplus, and from then on cools [`COOL_BATCH`] of them every 20 ms: at
+//!   most some milliseconds at a time. A hub that falls asleep with more than [`MIN_WARM`] warm slots wakes up for
+//!   this ([`StackPool::tend_at`]); with fewer slots it does not, so an idle hub stays idle.
+//! * *Deep pages.* One deep call leaves its pages in the slot. Nothing cheap tells which slot had such a call: a
+//!   dirty mark would have to lie where every deep frame passes, and a large frame skips that place. So every
+//!   [`CLEAN_PERIOD`] releases the pages below the [`KEEP_PAGES`] top ones are discarded in [`CLEAN_BATCH`] warm
+//!   slots, in turn. Asking mincore(2) first would cost three times as much as discarding nothing. 32 x 0.45 us in
+//!   65536 releases is 0.2 ns for each.
+//! * A thread that uses greenlets only has no hub and no clock. There [`PERIODS_PER_SECOND`] periods stand for a
+//!   second, some 300 ms of nothing but spawning; with an idle program the memory stays until `hub::trim_stacks`.
 //!
-//! Rejected: a fixed limit. With 4096 warm slots, 100 000 threads that come and go cost 96 000 page faults each time.
+//! A fixed limit was rejected: with 4096 warm slots, 100 000 threads that come and go cost 96 000 page faults each
+//! time.
 //!
-//! * Invariant A1: a chunk stays mapped until the pool is dropped, and each slot's control block, once written,
-//!   stays readable as long: it either is that block or reads as zero. A stale handle may therefore always look at
-//!   the `id` of its slot. Upheld here: only `Drop` unmaps, and `discard` leaves zero pages.
-//! * Invariant A2: a slot is in `warm`, in `cold` or handed out, in exactly one of them, and only free slots are
-//!   discarded. Upheld by `acquire`, which takes it off its list, and `release`, called once for each `acquire`.
+//! * Invariant pool-1: a chunk stays mapped until the pool is dropped or abandoned. Each slot's control block, once
+//!   written, stays readable as long: the memory either is that block or reads as zero. A stale handle may therefore
+//!   always read the `id` of its slot. Upheld here: only a drop and `abandon` unmap, and `discard` leaves zero pages.
+//! * Invariant pool-2: a slot is in exactly one of three places: in `warm`, in `cold`, or handed out; and only free
+//!   slots are discarded. Upheld by `acquire`, which takes a slot off its list, and `release`, called once for each
+//!   `acquire`.
 #![allow(unsafe_code)]
 
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::debug_list::{CHUNK, Entry, List};
 use super::stack::{GUARD, MAX_SHIFT, MIN_SHIFT, Slot};
 use crate::sys::mmap::{GuardKind, Mapping, page_size};
+use crate::sys::process::is_main_thread;
 use crate::sys::signal::{self, AltStack, Classify};
 
-/// Warm slots of each size that stay warm for ever. What they hold is bounded by what 64 threads used at once.
-const KEEP: usize = 64;
+/// The number of slots of each size that stay warm for ever. Their memory is bounded by what 64 threads used at once.
+const MIN_WARM: usize = 64;
 
-/// Slots cooled at a time, so that it takes a few milliseconds at most.
-const COOL_MOST: usize = 2048;
+/// The number of slots cooled at a time, so that one step takes a few milliseconds at most.
+const COOL_BATCH: usize = 2048;
 
-/// Releases between two looks at deep pages.
-const PERIOD: u32 = 65_536;
+/// The number of releases between two rounds that discard deep pages.
+const CLEAN_PERIOD: u32 = 65_536;
 
-/// Periods that stand for a second where nobody has a clock.
-const PERIODS: u32 = 256;
+/// The number of such rounds that stand for a second in a thread without a clock.
+const PERIODS_PER_SECOND: u32 = 256;
 
-/// Slots whose deep pages are discarded at such a look.
-const CLEAN_MOST: usize = 32;
+/// The number of slots that are cleaned of deep pages in one round.
+const CLEAN_BATCH: usize = 32;
 
-/// Pages at the top of a warm slot that it keeps: the one that every thread touches, and one for ordinary calls.
+/// The number of top pages that a warm slot keeps: the one that every thread touches, and one for ordinary calls.
 pub(crate) const KEEP_PAGES: usize = 2;
 
 /// How long a slot lies unused before it is surplus, in nanoseconds.
 const SECOND: u64 = 1_000_000_000;
 
-/// Time between two steps of cooling the surplus, in nanoseconds.
+/// The time between two steps of cooling the surplus, in nanoseconds.
 const STEP: u64 = 20_000_000;
 
-/// Least bytes reserved at once; address space only. Each further chunk is as large as all before it together, so that
-/// finding the chunk of a slot takes a few steps with a million of them.
-const CHUNK: usize = 64 << 20;
+/// The least number of bytes reserved at once; address space only. Each further chunk is as large as all earlier ones
+/// together, so that finding the chunk of a slot takes a few steps with a million slots.
+const MIN_CHUNK: usize = 64 << 20;
 
-/// Most bytes reserved at once, unless one slot is larger.
-const CHUNK_MOST: usize = 16 << 30;
+/// The largest number of bytes reserved at once, unless one slot is larger.
+const MAX_CHUNK: usize = 16 << 30;
 
-/// Stacks that no thread will ever use again, because something on them could not be unwound. In the whole process: the
-/// pool they came from is gone with its OS thread.
+/// The number of stacks that no thread will ever use again, because a fiber was suspended on them when its OS thread
+/// ended. Counted for the whole process, since the pool that the stacks came from is gone.
 static LEAKED: AtomicUsize = AtomicUsize::new(0);
+
+/// Returns the number of stacks that were given up for good in this process.
+pub(crate) fn leaked_stacks() -> usize {
+    // Relaxed: a statistic.
+    LEAKED.load(Ordering::Relaxed)
+}
 
 /// Counters of a pool, as [`crate::hub::stack_stats`] shows them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StackStats {
-    /// Slots that some green thread or greenlet uses now (a finished thread that nobody joined yet counts).
+    /// Slots that a green thread or greenlet uses now (a finished thread that was not joined yet counts).
     pub in_use: usize,
     /// Free slots that kept their pages.
     pub warm: usize,
-    /// Free slots whose pages went back to the kernel.
+    /// Free slots that gave their pages back to the kernel.
     pub cold: usize,
     /// Slots ever made; address space, not memory.
     pub made: usize,
-    /// Stacks given up for good when their OS thread ended, because their green thread could not be unwound; of the whole
-    /// process, all OS threads together.
+    /// Stacks given up for good when their OS thread ended, because their green thread or greenlet was suspended: see
+    /// [`hub::shutdown`](crate::hub::shutdown). Counted for the whole process, all OS threads together.
     pub leaked: usize,
 }
 
 /// One reservation of address space, cut into slots of one size.
 #[derive(Debug)]
 struct Chunk {
+    /// What leads debuggers here; ends before the memory does.
+    entry: Entry,
     /// The memory; unmapped when the pool goes.
     mapping: Mapping,
-    /// How many slots have been handed out for the first time.
+    /// The number of slots that were handed out at least once.
     used: usize,
-    /// How many slots fit.
+    /// The number of slots that fit.
     capacity: usize,
-    /// A bit for each slot, by its number: whether it is cold, so that even a look at its control block would cost a page
-    /// fault. Shorter than the slots if the rest is not.
+    /// A bit for each slot, by number: whether the slot is cold, so that even reading its control block would cost a
+    /// page fault. Shorter than the slots if the rest is not cold.
     cold: Vec<u64>,
 }
 
-/// All slots of one size. At all times `first <= low <= warm.len()`.
+/// All slots of one size. Always `first <= low <= warm.len()`.
 #[derive(Debug, Default)]
 struct Class {
-    /// From `first` on the free slots with their pages; the last one is the warmest.
+    /// The free slots with their pages, from `first` on; the last one is the warmest.
     warm: Vec<Slot>,
-    /// Entries at the start of `warm` that have been cooled already; they leave it in large batches.
+    /// The number of entries at the start of `warm` that were cooled already; they are removed in large batches.
     first: usize,
     /// The least length that `warm` had since the second began.
     low: usize,
-    /// How many of the slots from `first` on are to be cooled, unless they are used before.
+    /// The number of slots, from `first` on, that are to be cooled unless they are used before.
     surplus: usize,
-    /// Where in `warm` the next look at deep pages begins.
+    /// The index in `warm` where the next round of discarding deep pages begins.
     cursor: usize,
-    /// Free slots without pages.
+    /// The free slots without pages.
     cold: Vec<Slot>,
-    /// The reservations; only the last one has slots never used.
+    /// The reservations; only the last one has slots that were never used.
     chunks: Vec<Chunk>,
 }
 
-/// How far somebody got through all slots of a pool; see [`StackPool::next_with_pages`].
+/// A position in a walk over all slots of a pool; see [`StackPool::next_with_pages`].
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Walk {
-    /// The size of slots, as an index into the classes.
+    /// The index of the slot size in `classes`.
     class: usize,
-    /// The chunk of that class.
+    /// The index of the chunk in that class.
     chunk: usize,
-    /// The slot of that chunk.
+    /// The number of the slot in that chunk.
     index: usize,
 }
+
+/// The list that has the chunks for debuggers, and the number of the root that they belong to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Listed(pub(crate) &'static List, pub(crate) u64);
 
 /// The stacks of one OS thread.
 #[derive(Debug)]
 pub(crate) struct StackPool {
-    /// By slot size, `MIN_SHIFT` first.
+    /// The slots by size, `MIN_SHIFT` first.
     classes: [Class; (MAX_SHIFT - MIN_SHIFT) as usize + 1],
-    /// Slots handed out.
+    /// The classes that have ever had a slot, a bit for each: most sizes are used by no program.
+    used: u32,
+    /// The number of slots handed out.
     in_use: usize,
-    /// Releases until the next look at deep pages.
+    /// The number of releases until deep pages are discarded again.
     countdown: u32,
-    /// Such looks until a second is taken to be over.
+    /// The number of such rounds until a second is taken to be over.
     periods: u32,
     /// When the second ends, in monotonic nanoseconds.
     second_ends: u64,
     /// When to cool the next slots, in monotonic nanoseconds.
     next_step: u64,
-    /// Who recognises a fault in a guard.
+    /// The function that recognises a fault in a guard.
     classify: Classify,
-    /// The signal stack of this OS thread; there since the first chunk.
+    /// Where debuggers find the chunks.
+    listed: Listed,
+    /// The signal stack of this OS thread; set when the first chunk is mapped.
     alt_stack: Option<AltStack>,
 }
 
 impl StackPool {
-    /// A pool without any memory. Its first chunk makes the process report faults that `classify` knows.
-    pub(crate) fn new(classify: Classify) -> StackPool {
+    /// Creates a pool without any memory. The first chunk makes the process report faults that `classify` recognises.
+    /// Each chunk is listed for debuggers.
+    pub(crate) fn new(classify: Classify, listed: Listed) -> StackPool {
         StackPool {
             classes: Default::default(),
+            used: 0,
             in_use: 0,
-            countdown: PERIOD,
-            periods: PERIODS,
+            countdown: CLEAN_PERIOD,
+            periods: PERIODS_PER_SECOND,
             second_ends: 0,
             next_step: 0,
             classify,
+            listed,
             alt_stack: None,
         }
     }
 
-    /// A slot of `1 << shift` bytes with its guard in place.
+    /// Returns a slot of `1 << shift` bytes with its guard in place.
     ///
     /// # Errors
-    /// What mmap(2), madvise(2) or mprotect(2) said when address space, memory or, with `PROT_NONE` guards, the
-    /// kernel's `vm.max_map_count` ran out. The pool is unharmed, and the next call tries again.
+    /// The error of mmap(2), madvise(2) or mprotect(2) when address space, memory or, with `PROT_NONE` guards, the
+    /// kernel's `vm.max_map_count` runs out. The pool is unharmed, and the next call tries again.
     #[inline]
     pub(crate) fn acquire(&mut self, shift: u8) -> io::Result<Slot> {
         let class = &mut self.classes[(shift - MIN_SHIFT) as usize];
+        // A warm slot has its top pages already. The entries before `first` were cooled, and count no more.
         let slot = if class.warm.len() > class.first
             && let Some(slot) = class.warm.pop()
         {
@@ -198,7 +223,7 @@ impl StackPool {
         Ok(slot)
     }
 
-    /// Takes a slot back. Its function must have returned or unwound (invariant F2 of `fiber`).
+    /// Takes a slot back. The function on this stack must have returned or unwound (fiber-2).
     #[inline]
     pub(crate) fn release(&mut self, slot: Slot) {
         self.in_use -= 1;
@@ -216,7 +241,7 @@ impl StackPool {
         }
     }
 
-    /// Cools what is due at `now`, in monotonic nanoseconds.
+    /// Cools the slots that are due at `now`, in monotonic nanoseconds.
     #[inline]
     pub(crate) fn tend(&mut self, now: u64) {
         if now >= self.next_step {
@@ -224,57 +249,68 @@ impl StackPool {
         }
     }
 
-    /// When [`tend`](Self::tend) will have something to do, if it ever will unless slots are used meanwhile.
+    /// Returns when [`tend`](Self::tend) will have something to do; `None` if never, as long as no slot is used.
     pub(crate) fn tend_at(&self) -> Option<u64> {
-        self.classes.iter().any(|class| class.warm() > KEEP).then_some(self.next_step)
+        self.used_classes().any(|class| class.warm() > MIN_WARM).then_some(self.next_step)
     }
 
-    /// The part of [`tend`](Self::tend) that does something.
+    /// Returns the classes that have ever had a slot. Asked in each poll that may sleep.
+    #[inline]
+    fn used_classes(&self) -> impl Iterator<Item = &Class> {
+        let mut left = self.used;
+        std::iter::from_fn(move || {
+            let class = self.classes.get(left.trailing_zeros() as usize)?;
+            left &= left - 1;
+            Some(class)
+        })
+    }
+
+    /// Does the work of [`tend`](Self::tend) when a step is due.
     #[cold]
     fn step(&mut self, now: u64) {
         if now >= self.second_ends {
             self.end_second();
             self.second_ends = now.saturating_add(SECOND);
         }
+        // Cool a batch of each class, but no slot that was used since the second began.
         for class in &mut self.classes {
-            class.cool(class.surplus.min(class.low - class.first).min(COOL_MOST));
+            class.cool(class.surplus.min(class.low - class.first).min(COOL_BATCH));
         }
         let more = self.classes.iter().any(|class| class.surplus > 0);
         self.next_step = if more { now.saturating_add(STEP).min(self.second_ends) } else { self.second_ends };
     }
 
-    /// Says what is surplus: what was not used since the last time.
+    /// Ends a second: slots that were not used since the last one become surplus.
     fn end_second(&mut self) {
-        self.periods = PERIODS;
+        self.periods = PERIODS_PER_SECOND;
         for class in &mut self.classes {
-            class.surplus = (class.low - class.first).saturating_sub(KEEP);
+            class.surplus = (class.low - class.first).saturating_sub(MIN_WARM);
             class.low = class.warm.len();
         }
     }
 
-    /// Discards deep pages of some warm slots; see the file.
+    /// Discards the deep pages of some warm slots; see the head of the file.
     #[cold]
     #[inline(never)]
     fn clean(&mut self) {
-        self.countdown = PERIOD;
+        self.countdown = CLEAN_PERIOD;
         for class in &mut self.classes {
             class.clean();
         }
+        // Without a clock, so many rounds stand for a second.
         self.periods -= 1;
         if self.periods == 0 {
             self.end_second();
             for class in &mut self.classes {
-                class.cool(class.surplus.min(COOL_MOST));
+                class.cool(class.surplus.min(COOL_BATCH));
             }
         }
     }
 
-    /// The counters.
+    /// Returns the counters of this pool.
     pub(crate) fn stats(&self) -> StackStats {
-        // Relaxed: a statistic.
-        let leaked = LEAKED.load(Ordering::Relaxed);
-        let mut stats = StackStats { in_use: self.in_use, leaked, ..Default::default() };
-        for class in &self.classes {
+        let mut stats = StackStats { in_use: self.in_use, leaked: leaked_stacks(), ..Default::default() };
+        for class in self.used_classes() {
             stats.warm += class.warm();
             stats.cold += class.cold.len();
             stats.made += class.chunks.iter().map(|chunk| chunk.used).sum::<usize>();
@@ -282,11 +318,11 @@ impl StackPool {
         stats
     }
 
-    /// Every slot that may be in use, and free ones too; the caller looks at its control block.
+    /// Returns every slot that may be in use, and free ones too; the caller looks at the control block.
     pub(crate) fn made(&self) -> Vec<Slot> {
         let mut slots = Vec::new();
         if self.in_use == 0 {
-            // To look at the control block of a cold slot is a page fault: a million for nothing.
+            // Reading the control block of a cold slot is a page fault: there may be a million, for nothing.
             return slots;
         }
         for (class, shift) in self.classes.iter().zip(MIN_SHIFT..) {
@@ -297,13 +333,14 @@ impl StackPool {
         slots
     }
 
-    /// The next slot, from `walk` on, that is in use or warm; those made meanwhile come last.
+    /// Returns the next slot, from `walk` on, that is in use or warm. Slots made during the walk come last.
     pub(crate) fn next_with_pages(&self, walk: &mut Walk) -> Option<Slot> {
         while let Some(class) = self.classes.get(walk.class) {
             while let Some(chunk) = class.chunks.get(walk.chunk) {
                 while walk.index < chunk.used {
                     let index = walk.index;
                     walk.index += 1;
+                    // A cold slot has no pages, so nothing can be discarded there.
                     if !chunk.is_cold(index) {
                         return Some(Slot::new(chunk.start(), index, MIN_SHIFT + walk.class as u8));
                     }
@@ -315,7 +352,7 @@ impl StackPool {
         None
     }
 
-    /// Gives the pages of `slot` that lie wholly below `address` back to the kernel. Its guard stays.
+    /// Gives the pages of `slot` that lie wholly below `address` back to the kernel. The guard stays.
     ///
     /// # Safety
     /// Nothing below `address` in this slot will be read before it is written.
@@ -328,16 +365,16 @@ impl StackPool {
         if let Some(chunk) = class.chunk_of(slot) {
             let start = chunk.start();
             // A refusal costs memory, not correctness: the pages stay.
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller's promise; and the range is part of the slot, so the chunk is its mapping (pool-1).
             let _ = unsafe { chunk.mapping.discard(slot.stack_low() - start, end - slot.stack_low()) };
         }
     }
 
-    /// How deep the stack of `slot` has ever been used since its pages were last returned, in bytes below its top;
+    /// Returns how deep the stack of `slot` was used since its pages were last given back, in bytes below the top;
     /// whole pages.
     ///
     /// # Errors
-    /// `EAGAIN` if the kernel is short of memory, or what a sandbox makes of mincore(2).
+    /// `EAGAIN` if the kernel is short of memory, or whatever a sandbox makes of mincore(2).
     pub(crate) fn high_water(&self, slot: Slot) -> io::Result<usize> {
         let class = &self.classes[(slot.shift - MIN_SHIFT) as usize];
         let Some(chunk) = class.chunk_of(slot) else {
@@ -347,48 +384,57 @@ impl StackPool {
         Ok(deepest.map_or(0, |deepest| slot.top().saturating_sub(chunk.start() + deepest)))
     }
 
-    /// Forgets the memory instead of unmapping it; for the one case in which something on `stacks` of them still lives.
-    pub(crate) fn abandon(&mut self, stacks: usize) {
+    /// Leaks the memory around these stacks, in which fibers are still suspended, instead of unmapping it. Other slots
+    /// of the same chunks give their pages back, unless the process ends anyhow.
+    pub(crate) fn abandon(&mut self, stacks: &[Slot]) {
         // Relaxed: a statistic.
-        LEAKED.fetch_add(stacks, Ordering::Relaxed);
+        LEAKED.fetch_add(stacks.len(), Ordering::Relaxed);
+        if !is_main_thread() {
+            self.trim();
+        }
         for class in &mut self.classes {
             for chunk in class.chunks.drain(..) {
-                chunk.mapping.leak();
+                if stacks.iter().any(|slot| chunk.mapping.contains(slot.low)) {
+                    chunk.mapping.leak();
+                }
             }
         }
     }
 
-    /// A slot that has no pages yet.
+    /// Returns a slot that has no pages yet.
     #[cold]
     #[inline(never)]
     fn acquire_slow(&mut self, shift: u8) -> io::Result<Slot> {
+        // Before the first stack: what reports an overflow of one.
         if self.alt_stack.is_none() {
             signal::install(self.classify)?;
             self.alt_stack = Some(signal::ensure_alt_stack()?);
         }
-        self.classes[(shift - MIN_SHIFT) as usize].acquire_slow(shift)
+        let class = (shift - MIN_SHIFT) as usize;
+        self.used |= 1 << class;
+        self.classes[class].acquire_slow(shift, self.listed)
     }
 }
 
 impl Chunk {
-    /// Its lowest address.
+    /// Returns the lowest address.
     fn start(&self) -> usize {
         self.mapping.base().as_ptr() as usize
     }
 
-    /// Whether the slot of this number is cold.
+    /// Reports whether the slot of this number is cold.
     fn is_cold(&self, index: usize) -> bool {
         self.cold.get(index / 64).is_some_and(|word| word & (1 << (index % 64)) != 0)
     }
 }
 
 impl Class {
-    /// How many slots are warm.
+    /// Returns the number of warm slots.
     fn warm(&self) -> usize {
         self.warm.len() - self.first
     }
 
-    /// Notes in its chunk whether `slot` is cold.
+    /// Records in the slot's chunk whether the slot is cold.
     fn mark_cold(&mut self, slot: Slot, cold: bool) {
         let Some(chunk) = self.chunks.iter_mut().find(|chunk| chunk.mapping.contains(slot.low)) else { return };
         let index = (slot.low - chunk.start()) >> slot.shift;
@@ -399,45 +445,54 @@ impl Class {
         *word = if cold { *word | bit } else { *word & !bit };
     }
 
-    /// The chunk that `slot` was cut from.
+    /// Returns the chunk that `slot` was cut from.
     fn chunk_of(&self, slot: Slot) -> Option<&Chunk> {
         self.chunks.iter().find(|chunk| chunk.mapping.contains(slot.low))
     }
 
-    /// A slot that has no pages yet.
-    fn acquire_slow(&mut self, shift: u8) -> io::Result<Slot> {
+    /// Returns a slot that has no pages yet: a cold one, or the next one of a chunk.
+    fn acquire_slow(&mut self, shift: u8, listed: Listed) -> io::Result<Slot> {
+        // Cold slots are guarded already: only their pages are gone.
         if let Some(slot) = self.cold.pop() {
             self.mark_cold(slot, false);
             return Ok(slot);
         }
+        // All chunks are full: map another one.
         if self.chunks.last().is_none_or(|chunk| chunk.used == chunk.capacity) {
-            let chunk = self.map_chunk(1 << shift)?;
+            let chunk = self.map_chunk(shift, listed)?;
             self.chunks.push(chunk);
         }
         let Some(chunk) = self.chunks.last_mut() else { unreachable!("pushed above") };
-        // SAFETY: the slot was never handed out, so nobody uses any of its pages.
+        // SAFETY: the slot was never handed out, so none of its pages is in use.
         unsafe { chunk.mapping.guard_as_usual(chunk.used << shift, GUARD) }.map_err(explain_guard)?;
         let slot = Slot::new(chunk.start(), chunk.used, shift);
         chunk.used += 1;
+        chunk.entry.set_last(chunk.used);
         Ok(slot)
     }
 
-    /// A new chunk for slots of `size` bytes. If there is not enough for one of the usual length, for a shorter one.
-    fn map_chunk(&self, size: usize) -> io::Result<Chunk> {
+    /// Maps a chunk for slots of `1 << shift` bytes, shorter than usual if the address space has no room for the usual
+    /// length.
+    fn map_chunk(&self, shift: u8, Listed(list, root): Listed) -> io::Result<Chunk> {
+        let size = 1 << shift;
         let before: usize = self.chunks.iter().map(|chunk| chunk.mapping.len()).sum();
-        let mut len = before.clamp(CHUNK, CHUNK_MOST).next_power_of_two().min(CHUNK_MOST).max(size);
+        let mut len = before.clamp(MIN_CHUNK, MAX_CHUNK).next_power_of_two().min(MAX_CHUNK).max(size);
         loop {
             match Mapping::reserve_aligned(len, size) {
-                Ok(mapping) => return Ok(Chunk { mapping, used: 0, capacity: len / size, cold: Vec::new() }),
+                Ok(mapping) => {
+                    let start = mapping.base().as_ptr().addr();
+                    let entry = list.enter(CHUNK, [start, root as usize, usize::from(shift), 0]);
+                    return Ok(Chunk { entry, mapping, used: 0, capacity: len / size, cold: Vec::new() });
+                }
                 Err(_) if len > size => len /= 2,
                 Err(error) => return Err(error),
             }
         }
     }
 
-    /// Discards what lies below the top pages of the next `CLEAN_MOST` warm slots.
+    /// Discards the pages below the top ones in the next `CLEAN_BATCH` warm slots.
     fn clean(&mut self) {
-        for _ in 0..self.warm().min(CLEAN_MOST) {
+        for _ in 0..self.warm().min(CLEAN_BATCH) {
             if !(self.first..self.warm.len()).contains(&self.cursor) {
                 self.cursor = self.first;
             }
@@ -449,14 +504,16 @@ impl Class {
         }
     }
 
-    /// Returns the pages of the `count` coldest warm slots; neighbours in one call.
+    /// Gives the pages of the `count` coldest warm slots back to the kernel, those of neighbours in one call.
     fn cool(&mut self, count: usize) {
         if count == 0 {
             return;
         }
+        // Move the slots to `cold`, by address, so that neighbours stand side by side.
         let already = self.cold.len();
         self.cold.extend_from_slice(&self.warm[self.first..self.first + count]);
         self.cold[already..].sort_unstable_by_key(|slot| slot.low);
+        // Discard each run of neighbours in one call.
         let mut run = already;
         for at in already..self.cold.len() {
             let slot = self.cold[at];
@@ -469,7 +526,7 @@ impl Class {
         self.first += count;
         self.low = self.low.max(self.first);
         self.surplus = self.surplus.saturating_sub(count);
-        // Each entry is moved once for each that leaves, at most.
+        // Remove cooled entries in large batches: each entry moves once, at most, for each that leaves.
         if self.first >= self.warm.len() / 2 {
             self.warm.drain(..self.first);
             self.low -= self.first;
@@ -483,9 +540,9 @@ impl Class {
             let start = chunk.start();
             let (low, high) = (from.max(start), to.min(start + chunk.mapping.len()));
             if low < high {
-                // A refusal costs memory, not correctness: the slot keeps its pages.
-                // SAFETY: every slot in the range is free (A2): its fiber was dismantled, and stale handles only read
-                // the id, which becomes 0 (A1).
+                // A refusal costs memory, not correctness: the slot keeps its pages. SAFETY: every slot in the range
+                // is free (pool-2): its fiber was dismantled, and stale handles only read the id, which becomes 0
+                // (pool-1).
                 let _ = unsafe { chunk.mapping.discard(low - start, high - low) };
             }
         }
@@ -511,9 +568,10 @@ mod tests {
     use crate::pure::test_random::Random;
     use std::collections::HashSet;
 
-    /// A pool that knows no fault.
+    /// Returns a pool that recognises no fault.
     fn new_pool() -> StackPool {
-        StackPool::new(|_, _| false)
+        static LIST: List = List::new();
+        StackPool::new(|_, _| false, Listed(&LIST, 1))
     }
 
     /// Takes `count` slots of 64 KiB (128 KiB on aarch64) and writes into the top page of each.
@@ -524,20 +582,20 @@ mod tests {
         slots
     }
 
-    /// Writes one byte.
+    /// Writes one byte to `address`.
     fn touch(address: usize) {
         // SAFETY: the tests pass addresses inside a slot they acquired, above its guard.
         unsafe { (address as *mut u8).write_volatile(1) };
     }
 
-    /// How many pages of a slot are in memory, guard excluded.
+    /// Returns the number of pages of a slot that are in memory, without the guard.
     fn resident(pool: &StackPool, slot: Slot) -> usize {
         let chunk = pool.classes[(slot.shift - MIN_SHIFT) as usize].chunk_of(slot).expect("one of the pool's");
         let offset = slot.stack_low() - chunk.start();
         chunk.mapping.count_resident(offset, slot.end() - slot.stack_low()).expect("mincore")
     }
 
-    /// Gives all of them back.
+    /// Gives the slots back.
     fn give(pool: &mut StackPool, slots: Vec<Slot>) {
         slots.into_iter().for_each(|slot| pool.release(slot));
     }
@@ -579,14 +637,14 @@ mod tests {
     }
 
     #[test]
-    fn slots_that_nobody_uses_any_more_go_back_to_the_kernel() {
+    fn slots_that_are_no_longer_used_go_back_to_the_kernel() {
         let mut pool = new_pool();
         pool.tend(1);
         let slots = take(&mut pool, 5000);
         let eldest = slots[0];
         give(&mut pool, slots);
         let (mut looks, mut now) = (0, 1);
-        // What an idle hub does: it sleeps exactly as long as the pool lets it.
+        // As an idle hub does: sleep exactly as long as the pool allows.
         while let Some(at) = pool.tend_at() {
             assert!(at > now, "the pool wants to be looked at for nothing");
             now = at;
@@ -594,10 +652,10 @@ mod tests {
             looks += 1;
         }
         let stats = pool.stats();
-        assert_eq!((stats.warm, stats.cold), (KEEP, 5000 - KEEP));
+        assert_eq!((stats.warm, stats.cold), (MIN_WARM, 5000 - MIN_WARM));
         assert!(looks < 10 && now < 4 * SECOND, "{looks} looks until {now}");
         assert_eq!(resident(&pool, eldest), 0);
-        // And they can be used again.
+        // The slots can be used again.
         let slots = take(&mut pool, 5000);
         assert_eq!(pool.stats().made, 5000);
         give(&mut pool, slots);
@@ -606,7 +664,7 @@ mod tests {
     #[test]
     fn a_pool_of_few_warm_slots_never_asks_for_a_look() {
         let mut pool = new_pool();
-        let slots = take(&mut pool, KEEP);
+        let slots = take(&mut pool, MIN_WARM);
         give(&mut pool, slots);
         assert_eq!(pool.tend_at(), None);
     }
@@ -635,7 +693,7 @@ mod tests {
         let deep = slots.clone();
         give(&mut pool, slots);
         assert!(deep.iter().all(|slot| resident(&pool, *slot) == 8));
-        for _ in 0..4 * PERIOD {
+        for _ in 0..4 * CLEAN_PERIOD {
             let slot = pool.acquire(MIN_SHIFT).expect("memory");
             pool.release(slot);
         }
@@ -697,10 +755,28 @@ mod tests {
         let mut pool = new_pool();
         let slots = take(&mut pool, 10);
         let before = pool.stats().leaked;
-        pool.abandon(slots.len());
+        pool.abandon(&slots);
         assert!(pool.stats().leaked >= before + 10);
         drop(pool);
         slots.iter().for_each(|slot| touch(slot.end() - 64));
+    }
+
+    #[test]
+    fn beside_abandoned_stacks_the_rest_gives_its_memory_back() {
+        let mut pool = new_pool();
+        let (kept, freed) = (take(&mut pool, 1), take(&mut pool, 100));
+        kept.iter().chain(&freed).for_each(|slot| touch(slot.end() - 64));
+        let in_memory = |slot: &Slot| {
+            let (page, mut answer) = ((slot.end() - 64) & !(page_size() - 1), 0_u8);
+            // SAFETY: the page is one of a mapping that stays, and the kernel writes one byte for it (mincore(2)).
+            assert_eq!(unsafe { libc::mincore(page as *mut libc::c_void, page_size(), &raw mut answer) }, 0);
+            answer & 1 == 1
+        };
+        assert!(freed.iter().all(in_memory));
+        give(&mut pool, freed.clone());
+        pool.abandon(&kept);
+        drop(pool);
+        assert!(in_memory(&kept[0]) && !freed.iter().any(in_memory));
     }
 
     #[test]

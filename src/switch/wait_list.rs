@@ -1,15 +1,15 @@
-//! A FIFO list of those who wait, linked through the waiters themselves: joining one allocates nothing.
+//! A FIFO list of waiters, linked through the waiters themselves: joining a list allocates nothing.
 //!
 //! ```text
 //!   head --> fiber A <--> fiber B <--> fiber C <-- tail
 //! ```
 //!
-//! Most entries are fibers, linked through their control blocks. A fiber that waits for several things at once is linked
-//! through nodes in its frame instead; see `wait_node`.
+//! Most entries are fibers, linked through their control blocks. A fiber that waits for several things at once is
+//! linked through nodes in a stack frame instead; see `wait_node`.
 //!
-//! * Invariant W1: a fiber is in at most one list by its control block, and `linked` says whether it is in one. Upheld by
-//!   the callers: each blocking call joins one list, parks, and leaves it before it returns or unwinds (`Waiting` does
-//!   that, or a guard of the caller's that has more to do).
+//! * Invariant wait-list-1: a fiber is in at most one list by the control block, and `linked` says whether it is in
+//!   one. Upheld by the callers: each blocking call joins one list, parks, and leaves the list before it returns or
+//!   unwinds, by means of `Waiting` or of another guard that has more to do.
 #![forbid(unsafe_code)]
 
 use std::cell::Cell;
@@ -17,35 +17,36 @@ use std::cell::Cell;
 use super::fiber::Fiber;
 use super::wait_node::Link;
 
-/// See the file.
+/// A FIFO list of waiting fibers.
 #[derive(Debug, Default)]
 pub(crate) struct WaitList {
-    /// Who waits longest.
+    /// The entry that waits longest.
     head: Cell<Option<Link>>,
-    /// Who came last.
+    /// The entry that came last.
     tail: Cell<Option<Link>>,
 }
 
 impl WaitList {
-    /// Nobody waits.
+    /// Returns an empty list.
     pub(crate) const fn new() -> WaitList {
         WaitList { head: Cell::new(None), tail: Cell::new(None) }
     }
 
-    /// Whether nobody waits.
+    /// Reports whether the list is empty.
     #[inline(always)]
     pub(crate) fn is_empty(&self) -> bool {
         self.head.get().is_none()
     }
 
-    /// Puts `fiber` at the end, until the returned guard is dropped or somebody takes it out.
+    /// Appends `fiber`, until the returned guard is dropped or a waker takes the fiber out.
     #[inline(always)]
     pub(crate) fn join(&self, fiber: Fiber) -> Waiting<'_> {
         self.enter(fiber);
         Waiting { list: self, fiber }
     }
 
-    /// Puts `fiber` at the end, until it is taken out; the caller sees to it that it leaves (invariant W1).
+    /// Appends `fiber`, until a waker takes the fiber out; the caller must make sure that the fiber leaves
+    /// (wait-list-1).
     #[inline(always)]
     pub(crate) fn enter(&self, fiber: Fiber) {
         debug_assert!(!fiber.linked.get(), "a fiber waits in one list at a time, or has nodes");
@@ -54,7 +55,8 @@ impl WaitList {
         fiber.wait_prev.set(self.append(Link::of(fiber)));
     }
 
-    /// Takes `fiber` out if it is still in this list, the only one that it may be in, and says whether it was.
+    /// Takes `fiber` out of this list, the only one that the fiber may be in. Reports whether the fiber was still
+    /// there.
     #[inline(always)]
     pub(crate) fn leave(&self, fiber: Fiber) -> bool {
         let linked = fiber.linked.replace(false);
@@ -64,7 +66,7 @@ impl WaitList {
         linked
     }
 
-    /// Makes `link` the last, and says who was.
+    /// Appends `link` and returns the link that was the last before.
     #[inline(always)]
     pub(super) fn append(&self, link: Link) -> Option<Link> {
         let last = self.tail.replace(Some(link));
@@ -75,25 +77,26 @@ impl WaitList {
         last
     }
 
-    /// Who waits longest.
+    /// Returns the fiber that waits longest.
     #[inline]
     pub(crate) fn first(&self) -> Option<Fiber> {
         self.head.get().map(Link::fiber)
     }
 
-    /// Takes out who waits longest.
+    /// Takes out the fiber that waits longest.
     #[inline]
     pub(crate) fn pop(&self) -> Option<Fiber> {
         self.choose().map(|(fiber, _)| fiber)
     }
 
-    /// Takes out who waits longest, and says which of its places in lists this was: 0 for a fiber that waits for one thing
-    /// only. Its other places are gone too.
+    /// Takes out the fiber that waits longest, and returns the fiber with the number of the node in this list: 0 for
+    /// a fiber that waits for one thing only. The fiber's nodes in other lists are unlinked too.
     #[inline(always)]
     pub(crate) fn choose(&self) -> Option<(Fiber, usize)> {
+        // A node has siblings in other lists, which are unlinked as well.
         let first = self.head.get()?;
         let Some(fiber) = first.sole() else { return Some(first.choose_node()) };
-        // Nobody comes before it, so half of the way out is enough.
+        // The first entry has no predecessor, so only the successor has to be mended.
         match fiber.wait_next.get() {
             None => {
                 self.head.set(None);
@@ -109,7 +112,7 @@ impl WaitList {
         Some((fiber, 0))
     }
 
-    /// Calls `f` with everybody in order; it must not change the list.
+    /// Calls `f` with each fiber in order; `f` must not change the list.
     pub(crate) fn for_each(&self, mut f: impl FnMut(Fiber)) {
         let mut at = self.head.get();
         while let Some(link) = at {
@@ -118,9 +121,10 @@ impl WaitList {
         }
     }
 
-    /// Joins the neighbours of one that leaves this list.
+    /// Links the neighbours of an entry that leaves this list to each other.
     #[inline(always)]
     pub(super) fn close_gap(&self, prev: Option<Link>, next: Option<Link>) {
+        // At either end of the list, head or tail takes the place of the neighbour.
         match prev {
             Some(prev) => prev.with_next(|cell| cell.set(next)),
             None => self.head.set(next),
@@ -132,12 +136,12 @@ impl WaitList {
     }
 }
 
-/// A fiber's place in a wait list; leaves it when dropped, also when a kill unwinds the wait.
+/// A guard for a fiber's entry in a wait list: the drop takes the fiber out, also when a kill unwinds the wait.
 #[derive(Debug)]
 pub(crate) struct Waiting<'a> {
-    /// The list.
+    /// The list that the fiber is in.
     list: &'a WaitList,
-    /// Who waits.
+    /// The fiber that waits.
     fiber: Fiber,
 }
 

@@ -1,17 +1,19 @@
-//! A result that will be there later.
+//! A result that is set once, later.
 #![forbid(unsafe_code)]
 
 use std::cell::OnceCell;
 use std::convert::Infallible;
 use std::time::Duration;
 
-use super::line::Line;
-use crate::runtime::choose::{AnyArm, Arm, End, Failed, Who};
-use crate::runtime::source::after;
+use super::wait_queue::WaitQueue;
+use crate::runtime::checkpoint::checkpoint;
+use crate::runtime::choose::{AlreadyWon, Arm, ArmEnd, ArmId, SelectArm};
+use crate::runtime::select_source::SelectWait;
 use crate::switch::fiber::Reason;
 use crate::switch::wait_list::WaitList;
+use crate::sys::clock::after;
 
-/// A value or an error that is set once and that any number of green threads of one OS thread wait for.
+/// A value or an error that is set once, and that any number of green threads of one OS thread wait for.
 ///
 /// ```
 /// use std::rc::Rc;
@@ -25,24 +27,24 @@ use crate::switch::wait_list::WaitList;
 /// ```
 #[derive(Debug)]
 pub struct AsyncResult<T, E = Infallible> {
-    /// The result, once it is there.
+    /// The result, once it is set.
     result: OnceCell<Result<T, E>>,
-    /// Who waits.
-    line: Line,
+    /// The threads that wait for the result.
+    queue: WaitQueue,
 }
 
 impl<T, E> AsyncResult<T, E> {
-    /// One whose result is not there yet.
+    /// Creates a result that is not set.
     ///
     /// May switch: no.
     pub const fn new() -> AsyncResult<T, E> {
-        AsyncResult { result: OnceCell::new(), line: Line::new() }
+        AsyncResult { result: OnceCell::new(), queue: WaitQueue::new() }
     }
 
-    /// Sets the value and wakes all who wait, in the order in which they came.
+    /// Sets the value and wakes all waiters, in the order in which they came.
     ///
     /// # Errors
-    /// With `value`, if a result is there already; that one stays.
+    /// With `value`, if a result is set already; that one stays.
     ///
     /// May switch: no.
     pub fn set(&self, value: T) -> Result<(), T> {
@@ -55,7 +57,7 @@ impl<T, E> AsyncResult<T, E> {
     /// Sets an error instead of a value.
     ///
     /// # Errors
-    /// With `error`, if a result is there already; that one stays.
+    /// With `error`, if a result is set already; that one stays.
     ///
     /// May switch: no.
     pub fn set_error(&self, error: E) -> Result<(), E> {
@@ -68,26 +70,38 @@ impl<T, E> AsyncResult<T, E> {
     /// Sets a value or an error.
     ///
     /// # Errors
-    /// With `result`, if there is one already; that one stays.
+    /// With `result`, if one is set already; that one stays.
     ///
     /// May switch: no.
     pub fn set_result(&self, result: Result<T, E>) -> Result<(), Result<T, E>> {
         self.result.set(result)?;
-        self.line.choose_all();
+        // The result is set before the waiters run, which look at it.
+        self.queue.choose_all();
         Ok(())
     }
 
-    /// Whether the result is there.
+    /// Reports whether the result is set.
     ///
-    /// May switch: no.
+    /// May switch: if the result is not set, and the caller's share of the CPU is used up (see
+    /// [`thread`](crate::thread)).
     pub fn is_set(&self) -> bool {
-        self.result.get().is_some()
+        self.try_wait().is_some()
     }
 
-    /// The result if it is there.
+    /// Returns the result if there is one.
     ///
-    /// May switch: no.
+    /// May switch: if the result is not set, and the caller's share of the CPU is used up (see
+    /// [`thread`](crate::thread)).
     pub fn try_wait(&self) -> Option<Result<&T, &E>> {
+        // A loop that asks until the result is set must let the setter run.
+        if self.peek().is_none() {
+            checkpoint();
+        }
+        self.peek()
+    }
+
+    /// [`try_wait`](Self::try_wait) without letting other threads run first.
+    fn peek(&self) -> Option<Result<&T, &E>> {
         self.result.get().map(Result::as_ref)
     }
 
@@ -97,31 +111,33 @@ impl<T, E> AsyncResult<T, E> {
     /// With the error that was set.
     ///
     /// # Panics
-    /// If it would have to wait while the caller unwinds from a panic or kill. Unwinds with a kill or an expired
+    /// If the call would have to wait while the caller unwinds from a panic or kill. Unwinds with a kill or an expired
     /// [`timeout`](crate::timeout); panics inside [`no_switch`](crate::no_switch), and in main on a deadlock.
     ///
-    /// May switch: yes, if the result is not there.
+    /// May switch: yes, if the result is not set.
     pub fn wait(&self) -> Result<&T, &E> {
         loop {
-            if let Some(result) = self.try_wait() {
+            if let Some(result) = self.peek() {
                 return result;
             }
-            self.line.wait_or_panic(Reason::Event("an AsyncResult"), || "an AsyncResult", |_| {});
+            // The loop ends after one wait: a waiter is chosen only when the result is set.
+            self.queue.wait_or_panic(Reason::Event("an AsyncResult"), || "an AsyncResult", |_| {});
         }
     }
 
-    /// [`wait`](Self::wait), but no longer than `limit`; none if it was not there in time. While the caller unwinds it
-    /// does not wait at all.
+    /// [`wait`](Self::wait)s, but no longer than `limit`; returns `None` if the result was not set in time. While the
+    /// caller unwinds, the call does not wait at all.
     ///
     /// # Panics
     /// Unwinds with a kill or an expired [`timeout`](crate::timeout); panics inside [`no_switch`](crate::no_switch).
     ///
-    /// May switch: yes, if the result is not there.
+    /// May switch: yes, if the result is not set.
     pub fn wait_timeout(&self, limit: Duration) -> Option<Result<&T, &E>> {
-        if !self.is_set() {
-            self.line.wait(Reason::Event("an AsyncResult"), after(limit), |_| {});
+        // However the wait ended, what counts is whether the result is set.
+        if self.peek().is_none() {
+            self.queue.wait(Reason::Event("an AsyncResult"), after(limit), |_| {});
         }
-        self.try_wait()
+        self.peek()
     }
 
     /// [`wait`](Self::wait)s and clones the result.
@@ -132,7 +148,7 @@ impl<T, E> AsyncResult<T, E> {
     /// # Panics
     /// As [`wait`](Self::wait).
     ///
-    /// May switch: yes, if the result is not there.
+    /// May switch: yes, if the result is not set.
     pub fn get(&self) -> Result<T, E>
     where
         T: Clone,
@@ -141,16 +157,21 @@ impl<T, E> AsyncResult<T, E> {
         self.wait().cloned().map_err(E::clone)
     }
 
-    /// The result, if it is there.
+    /// Returns the result if there is one.
     ///
     /// May switch: no.
     pub fn into_inner(self) -> Option<Result<T, E>> {
         self.result.into_inner()
     }
+}
 
-    /// For `select!`.
-    #[doc(hidden)]
-    pub fn select_wait(&self) -> ResultArm<'_, T, E> {
+impl<T, E> SelectWait for AsyncResult<T, E> {
+    type Arm<'s>
+        = ResultArm<'s, T, E>
+    where
+        Self: 's;
+
+    fn select_wait(&self) -> ResultArm<'_, T, E> {
         ResultArm { result: self }
     }
 }
@@ -162,25 +183,16 @@ impl<T, E> Default for AsyncResult<T, E> {
 }
 
 /// The arm of a `select!` that waits for an [`AsyncResult`].
-#[doc(hidden)]
 #[derive(Debug)]
 pub struct ResultArm<'a, T, E> {
-    /// Which one.
     result: &'a AsyncResult<T, E>,
 }
 
-impl<'a, T, E> ResultArm<'a, T, E> {
-    /// For `select!`.
-    pub fn erase(&self) -> AnyArm<'_> {
-        AnyArm::new(self)
-    }
+impl<'a, T, E> SelectArm for ResultArm<'a, T, E> {
+    type Output = Result<&'a T, &'a E>;
 
-    /// For `select!`.
-    ///
-    /// # Errors
-    /// With the error that was set.
-    pub fn finish(self) -> Result<&'a T, &'a E> {
-        match self.result.try_wait() {
+    fn finish(self) -> Result<&'a T, &'a E> {
+        match self.result.peek() {
             Some(result) => result,
             None => unreachable!("only the arm that won is asked, and a result stays"),
         }
@@ -188,15 +200,15 @@ impl<'a, T, E> ResultArm<'a, T, E> {
 }
 
 impl<T, E> Arm for ResultArm<'_, T, E> {
-    fn look(&self) -> bool {
-        self.result.is_set()
+    fn try_select(&self) -> bool {
+        self.result.peek().is_some()
     }
 
-    fn enter(&self, _: Who) -> Result<Option<&WaitList>, Failed> {
-        Ok(Some(self.result.line.waiters()))
+    fn register(&self, _: ArmId) -> Result<Option<&WaitList>, AlreadyWon> {
+        Ok(Some(self.result.queue.list()))
     }
 
-    fn complete(&self) {}
+    fn accept(&self) {}
 
-    fn left(&self, _: End) {}
+    fn unregister(&self, _: ArmEnd) {}
 }

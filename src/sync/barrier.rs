@@ -1,10 +1,11 @@
-//! A meeting point.
+//! A meeting point of several threads.
 #![forbid(unsafe_code)]
 
 use std::cell::Cell;
 use std::fmt;
 
-use super::line::Line;
+use super::wait_queue::WaitQueue;
+use crate::runtime::checkpoint::checkpoint_if;
 use crate::switch::fiber::Reason;
 
 /// std's `Barrier` for the green threads of one OS thread.
@@ -24,23 +25,23 @@ use crate::switch::fiber::Reason;
 /// assert_eq!(leaders, 1);
 /// ```
 pub struct Barrier {
-    /// How many meet.
+    /// The number of threads that meet.
     size: usize,
-    /// How many are here.
+    /// The number of threads that wait now.
     here: Cell<usize>,
-    /// They.
-    line: Line,
+    /// The threads that wait.
+    queue: WaitQueue,
 }
 
-/// Which of the threads at a [`Barrier`] the caller was.
+/// The result of [`Barrier::wait`]: which of the threads the caller was.
 #[derive(Clone, Copy)]
 pub struct BarrierWaitResult(
-    /// Whether it was the last.
+    /// Set for the last thread to arrive.
     bool,
 );
 
 impl BarrierWaitResult {
-    /// Whether it was the one that completed the meeting; true for exactly one of them.
+    /// Reports whether the caller completed the meeting, which is true for exactly one of its threads.
     ///
     /// May switch: no.
     pub fn is_leader(&self) -> bool {
@@ -55,31 +56,34 @@ impl fmt::Debug for BarrierWaitResult {
 }
 
 impl Barrier {
-    /// One for `size` threads. As with std's, 0 is like 1: nobody waits.
+    /// Creates a barrier for `size` threads. As with std's, 0 is like 1: no thread waits.
     ///
     /// May switch: no.
     pub const fn new(size: usize) -> Barrier {
-        Barrier { size, here: Cell::new(0), line: Line::new() }
+        Barrier { size, here: Cell::new(0), queue: WaitQueue::new() }
     }
 
-    /// Waits until all are here. Then it begins anew.
+    /// Waits until all threads have arrived. Then the barrier begins anew.
     ///
-    /// A thread that is killed or times out while it waits was not here: another one must come.
+    /// A thread that is killed or times out while it waits has not arrived: another thread must come.
     ///
     /// # Panics
-    /// If it would have to wait while the caller unwinds from a panic or kill. Unwinds with a kill or an expired
+    /// If the call would have to wait while the caller unwinds from a panic or kill. Unwinds with a kill or an expired
     /// [`timeout`](crate::timeout); panics inside [`no_switch`](crate::no_switch), and in main on a deadlock.
     ///
     /// May switch: yes, unless the caller is the last.
     pub fn wait(&self) -> BarrierWaitResult {
+        checkpoint_if(|| self.here.get() + 1 >= self.size);
         let here = self.here.get() + 1;
         if here >= self.size {
+            // The last thread to arrive lets the others go. The count is that of the next meeting then.
             self.here.set(0);
-            self.line.choose_all();
+            self.queue.choose_all();
             return BarrierWaitResult(true);
         }
         self.here.set(here);
-        self.line.wait_or_panic(
+        // A waiter that was chosen has met the others, even if it unwinds.
+        self.queue.wait_or_panic(
             Reason::Event("a Barrier"),
             || "a Barrier",
             |chosen| {

@@ -1,29 +1,35 @@
-//! Waiting, with a lock let go, until somebody says that what the lock protects has changed.
+//! A condition variable: waiting without a lock until another thread says that what the lock protects has changed.
 //!
-//! Between letting the lock go and standing in line nothing else runs, so a notification cannot fall into the gap. One
-//! that reaches a waiter which is killed, times out by an outer `timeout`, or is killed while it waits for the lock again,
-//! goes to the next in line.
+//! No other thread runs between the unlock and the wait, so no notification falls into the gap. If the notified waiter
+//! is killed, times out by an outer `timeout`, or is killed while it waits for the lock again, the notification goes to
+//! the next waiter.
 #![forbid(unsafe_code)]
 
 use std::fmt;
 use std::sync::{LockResult, PoisonError};
 use std::time::Duration;
 
-use super::line::{Line, Waited, refusal, refused};
 use super::mutex::MutexGuard;
-use crate::runtime::park::NEVER;
-use crate::runtime::source::after;
+use super::wait_queue::{WaitQueue, Waited, refusal, refused};
 use crate::switch::fiber::Reason;
+use crate::switch::reason::NOTIFICATION;
+use crate::switch::root::Root;
+use crate::sys::clock::{NEVER, after};
 
-/// Whether a [`Condvar`] wait ended because its time was over.
+/// The result of a [`Condvar`] wait with a time limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WaitTimeoutResult(
-    /// See above.
+    /// Set if the time was over.
     bool,
 );
 
 impl WaitTimeoutResult {
-    /// Whether it did.
+    /// Returns a result, for the condvar between hubs.
+    pub(crate) fn new(timed_out: bool) -> WaitTimeoutResult {
+        WaitTimeoutResult(timed_out)
+    }
+
+    /// Reports whether the wait ended because its time was over.
     ///
     /// May switch: no.
     pub fn timed_out(&self) -> bool {
@@ -50,14 +56,14 @@ impl WaitTimeoutResult {
 /// ```
 #[derive(Default)]
 pub struct Condvar {
-    /// Who waits.
-    line: Line,
+    /// The threads that wait for a notification.
+    queue: WaitQueue,
 }
 
-/// Passes a notification on if its receiver unwinds before it has the lock again.
-struct PassOn<'a>(Option<&'a Condvar>);
+/// Passes a notification on if its receiver unwinds before that thread has the lock again.
+struct NotificationGuard<'a>(Option<&'a Condvar>);
 
-impl Drop for PassOn<'_> {
+impl Drop for NotificationGuard<'_> {
     fn drop(&mut self) {
         if let Some(condvar) = self.0 {
             condvar.notify_one();
@@ -66,14 +72,14 @@ impl Drop for PassOn<'_> {
 }
 
 impl Condvar {
-    /// Nobody waits.
+    /// Creates a condition variable without waiters.
     ///
     /// May switch: no.
     pub const fn new() -> Condvar {
-        Condvar { line: Line::new() }
+        Condvar { queue: WaitQueue::new() }
     }
 
-    /// Unlocks, waits for a notification, and locks again. As std's it may return without one.
+    /// Unlocks, waits for a notification, and locks again. The call may return without a notification, as std's.
     ///
     /// A kill or an expired [`timeout`](crate::timeout) unwinds without the lock.
     ///
@@ -81,14 +87,15 @@ impl Condvar {
     /// With the guard, if a holder of the lock panicked.
     ///
     /// # Panics
-    /// If the caller unwinds from a panic or kill, and so may not wait. Otherwise as [`Mutex::lock`](super::Mutex::lock).
+    /// If the caller unwinds from a panic or kill, and so may not wait. Otherwise as
+    /// [`Mutex::lock`](super::Mutex::lock).
     ///
     /// May switch: yes.
     pub fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> LockResult<MutexGuard<'a, T>> {
         self.wait_until(guard, NEVER).0
     }
 
-    /// [`wait`](Self::wait)s as long as `condition` says so.
+    /// [`wait`](Self::wait)s as long as `condition` returns true.
     ///
     /// # Errors
     /// As [`wait`](Self::wait).
@@ -109,7 +116,7 @@ impl Condvar {
 
     /// [`wait`](Self::wait), but no longer than `limit`; locking again may take longer.
     ///
-    /// While the caller unwinds it does not wait: the time is over at once, and the lock was not let go.
+    /// A caller that unwinds does not wait: the time is over at once, and the lock is not released.
     ///
     /// # Errors
     /// As [`wait`](Self::wait).
@@ -130,7 +137,7 @@ impl Condvar {
         with(guard, result)
     }
 
-    /// [`wait_timeout`](Self::wait_timeout)s as long as `condition` says so, but no longer than `limit` in all.
+    /// [`wait_timeout`](Self::wait_timeout)s as long as `condition` returns true, but no longer than `limit` in all.
     ///
     /// # Errors
     /// As [`wait`](Self::wait).
@@ -151,6 +158,7 @@ impl Condvar {
         let deadline = after(limit);
         let mut over = false;
         loop {
+            // The condition decides, also when the time is over.
             if !condition(&mut *guard) {
                 return with(guard.into_result(), WaitTimeoutResult(false));
             }
@@ -166,21 +174,21 @@ impl Condvar {
         }
     }
 
-    /// Wakes who waits longest. Nothing is remembered if nobody waits.
+    /// Wakes the thread that waits longest. If none waits, the notification is lost.
     ///
     /// May switch: no.
     pub fn notify_one(&self) {
-        self.line.choose();
+        self.queue.choose();
     }
 
-    /// Wakes all who wait now.
+    /// Wakes all threads that wait now.
     ///
     /// May switch: no.
     pub fn notify_all(&self) {
-        self.line.choose_all();
+        self.queue.choose_all();
     }
 
-    /// The wait itself.
+    /// Unlocks, waits until `deadline`, and locks again.
     fn wait_until<'a, T>(
         &self,
         guard: MutexGuard<'a, T>,
@@ -188,24 +196,29 @@ impl Condvar {
     ) -> (LockResult<MutexGuard<'a, T>>, WaitTimeoutResult) {
         let lock = guard.lock();
         drop(guard);
-        let waited = self.line.wait(Reason::Event("a Condvar to be notified"), deadline, |chosen| {
+        // The guard's unlock does not switch, so no notification is missed before the wait begins.
+        // In a simulation, a wake-up without a notification is one that was made on purpose, and is not hidden.
+        let waited = self.queue.wait_or_wake(Reason::Event(NOTIFICATION), deadline, Root::is_simulated, |chosen| {
+            // The caller was notified and unwinds: the notification goes to the next waiter.
             if chosen {
                 self.notify_one();
             }
         });
+        let is_notified = waited.is_chosen();
         let timed_out = match waited {
-            Waited::Chosen => false,
+            Waited::Chosen | Waited::Woken => false,
             Waited::TimedOut => true,
-            Waited::Refused(refusal) => refused(&refusal, "a Condvar to be notified"),
+            Waited::Refused(refusal) => refused(&refusal, NOTIFICATION),
         };
-        let mut pass_on = PassOn((!timed_out).then_some(self));
+        // The lock may have to be waited for, too. A caller that unwinds from that wait passes its notification on.
+        let mut notification = NotificationGuard(is_notified.then_some(self));
         let guard = lock.lock();
-        pass_on.0 = None;
+        notification.0 = None;
         (guard, WaitTimeoutResult(timed_out))
     }
 }
 
-/// Puts `result` next to the guard.
+/// Adds `result` to the guard.
 fn with<T>(guard: LockResult<T>, result: WaitTimeoutResult) -> LockResult<(T, WaitTimeoutResult)> {
     match guard {
         Ok(guard) => Ok((guard, result)),

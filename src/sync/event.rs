@@ -4,19 +4,21 @@
 use std::cell::Cell;
 use std::time::Duration;
 
-use super::line::Line;
-use crate::runtime::choose::{AnyArm, Arm, End, Failed, Who};
-use crate::runtime::source::after;
+use super::wait_queue::WaitQueue;
+use crate::runtime::checkpoint::{checkpoint, checkpoint_if};
+use crate::runtime::choose::{AlreadyWon, Arm, ArmEnd, ArmId, SelectArm};
+use crate::runtime::select_source::SelectWait;
 use crate::switch::fiber::Reason;
 use crate::switch::wait_list::WaitList;
+use crate::sys::clock::after;
 
-/// What is waited for, in reports and panics.
+/// The name of a wait, in reports and panics.
 const SET: &str = "an Event to be set";
 
 /// A flag that green threads of one OS thread wait for.
 ///
-/// [`new`](Self::new) makes a *manual* one: [`set`](Self::set) lets everybody through until [`clear`](Self::clear).
-/// [`auto_reset`](Self::auto_reset) makes a turnstile: each `set` lets one through.
+/// [`new`](Self::new) makes a *manual* event: [`set`](Self::set) lets all threads through until [`clear`](Self::clear).
+/// [`auto_reset`](Self::auto_reset) makes a turnstile: each `set` lets one thread through.
 ///
 /// ```
 /// use std::rc::Rc;
@@ -30,94 +32,96 @@ const SET: &str = "an Event to be set";
 /// });
 /// yield_now();
 /// start.set();
-/// start.clear(); // who waited when it was set is let through all the same
+/// start.clear(); // a thread that waited for the set goes through all the same
 /// assert_eq!(runner.join().unwrap(), "off");
 /// ```
 #[derive(Debug)]
 pub struct Event {
-    /// Whether who comes now goes through. If it is set, nobody waits.
+    /// Whether a thread that comes now goes through. While the flag is set, no thread waits.
     flag: Cell<bool>,
-    /// Whether who goes through clears it.
+    /// Whether a thread that goes through clears the flag.
     auto: bool,
-    /// Who waits.
-    line: Line,
+    /// The threads that wait for the flag.
+    queue: WaitQueue,
 }
 
 impl Event {
-    /// A manual one, not set.
+    /// Creates a manual event that is not set.
     ///
     /// May switch: no.
     pub const fn new() -> Event {
-        Event { flag: Cell::new(false), auto: false, line: Line::new() }
+        Event { flag: Cell::new(false), auto: false, queue: WaitQueue::new() }
     }
 
-    /// One that is cleared by the thread that it lets through, not set.
+    /// Creates an event that is not set, and is cleared by each thread that goes through.
     ///
     /// May switch: no.
     pub const fn auto_reset() -> Event {
-        Event { flag: Cell::new(false), auto: true, line: Line::new() }
+        Event { flag: Cell::new(false), auto: true, queue: WaitQueue::new() }
     }
 
-    /// Sets it, and wakes all waiters in the order in which they came; an auto-reset one wakes the first, and stays set
-    /// only if nobody waits. Setting a set one does nothing.
+    /// Sets the event, and wakes all waiters in the order in which they came. An auto-reset event wakes the first
+    /// waiter, and stays set only if no thread waits. Setting a set event does nothing.
     ///
     /// May switch: no.
     #[inline]
     pub fn set(&self) {
         if !self.auto {
+            // The waiters go through, even if the flag is cleared before they run.
             self.flag.set(true);
-            self.line.choose_all();
-        } else if self.line.choose().is_none() {
+            self.queue.choose_all();
+        } else if self.queue.choose().is_none() {
             self.flag.set(true);
         }
     }
 
-    /// Takes it back. Waiters that were woken already go through.
+    /// Clears the event. Waiters that were woken already go through.
     ///
     /// May switch: no.
     pub fn clear(&self) {
         self.flag.set(false);
     }
 
-    /// Whether it is set now.
+    /// Reports whether the event is set now.
     ///
-    /// May switch: no.
+    /// May switch: if the event is not set, and the caller's share of the CPU is used up (see
+    /// [`thread`](crate::thread)).
     pub fn is_set(&self) -> bool {
+        // A loop that asks until the flag is set must let the setter run.
+        if !self.flag.get() {
+            checkpoint();
+        }
         self.flag.get()
     }
 
-    /// Waits until it is set, also if it is cleared again before the caller runs.
+    /// Waits until the event is set, also if it is cleared again before the caller runs.
     ///
     /// # Panics
-    /// If it would have to wait while the caller unwinds from a panic or kill. Unwinds with a kill or an expired
+    /// If the call would have to wait while the caller unwinds from a panic or kill. Unwinds with a kill or an expired
     /// [`timeout`](crate::timeout); panics inside [`no_switch`](crate::no_switch), and in main on a deadlock.
     ///
-    /// May switch: yes, if it is not set.
+    /// May switch: yes, if the event is not set.
     #[inline(always)]
     pub fn wait(&self) {
+        checkpoint_if(|| self.flag.get());
         if !self.pass() {
-            self.line.wait_or_panic(Reason::Event(SET), || SET, |chosen| self.left(chosen));
+            self.queue.wait_or_panic(Reason::Event(SET), || SET, |chosen| self.abandoned(chosen));
         }
     }
 
-    /// [`wait`](Self::wait), but no longer than `limit`; says whether it was set. While the caller unwinds it does not
-    /// wait at all.
+    /// [`wait`](Self::wait)s, but no longer than `limit`, and reports whether the event was set. While the caller
+    /// unwinds, the call does not wait at all.
     ///
     /// # Panics
     /// Unwinds with a kill or an expired [`timeout`](crate::timeout); panics inside [`no_switch`](crate::no_switch).
     ///
-    /// May switch: yes, if it is not set.
+    /// May switch: yes, if the event is not set.
     pub fn wait_timeout(&self, limit: Duration) -> bool {
-        self.pass() || self.line.wait(Reason::Event(SET), after(limit), |chosen| self.left(chosen)).is_chosen()
+        checkpoint_if(|| self.flag.get());
+        self.pass() || self.queue.wait(Reason::Event(SET), after(limit), |chosen| self.abandoned(chosen)).is_chosen()
     }
 
-    /// For `select!`.
-    #[doc(hidden)]
-    pub fn select_wait(&self) -> EventArm<'_> {
-        EventArm { event: self }
-    }
-
-    /// Goes through if it is set.
+    /// Goes through if the event is set.
     #[inline(always)]
     fn pass(&self) -> bool {
         let set = self.flag.get();
@@ -127,11 +131,23 @@ impl Event {
         set
     }
 
-    /// A wait was in vain; `chosen` if it was let through all the same.
-    fn left(&self, chosen: bool) {
+    /// Ends a wait in vain. A waiter that was `chosen` was let through, and lets the next one through instead.
+    fn abandoned(&self, chosen: bool) {
+        // The turn that the caller does not use goes to the next waiter.
         if chosen && self.auto {
             self.set();
         }
+    }
+}
+
+impl SelectWait for Event {
+    type Arm<'s>
+        = EventArm<'s>
+    where
+        Self: 's;
+
+    fn select_wait(&self) -> EventArm<'_> {
+        EventArm { event: self }
     }
 }
 
@@ -142,36 +158,31 @@ impl Default for Event {
 }
 
 /// The arm of a `select!` that waits for an [`Event`].
-#[doc(hidden)]
 #[derive(Debug)]
 pub struct EventArm<'a> {
-    /// Which one.
     event: &'a Event,
 }
 
-impl EventArm<'_> {
-    /// For `select!`.
-    pub fn erase(&self) -> AnyArm<'_> {
-        AnyArm::new(self)
-    }
+impl SelectArm for EventArm<'_> {
+    type Output = ();
 
-    /// For `select!`.
-    pub fn finish(self) {}
+    fn finish(self) {}
 }
 
 impl Arm for EventArm<'_> {
-    fn look(&self) -> bool {
+    fn try_select(&self) -> bool {
         self.event.pass()
     }
 
-    fn enter(&self, _: Who) -> Result<Option<&WaitList>, Failed> {
-        Ok(Some(self.event.line.waiters()))
+    fn register(&self, _: ArmId) -> Result<Option<&WaitList>, AlreadyWon> {
+        Ok(Some(self.event.queue.list()))
     }
 
-    fn complete(&self) {}
+    fn accept(&self) {}
 
-    fn left(&self, end: End) {
-        if end == End::InVain && self.event.auto {
+    fn unregister(&self, end: ArmEnd) {
+        // The arm was let through, but the `select!` unwinds.
+        if end == ArmEnd::Aborted && self.event.auto {
             self.event.set();
         }
     }

@@ -1,7 +1,8 @@
 //! Locks and signals between the green threads of one OS thread, shaped like `std::sync`.
 //!
-//! Green threads never run at the same time, so a `Cell` or `RefCell` protects what is changed between two blocking calls.
-//! What is here is for those who *wait*: for a lock that is held over a blocking call, for a permit, for a signal.
+//! Green threads never run at the same time, so a `Cell` or `RefCell` protects what is changed between two blocking
+//! calls. The types of this module are for threads that *wait*: for a lock that is held over a blocking call, for a
+//! permit, for a signal.
 //!
 //! ```
 //! use greenling::{sync::Semaphore, thread};
@@ -21,33 +22,40 @@
 //! |---|---|---|
 //! | `Mutex`, `RwLock` | same | first come, first served; a kill does not poison; `lock_timeout`, `read_timeout`, `write_timeout` |
 //! | `Condvar`, `Barrier` | same | first come, first served; a thread that is killed while it waits was never there |
-//! | `Once`, `OnceLock` | same | if the initialiser is killed, the next one takes its turn |
-//! | `LazyLock` | same | the initialiser is not interrupted |
+//! | `Once`, `OnceLock` | same | if the initialiser is killed, the next waiter runs its own closure |
+//! | `LazyLock` with `get`, `get_mut`, `force_mut` and `DerefMut` | same | the initialiser is not interrupted |
 //! | `PoisonError`, `TryLockError`, `LockResult`, `TryLockResult` | std's, re-exported | |
 //! | `mpsc` | same: [`mpsc`] | the ends stay on their OS thread |
 //! | – | [`Semaphore`], [`Event`], [`AsyncResult`], [`WaitGroup`] | |
-//! | `Arc`, `Weak`, `atomic` | std's; `Rc` and `Cell` are enough | |
+//! | `Arc`, `Weak`, `atomic` | std's, re-exported | `Rc` and `Cell` are enough |
+//! | `Send` and `Sync` for locks and channels | – | they stay on their OS thread; so a `static` takes a `thread_local!` around it |
+//! | `ONCE_INIT`, `Condvar::wait_timeout_ms` | – | deprecated in std |
+//!
+//! For `static`s (a global logger, a cache), and for what OS threads share, [`hub::sync`](crate::hub::sync) has the
+//! same locks, `Sync`. std's locks do not fit there if a thread waits while it holds one: the next green thread that
+//! locks would block the OS thread for ever.
 //!
 //! # What all of them promise
 //!
 //! * They stay on their OS thread: none is `Send` or `Sync`, which the compiler checks.
-//! * First come, first served. What is released belongs to the first waiter from that moment on, and nobody who comes
-//!   before it runs can take it. The price is a switch for each release of a lock that several threads want all the time.
-//! * Nothing is lost: a waiter that is killed or times out after it was chosen passes on what it got. A release that comes
-//!   in the same turn as the end of a call's own time limit wins.
+//! * First come, first served. What is released belongs to the first waiter from that moment on, and no thread that
+//!   comes before that waiter runs can take it. The price is a switch for each release of a lock that several threads
+//!   want all the time.
+//! * Nothing is lost: a waiter that is killed or times out after it was chosen passes on what it got. A release that
+//!   comes in the same turn as the end of a call's own time limit wins.
 //! * An operation that need not wait does not switch, does not allocate, and works also while the thread unwinds.
-//! * **While the thread unwinds** from a panic or kill it cannot wait (see [`thread`](crate::thread#how-a-thread-ends)). A call
-//!   that has a time limit then returns as if the time was up; one that has none panics with who wants what from whom, and a
-//!   panic in a destructor that unwinding called ends the process. So in destructors use the `try_` form of locks.
-//! * A thread that would wait for itself panics where that can be told; other deadlocks are in the report that main gets, with
-//!   the holders of the locks.
+//! * **While a thread unwinds** from a panic or kill it cannot wait (see [`thread`](crate::thread#how-a-thread-ends)).
+//!   A call that has a time limit then returns as if the time was up. A call that has none panics with the names of the
+//!   thread that wants and the thread that holds, and a panic in a destructor that unwinding called ends the process.
+//!   So in destructors use the `try_` form of locks.
+//! * A thread that would wait for itself panics where that can be told. Other deadlocks are in the report that main
+//!   gets, with the holders of the locks.
 
 mod async_result;
 mod barrier;
 mod condvar;
 mod event;
 mod lazy_lock;
-mod line;
 pub mod mpsc;
 mod mutex;
 mod once;
@@ -56,32 +64,25 @@ mod poison;
 mod rwlock;
 mod semaphore;
 mod wait_group;
+mod wait_queue;
 
 use std::panic::{RefUnwindSafe, UnwindSafe};
 
-pub use std::sync::{LockResult, PoisonError, TryLockError, TryLockResult};
+pub use std::sync::{Arc, LockResult, PoisonError, TryLockError, TryLockResult, Weak, atomic};
 
 pub use async_result::AsyncResult;
-#[doc(hidden)]
-pub use async_result::ResultArm;
 pub use barrier::{Barrier, BarrierWaitResult};
 pub use condvar::{Condvar, WaitTimeoutResult};
 pub use event::Event;
-#[doc(hidden)]
-pub use event::EventArm;
 pub use lazy_lock::LazyLock;
 pub use mutex::{Mutex, MutexGuard};
 pub use once::{Once, OnceState};
 pub use once_lock::OnceLock;
 pub use rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
-#[doc(hidden)]
-pub use semaphore::PermitArm;
 pub use semaphore::{ReleaseError, Semaphore, SemaphorePermit};
-#[doc(hidden)]
-pub use wait_group::GroupArm;
 pub use wait_group::{WaitGroup, WaitGroupDone};
 
-// What std says of its own: a panic leaves each of them in order, and a lock tells of it.
+// As std says of its own: a panic leaves each of them in order, and a lock reports the panic.
 impl<T: ?Sized> UnwindSafe for Mutex<T> {}
 impl<T: ?Sized> RefUnwindSafe for Mutex<T> {}
 impl<T: ?Sized> UnwindSafe for MutexGuard<'_, T> {}

@@ -1,8 +1,8 @@
 //! `std::sync::mpsc` between the green threads of one OS thread.
 //!
-//! Names, signatures and errors are std's; what is behind them is in [`greenling::channel`](crate::channel), which has more to offer:
-//! several receivers, `send_timeout`, `close`, other orders. What differs: the ends stay on their OS thread
-//! ([`hub::channel`](crate::hub::channel) has ends that do not).
+//! Names, signatures and errors are std's. The implementation is that of [`greenling::channel`](crate::channel), which
+//! has more to offer: several receivers, `send_timeout`, `close`, other orders. The difference from std: the ends stay
+//! on their OS thread (those of [`hub::channel`](crate::hub::channel) do not).
 //!
 //! ```
 //! use greenling::{spawn, sync::mpsc};
@@ -22,10 +22,11 @@ use std::time::Duration;
 
 pub use std::sync::mpsc::{RecvError, RecvTimeoutError, SendError, TryRecvError, TrySendError};
 
-use crate::channel::{self, RecvArm, SendArm};
+use crate::channel;
 pub use crate::channel::{IntoIter, Iter, TryIter};
+use crate::runtime::select_source::{SelectRecv, SelectSend, SelectSendFrom};
 
-/// A channel that holds any number of values.
+/// Creates a channel that holds any number of values.
 ///
 /// May switch: no.
 pub fn channel<T>() -> (Sender<T>, Receiver<T>) {
@@ -33,7 +34,7 @@ pub fn channel<T>() -> (Sender<T>, Receiver<T>) {
     (Sender { inner: sender }, Receiver { inner: receiver })
 }
 
-/// A channel that holds up to `bound` values; with 0, `send` waits until the value was received.
+/// Creates a channel that holds up to `bound` values. With 0, `send` waits until the value was received.
 ///
 /// May switch: no.
 pub fn sync_channel<T>(bound: usize) -> (SyncSender<T>, Receiver<T>) {
@@ -43,24 +44,21 @@ pub fn sync_channel<T>(bound: usize) -> (SyncSender<T>, Receiver<T>) {
 
 /// The sending end of a [`channel()`].
 pub struct Sender<T> {
-    /// Does the work.
     inner: channel::Sender<T>,
 }
 
 /// The sending end of a [`sync_channel`].
 pub struct SyncSender<T> {
-    /// Does the work.
     inner: channel::Sender<T>,
 }
 
 /// The receiving end of a [`channel()`] or [`sync_channel`].
 pub struct Receiver<T> {
-    /// Does the work.
     inner: channel::Receiver<T>,
 }
 
 impl<T> Sender<T> {
-    /// Sends a value.
+    /// Sends a value, without waiting.
     ///
     /// # Errors
     /// With the value, if the receiver is gone.
@@ -70,16 +68,10 @@ impl<T> Sender<T> {
     pub fn send(&self, value: T) -> Result<(), SendError<T>> {
         self.inner.send(value)
     }
-
-    /// For `select!`.
-    #[doc(hidden)]
-    pub fn select_send(&self, value: T) -> SendArm<'_, T, Option<T>> {
-        self.inner.select_send(value)
-    }
 }
 
 impl<T> SyncSender<T> {
-    /// Sends a value, as soon as there is room for it.
+    /// Sends a value, and waits until there is room.
     ///
     /// # Errors
     /// See [`channel::Sender::send`].
@@ -93,7 +85,7 @@ impl<T> SyncSender<T> {
         self.inner.send(value)
     }
 
-    /// Sends a value if there is room for it now.
+    /// Sends a value if there is room now.
     ///
     /// # Errors
     /// See [`channel::Sender::try_send`].
@@ -103,22 +95,10 @@ impl<T> SyncSender<T> {
     pub fn try_send(&self, value: T) -> Result<(), TrySendError<T>> {
         self.inner.try_send(value)
     }
-
-    /// For `select!`.
-    #[doc(hidden)]
-    pub fn select_send(&self, value: T) -> SendArm<'_, T, Option<T>> {
-        self.inner.select_send(value)
-    }
-
-    /// For `select!`.
-    #[doc(hidden)]
-    pub fn select_send_from<'a>(&'a self, slot: &'a mut Option<T>) -> SendArm<'a, T, &'a mut Option<T>> {
-        self.inner.select_send_from(slot)
-    }
 }
 
 impl<T> Receiver<T> {
-    /// Takes the next value, as soon as there is one.
+    /// Receives the next value, and waits until there is one.
     ///
     /// # Errors
     /// See [`channel::Receiver::recv`].
@@ -132,7 +112,7 @@ impl<T> Receiver<T> {
         self.inner.recv()
     }
 
-    /// Takes the next value if there is one now.
+    /// Receives the next value if there is one now.
     ///
     /// # Errors
     /// See [`channel::Receiver::try_recv`].
@@ -157,23 +137,65 @@ impl<T> Receiver<T> {
         self.inner.recv_timeout(limit)
     }
 
-    /// Values until all senders are gone.
+    /// Returns an iterator that waits for values, and ends when all senders are gone.
     ///
     /// May switch: no, but its `next` does.
     pub fn iter(&self) -> Iter<'_, T> {
         self.inner.iter()
     }
 
-    /// The values that are there now.
+    /// Returns an iterator over the values that are there now.
     ///
     /// May switch: no.
     pub fn try_iter(&self) -> TryIter<'_, T> {
         self.inner.try_iter()
     }
+}
 
-    /// For `select!`.
-    #[doc(hidden)]
-    pub fn select_recv(&self) -> RecvArm<'_, T> {
+impl<T> SelectSend for Sender<T> {
+    type Value = T;
+
+    type Arm<'a>
+        = <channel::Sender<T> as SelectSend>::Arm<'a>
+    where
+        Self: 'a;
+
+    fn select_send(&self, value: T) -> Self::Arm<'_> {
+        self.inner.select_send(value)
+    }
+}
+
+impl<T> SelectSend for SyncSender<T> {
+    type Value = T;
+
+    type Arm<'a>
+        = <channel::Sender<T> as SelectSend>::Arm<'a>
+    where
+        Self: 'a;
+
+    fn select_send(&self, value: T) -> Self::Arm<'_> {
+        self.inner.select_send(value)
+    }
+}
+
+impl<T> SelectSendFrom for SyncSender<T> {
+    type FromArm<'a>
+        = <channel::Sender<T> as SelectSendFrom>::FromArm<'a>
+    where
+        Self: 'a;
+
+    fn select_send_from<'a>(&'a self, slot: &'a mut Option<T>) -> Self::FromArm<'a> {
+        self.inner.select_send_from(slot)
+    }
+}
+
+impl<T> SelectRecv for Receiver<T> {
+    type Arm<'a>
+        = <channel::Receiver<T> as SelectRecv>::Arm<'a>
+    where
+        Self: 'a;
+
+    fn select_recv(&self) -> Self::Arm<'_> {
         self.inner.select_recv()
     }
 }

@@ -1,14 +1,15 @@
-//! Mutual exclusion between green threads that keep something half done over a blocking call.
+//! A mutex, for green threads that hold a lock over a blocking call.
 //!
 //! ```text
-//!   holder = 0         free, and nobody waits
-//!   holder = id        locked; others stand in line
-//!   unlock             the first in line becomes the holder at once, before it runs; nobody can overtake it
+//!   holder = 0         free, and no thread waits
+//!   holder = id        locked; other threads may stand in the queue
+//!   unlock             the first waiter becomes the holder at once, before it runs; no thread can overtake it
 //! ```
 //!
-//! The value lies in a `RefCell`, whose borrow the guard carries: the lock decides who may, the cell checks it.
+//! The value lies in a `RefCell`, and the guard carries its borrow: the lock decides which thread may, the cell checks
+//! it.
 //!
-//! * Invariant M1: if `holder` is 0, the line is empty.
+//! * Invariant mutex-1: if `holder` is 0, the queue is empty.
 #![forbid(unsafe_code)]
 
 use std::cell::{Cell, RefCell, RefMut};
@@ -17,28 +18,29 @@ use std::ops::{Deref, DerefMut};
 use std::sync::{LockResult, TryLockError, TryLockResult};
 use std::time::Duration;
 
-use super::line::{Line, held, me};
-use super::poison::{Entry, Poison};
+use super::poison::{PanicMark, Poison};
+use super::wait_queue::{WaitQueue, current_id};
+use crate::runtime::checkpoint::{checkpoint, checkpoint_if};
 use crate::runtime::report::label_of;
-use crate::runtime::source::after;
 use crate::switch::fiber::{Held, Reason};
+use crate::sys::clock::after;
 
 /// The lock without the value.
 #[derive(Debug)]
-struct Raw {
-    /// The id of the thread that has it; 0 for nobody.
+struct RawMutex {
+    /// The id of the thread that has the lock; 0 for none.
     holder: Cell<u64>,
-    /// Who waits for it.
-    line: Line,
+    /// The threads that wait for the lock.
+    queue: WaitQueue,
 }
 
-impl Raw {
-    /// Takes the lock if it is free.
+impl RawMutex {
+    /// Takes the lock if free.
     #[inline(always)]
     fn try_lock(&self) -> bool {
         let free = self.holder.get() == 0;
         if free {
-            self.holder.set(me());
+            self.holder.set(current_id());
         }
         free
     }
@@ -51,57 +53,63 @@ impl Raw {
         }
     }
 
-    /// `lock` when it is taken.
+    /// Waits for a lock that is taken.
     #[inline(always)]
     fn lock_contended(&self) {
         let holder = self.holder.get();
-        if holder == me() {
+        // No other thread could ever give the lock to the caller.
+        if holder == current_id() {
             locked_twice(holder);
         }
+        // The holder is named in the panic as it is then; the one in the reason is kept up to date by `note_holder`.
         let what = || format!("a Mutex that {} holds", label_of(self.holder.get()));
-        self.line.wait_or_panic(self.reason(), what, |chosen| self.left(chosen));
+        self.queue.wait_or_panic(self.reason(), what, |chosen| self.abandoned(chosen));
     }
 
-    /// Takes the lock, or waits for it until `deadline`. Says whether the caller has it.
+    /// Takes the lock, or waits for it until `deadline`. Reports whether the caller has the lock.
     fn lock_until(&self, deadline: u64) -> bool {
-        self.try_lock() || self.line.wait(self.reason(), deadline, |chosen| self.left(chosen)).is_chosen()
+        self.try_lock() || self.queue.wait(self.reason(), deadline, |chosen| self.abandoned(chosen)).is_chosen()
     }
 
-    /// The reason to wait.
+    /// Returns the reason of a wait for this lock.
     #[inline(always)]
     fn reason(&self) -> Reason {
-        held(Held::Mutex, self.holder.get())
+        Reason::Held(Held::Mutex, self.holder.get())
     }
 
-    /// A wait was in vain; `chosen` if it got the lock all the same.
-    fn left(&self, chosen: bool) {
+    /// Ends a wait in vain. A waiter that was `chosen` has the lock all the same, and gives it up.
+    fn abandoned(&self, chosen: bool) {
         match chosen {
+            // The lock was handed over while the caller was about to give up.
             true => self.unlock(),
-            false => self.line.note_holder(self.holder.get()),
+            // The first waiter may be another one now.
+            false => self.queue.note_holder(self.holder.get()),
         }
     }
 
-    /// Gives the lock to the first in line.
+    /// Gives the lock to the first waiter.
     #[inline(always)]
     fn unlock(&self) {
-        if self.line.is_empty() {
+        if self.queue.is_empty() {
             self.holder.set(0);
         } else {
             self.hand_over();
         }
     }
 
-    /// `unlock` when somebody waits.
+    /// Gives the lock to the first waiter, of which there is one.
     #[cold]
     #[inline(never)]
     fn hand_over(&self) {
-        let next = self.line.choose().unwrap_or(0);
+        // The next waiter is the holder from now on, before it runs. So `holder` is never 0 in between, and no thread
+        // can take the lock.
+        let next = self.queue.choose().unwrap_or(0);
         self.holder.set(next);
-        self.line.note_holder(next);
+        self.queue.note_holder(next);
     }
 }
 
-/// The caller would wait for itself.
+/// Panics because the caller would wait for itself.
 #[cold]
 #[inline(never)]
 fn locked_twice(holder: u64) -> ! {
@@ -110,8 +118,8 @@ fn locked_twice(holder: u64) -> ! {
 
 /// std's `Mutex` for the green threads of one OS thread.
 ///
-/// Green threads take turns anyway: a `Cell` or `RefCell` is enough unless the holder makes a blocking call. A `Mutex` is
-/// for those that do.
+/// Green threads never run at the same time, so a `Cell` or `RefCell` is enough unless the holder makes a blocking
+/// call. A `Mutex` is for holders that do.
 ///
 /// ```
 /// use std::rc::Rc;
@@ -135,72 +143,85 @@ fn locked_twice(holder: u64) -> ! {
 /// assert_eq!(*total.lock().unwrap(), 10);
 /// ```
 ///
-/// * First come, first served: an unlock makes the first waiter the holder, and nobody can overtake it.
-/// * It is poisoned by a panic, as std's; not by a kill or an expired [`timeout`](crate::timeout).
-/// * The thread that locks is the holder, also if the guard is moved to another one.
+/// * First come, first served: an unlock makes the first waiter the holder, and no thread can overtake it.
+/// * A panic of the holder poisons the mutex, as with std's; a kill or an expired [`timeout`](crate::timeout) does not.
+/// * The thread that locks is the holder, also if the guard moves to another thread.
 ///
-/// It stays on its OS thread:
+/// A mutex stays on its OS thread:
 ///
 /// ```compile_fail
 /// fn sendable<T: Send>(_: T) {}
 /// sendable(greenling::sync::Mutex::new(0));
 /// ```
 pub struct Mutex<T: ?Sized> {
-    /// Who may.
-    raw: Raw,
-    /// Whether a holder panicked.
+    raw: RawMutex,
+    /// Set when a holder panicked.
     poison: Poison,
     /// The value; borrowed exactly while a guard exists.
     data: RefCell<T>,
 }
 
 impl<T> Mutex<T> {
-    /// An unlocked one.
+    /// Creates an unlocked mutex.
     ///
     /// May switch: no.
     pub const fn new(value: T) -> Mutex<T> {
-        Mutex { raw: Raw { holder: Cell::new(0), line: Line::new() }, poison: Poison::new(), data: RefCell::new(value) }
+        Mutex {
+            raw: RawMutex { holder: Cell::new(0), queue: WaitQueue::new() },
+            poison: Poison::new(),
+            data: RefCell::new(value),
+        }
     }
 
-    /// The value.
+    /// Returns the value.
     ///
     /// # Errors
     /// With the value, if a holder panicked.
     ///
     /// May switch: no.
     pub fn into_inner(self) -> LockResult<T> {
+        // No guard exists, so the cell is not borrowed.
         let Mutex { poison, data, .. } = self;
         poison.wrap(data.into_inner())
     }
 }
 
 impl<T: ?Sized> Mutex<T> {
-    /// Locks, and waits for that as long as it takes.
+    /// Locks the mutex, and waits for that without a time limit.
     ///
     /// # Errors
     /// With the guard, if a holder panicked.
     ///
     /// # Panics
-    /// If the caller holds it already. If it is held by another thread while the caller unwinds from a panic or kill, and
-    /// so may not wait; in a destructor that aborts the process, so use [`try_lock`](Self::try_lock) there. Unwinds with
-    /// a kill or an expired [`timeout`](crate::timeout); panics inside [`no_switch`](crate::no_switch), and in main on a
-    /// deadlock.
+    /// If the caller holds the mutex already. If another thread holds the mutex while the caller unwinds from a panic
+    /// or kill, and so may not wait; in a destructor that aborts the process, so use [`try_lock`](Self::try_lock)
+    /// there. Unwinds with a kill or an expired [`timeout`](crate::timeout); panics inside
+    /// [`no_switch`](crate::no_switch), and in main on a deadlock.
     ///
-    /// May switch: yes, if another thread holds it.
+    /// May switch: yes, if another thread holds the mutex.
     #[inline(always)]
     pub fn lock(&self) -> LockResult<MutexGuard<'_, T>> {
+        // A call that goes on gives way first if its share is used up. A call that waits gives way anyway.
+        checkpoint_if(|| self.raw.holder.get() == 0);
         self.raw.lock();
         self.poison.wrap(self.guard())
     }
 
-    /// Locks if nobody holds it.
+    /// Locks the mutex if no thread holds it.
     ///
     /// # Errors
-    /// [`TryLockError::WouldBlock`] if it is held; with the guard, if a holder panicked.
+    /// [`TryLockError::WouldBlock`] if a thread holds the mutex; with the guard, if a holder panicked.
     ///
-    /// May switch: no.
+    /// May switch: yes, if the caller's share of the CPU is used up (see [`thread`](crate::thread)).
     #[inline]
     pub fn try_lock(&self) -> TryLockResult<MutexGuard<'_, T>> {
+        checkpoint();
+        self.lock_if_free()
+    }
+
+    /// [`try_lock`](Self::try_lock) without letting other threads run first.
+    #[inline]
+    fn lock_if_free(&self) -> TryLockResult<MutexGuard<'_, T>> {
         if !self.raw.try_lock() {
             return Err(TryLockError::WouldBlock);
         }
@@ -210,41 +231,42 @@ impl<T: ?Sized> Mutex<T> {
     /// [`lock`](Self::lock), but waits no longer than `limit`.
     ///
     /// # Errors
-    /// [`TryLockError::WouldBlock`] if the time was over first, or if the caller unwinds and may not wait; with the guard,
-    /// if a holder panicked.
+    /// [`TryLockError::WouldBlock`] if the time was over first, or if the caller unwinds and may not wait; with the
+    /// guard, if a holder panicked.
     ///
     /// # Panics
     /// Unwinds with a kill or an expired [`timeout`](crate::timeout); panics inside [`no_switch`](crate::no_switch).
     ///
-    /// May switch: yes, if it is held.
+    /// May switch: yes, if another thread holds the mutex.
     pub fn lock_timeout(&self, limit: Duration) -> TryLockResult<MutexGuard<'_, T>> {
+        checkpoint_if(|| self.raw.holder.get() == 0);
         if !self.raw.lock_until(after(limit)) {
             return Err(TryLockError::WouldBlock);
         }
         Ok(self.poison.wrap(self.guard())?)
     }
 
-    /// The guard of whom the lock belongs to.
+    /// Returns the guard of a caller that has the lock.
     #[inline]
     fn guard(&self) -> MutexGuard<'_, T> {
-        MutexGuard { lock: self, data: self.data.borrow_mut(), entry: self.poison.enter() }
+        MutexGuard { lock: self, data: self.data.borrow_mut(), mark: self.poison.enter() }
     }
 
-    /// Whether a holder panicked.
+    /// Reports whether a holder panicked.
     ///
     /// May switch: no.
     pub fn is_poisoned(&self) -> bool {
         self.poison.get()
     }
 
-    /// Says that the value is in order again after a panic.
+    /// Declares that the value is in order again after a panic.
     ///
     /// May switch: no.
     pub fn clear_poison(&self) {
         self.poison.clear();
     }
 
-    /// The value, without locking: the borrow shows that nobody else has it.
+    /// Returns the value without locking: the borrow shows that no other thread has it.
     ///
     /// # Errors
     /// With the value, if a holder panicked.
@@ -271,8 +293,9 @@ impl<T> From<T> for Mutex<T> {
 impl<T: ?Sized + fmt::Debug> fmt::Debug for Mutex<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut out = f.debug_struct("Mutex");
-        // Locked, not only borrowed: the value's `Debug`, or the writer behind `f`, may let others run, who may lock.
-        match self.try_lock() {
+        // Locked, not only borrowed: the value's `Debug`, or the writer behind `f`, may let other threads run, and
+        // these may lock.
+        match self.lock_if_free() {
             Ok(data) => out.field("data", &&*data),
             Err(TryLockError::Poisoned(poisoned)) => out.field("data", &&**poisoned.get_ref()),
             Err(TryLockError::WouldBlock) => out.field("data", &format_args!("<locked>")),
@@ -281,24 +304,22 @@ impl<T: ?Sized + fmt::Debug> fmt::Debug for Mutex<T> {
     }
 }
 
-/// A locked [`Mutex`]; unlocks when dropped.
+/// The guard of a locked [`Mutex`]; unlocks when dropped.
 #[must_use = "if unused the Mutex will immediately unlock"]
 pub struct MutexGuard<'a, T: ?Sized> {
-    /// Whose guard it is.
     lock: &'a Mutex<T>,
-    /// The value.
     data: RefMut<'a, T>,
-    /// For poisoning.
-    entry: Entry,
+    /// What the poison flag must know when the guard is dropped.
+    mark: PanicMark,
 }
 
 impl<'a, T: ?Sized> MutexGuard<'a, T> {
-    /// The lock it is of.
+    /// Returns the mutex of this guard.
     pub(super) fn lock(&self) -> &'a Mutex<T> {
         self.lock
     }
 
-    /// The guard in std's words.
+    /// Returns the guard as std's locks return theirs: as an error if the mutex is poisoned.
     pub(super) fn into_result(self) -> LockResult<Self> {
         self.lock.poison.wrap(self)
     }
@@ -323,8 +344,8 @@ impl<T: ?Sized> DerefMut for MutexGuard<'_, T> {
 impl<T: ?Sized> Drop for MutexGuard<'_, T> {
     #[inline]
     fn drop(&mut self) {
-        self.lock.poison.leave(self.entry);
-        // The next holder does not run before this guard is gone, and the borrow with it: an unlock does not switch.
+        self.lock.poison.leave(self.mark);
+        // The next holder does not run before this guard and its borrow are gone: an unlock does not switch.
         self.lock.raw.unlock();
     }
 }

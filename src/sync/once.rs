@@ -1,4 +1,4 @@
-//! Something that is done once, by whoever comes first.
+//! Something that is done once, by the thread that comes first.
 //!
 //! ```text
 //!           call_once               returns
@@ -8,27 +8,29 @@
 //!        killed, timed out
 //! ```
 //!
-//! Whatever ends RUNNING wakes all who wait, and each looks again: after a kill the first of them is the next to try.
+//! Whatever ends RUNNING wakes all waiters, and each looks at the state again. After a kill the first of them runs its
+//! own closure.
 #![forbid(unsafe_code)]
 
 use std::cell::Cell;
 use std::fmt;
 
-use super::line::{Line, held, me};
+use super::wait_queue::{WaitQueue, current_id};
+use crate::runtime::checkpoint::checkpoint;
 use crate::runtime::report::label_of;
 use crate::switch::cancel;
 use crate::switch::fiber::{Held, Reason};
 
-/// See the file.
+/// The state of a [`Once`]; see the head of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// Nobody has begun.
+    /// No closure has begun, or those that did were killed.
     New,
-    /// The thread with this id is at it.
+    /// The thread with this id runs its closure.
     Running(u64),
-    /// It is done.
+    /// A closure has returned.
     Done,
-    /// Who tried panicked.
+    /// A closure panicked, and none has returned since.
     Poisoned,
 }
 
@@ -52,24 +54,28 @@ enum State {
 /// assert_eq!(count.get(), 1);
 /// ```
 ///
-/// It is poisoned by a panic of the closure, as std's. If the thread at it is killed or times out, nothing has happened:
-/// the next that waits runs its own closure.
+/// A panic of the closure poisons the `Once`, as with std's. If the thread that runs its closure is killed or times
+/// out, nothing has happened: the next waiter runs its own closure.
 pub struct Once {
-    /// See [`State`].
     state: Cell<State>,
-    /// Who waits for the end of RUNNING, or with [`Once::wait`] for DONE.
-    line: Line,
+    /// The threads that wait for the end of RUNNING, or with [`Once::wait`] for DONE.
+    queue: WaitQueue,
 }
 
-/// What the closure of [`Once::call_once_force`] is told.
+/// The state that the closure of [`Once::call_once_force`] sees.
 #[derive(Debug)]
 pub struct OnceState {
-    /// Whether an earlier closure panicked.
+    /// Set if an earlier closure panicked.
     poisoned: bool,
 }
 
 impl OnceState {
-    /// Whether an earlier closure panicked.
+    /// Returns a state, for the `Once` between hubs.
+    pub(crate) fn new(poisoned: bool) -> OnceState {
+        OnceState { poisoned }
+    }
+
+    /// Reports whether an earlier closure panicked.
     ///
     /// May switch: no.
     pub fn is_poisoned(&self) -> bool {
@@ -77,48 +83,49 @@ impl OnceState {
     }
 }
 
-/// Ends RUNNING.
-struct Turn<'a> {
-    /// Of what.
+/// Ends RUNNING when dropped, whether the closure returned or unwound.
+struct CompletionGuard<'a> {
     once: &'a Once,
-    /// The state after a return.
+    /// `Done` once the closure has returned.
     then: State,
-    /// The state before.
+    /// The state before RUNNING.
     before: State,
 }
 
-impl Drop for Turn<'_> {
+impl Drop for CompletionGuard<'_> {
     fn drop(&mut self) {
         let state = match self.then {
             State::Done => State::Done,
+            // A kill or a timeout is no fault of the closure: the next waiter runs its own.
             _ if cancel::unwinds_quietly() => self.before,
             _ => State::Poisoned,
         };
         self.once.state.set(state);
-        self.once.line.choose_all();
+        // All waiters look again: some wait for DONE, some want to run.
+        self.once.queue.choose_all();
     }
 }
 
 impl Once {
-    /// Nothing is done yet.
+    /// Creates a `Once` of which no closure has run.
     ///
     /// May switch: no.
     pub const fn new() -> Once {
-        Once { state: Cell::new(State::New), line: Line::new() }
+        Once { state: Cell::new(State::New), queue: WaitQueue::new() }
     }
 
-    /// Calls `f` if no closure has returned yet; if another thread is at it, waits for that. When this returns, a closure
-    /// has returned.
+    /// Calls `f` if no closure has returned yet. If another thread runs its closure, waits for that thread. When this
+    /// call returns, a closure has returned.
     ///
     /// # Panics
-    /// If an earlier closure panicked. If `f` calls this for the same `Once`. With the panics of `f`. If it would have to
-    /// wait while the caller unwinds from a panic or kill. Unwinds with a kill or an expired
+    /// If an earlier closure panicked. If `f` calls this for the same `Once`. With the panics of `f`. If the call would
+    /// have to wait while the caller unwinds from a panic or kill. Unwinds with a kill or an expired
     /// [`timeout`](crate::timeout); panics inside [`no_switch`](crate::no_switch), and in main on a deadlock.
     ///
-    /// May switch: yes, if another thread is at it, or if `f` does.
+    /// May switch: yes, if another thread runs its closure, or if `f` switches.
     #[inline]
     pub fn call_once<F: FnOnce()>(&self, f: F) {
-        if !self.is_completed() {
+        if self.state.get() != State::Done {
             self.run(false, |_| f());
         }
     }
@@ -130,17 +137,20 @@ impl Once {
     ///
     /// May switch: as [`call_once`](Self::call_once).
     pub fn call_once_force<F: FnOnce(&OnceState)>(&self, f: F) {
-        if !self.is_completed() {
+        if self.state.get() != State::Done {
             self.run(true, f);
         }
     }
 
-    /// Whether a closure has returned.
+    /// Reports whether a closure has returned.
     ///
-    /// May switch: no.
+    /// May switch: if none has, and the caller's share of the CPU is used up (see [`thread`](crate::thread)).
     #[inline]
     pub fn is_completed(&self) -> bool {
-        self.state.get() == State::Done
+        self.state.get() == State::Done || {
+            checkpoint();
+            self.state.get() == State::Done
+        }
     }
 
     /// Waits until a closure has returned.
@@ -148,7 +158,7 @@ impl Once {
     /// # Panics
     /// If a closure panicked. Otherwise as [`call_once`](Self::call_once).
     ///
-    /// May switch: yes, unless it is completed.
+    /// May switch: yes, unless a closure has returned.
     pub fn wait(&self) {
         self.wait_done(false);
     }
@@ -158,26 +168,27 @@ impl Once {
     /// # Panics
     /// As [`call_once`](Self::call_once), except for the first reason.
     ///
-    /// May switch: yes, unless it is completed.
+    /// May switch: yes, unless a closure has returned.
     pub fn wait_force(&self) {
         self.wait_done(true);
     }
 
-    /// `wait` and `wait_force`.
+    /// Waits until a closure has returned; with `force` also after a panic.
     fn wait_done(&self, force: bool) {
         loop {
             match self.state.get() {
                 State::Done => return,
                 State::Poisoned if !force => poisoned(),
                 State::Running(id) => self.wait_for(id),
+                // No thread runs a closure now; the next one that ends RUNNING wakes the caller.
                 State::New | State::Poisoned => {
-                    self.line.wait_or_panic(Reason::Event("a Once"), || "a Once", |_| {});
+                    self.queue.wait_or_panic(Reason::Event("a Once"), || "a Once", |_| {});
                 }
             }
         }
     }
 
-    /// Calls `f` if it is this thread's turn.
+    /// Calls `f` unless a closure has returned or another thread runs one.
     #[cold]
     fn run<F: FnOnce(&OnceState)>(&self, force: bool, f: F) {
         loop {
@@ -185,10 +196,11 @@ impl Once {
                 State::Done => return,
                 State::Poisoned if !force => poisoned(),
                 before @ (State::New | State::Poisoned) => {
-                    self.state.set(State::Running(me()));
-                    let mut turn = Turn { once: self, then: State::Poisoned, before };
+                    // The guard ends RUNNING, also if `f` unwinds.
+                    self.state.set(State::Running(current_id()));
+                    let mut guard = CompletionGuard { once: self, then: State::Poisoned, before };
                     f(&OnceState { poisoned: before == State::Poisoned });
-                    turn.then = State::Done;
+                    guard.then = State::Done;
                     return;
                 }
                 State::Running(id) => self.wait_for(id),
@@ -196,17 +208,18 @@ impl Once {
         }
     }
 
-    /// Waits for the thread that is at it.
+    /// Waits until the thread `id` has ended RUNNING.
     fn wait_for(&self, id: u64) {
-        if id == me() {
+        // The caller's own closure would have to return first.
+        if id == current_id() {
             panic!("greenling: {} waits inside the closure of a Once for its end", label_of(id));
         }
         let what = || format!("a Once that {} runs", label_of(id));
-        self.line.wait_or_panic(held(Held::Once, id), what, |_| {});
+        self.queue.wait_or_panic(Reason::Held(Held::Once, id), what, |_| {});
     }
 }
 
-/// std's words.
+/// Panics with std's words.
 #[cold]
 #[inline(never)]
 fn poisoned() -> ! {

@@ -5,6 +5,7 @@ use std::cell::OnceCell;
 use std::fmt;
 
 use super::once::Once;
+use crate::runtime::checkpoint::checkpoint;
 
 /// std's `OnceLock` for the green threads of one OS thread; a second initialiser waits for the first.
 ///
@@ -20,75 +21,81 @@ use super::once::Once;
 /// });
 /// ```
 ///
-/// Not `Sync`, so in a `static` only together with `thread_local!`. If the closure of an initialiser panics or is killed,
-/// nothing has happened: the next that waits tries with its own.
+/// Not `Sync`, so a `static` needs a `thread_local!` around it. If the closure of an initialiser panics or is killed,
+/// nothing has happened: the next waiter tries with its own closure.
 pub struct OnceLock<T> {
-    /// Whose turn it is.
+    /// Lets one initialiser run at a time.
     once: Once,
-    /// The value; there if and only if `once` is completed.
+    /// The value; present if and only if `once` is completed.
     value: OnceCell<T>,
 }
 
 impl<T> OnceLock<T> {
-    /// An empty one.
+    /// Creates an empty cell.
     ///
     /// May switch: no.
     pub const fn new() -> OnceLock<T> {
         OnceLock { once: Once::new(), value: OnceCell::new() }
     }
 
-    /// The value, if it is there.
+    /// Returns the value if there is one.
     ///
-    /// May switch: no.
+    /// May switch: if the cell is empty, and the caller's share of the CPU is used up (see [`thread`](crate::thread)).
     #[inline]
     pub fn get(&self) -> Option<&T> {
+        // A loop that asks until there is a value must let the initialiser run.
+        if self.value.get().is_none() {
+            checkpoint();
+        }
         self.value.get()
     }
 
-    /// The value, if it is there.
+    /// Returns the value to change if there is one.
     ///
     /// May switch: no.
     pub fn get_mut(&mut self) -> Option<&mut T> {
         self.value.get_mut()
     }
 
-    /// Waits until the value is there.
+    /// Waits until the value is set.
     ///
     /// # Panics
     /// As [`Once::wait_force`].
     ///
-    /// May switch: yes, if it is not there.
+    /// May switch: yes, if the cell is empty.
     pub fn wait(&self) -> &T {
         self.once.wait_force();
         self.there()
     }
 
-    /// Sets the value. If another thread initialises it, waits for that.
+    /// Sets the value. If another thread is initialising the cell, waits for that thread.
     ///
     /// # Errors
-    /// With `value`, if one is there already.
+    /// With `value`, if the cell is full already.
     ///
     /// # Panics
     /// As [`get_or_init`](Self::get_or_init).
     ///
-    /// May switch: yes, if another thread initialises it.
+    /// May switch: yes, if another thread is initialising the cell.
     pub fn set(&self, value: T) -> Result<(), T> {
         let mut value = Some(value);
+        // The value stays here if another thread has initialised the cell.
         self.initialise(|| value.take());
         value.map_or(Ok(()), Err)
     }
 
-    /// The value; the first that asks makes it with `f`, and others that ask meanwhile wait.
+    /// Returns the value. The first caller makes the value with `f`; other callers wait meanwhile.
     ///
     /// # Panics
-    /// With the panics of `f`; if `f` asks for the same value. If it would have to wait while the caller unwinds from a
-    /// panic or kill. Unwinds with a kill or an expired [`timeout`](crate::timeout); panics inside
+    /// With the panics of `f`; if `f` asks for the same value. If the call would have to wait while the caller unwinds
+    /// from a panic or kill. Unwinds with a kill or an expired [`timeout`](crate::timeout); panics inside
     /// [`no_switch`](crate::no_switch), and in main on a deadlock.
     ///
-    /// May switch: yes, if the value is not there and another thread is at it or `f` switches.
+    /// May switch: yes, if the cell is empty and another thread is initialising it or `f` switches.
     #[inline]
     pub fn get_or_init<F: FnOnce() -> T>(&self, f: F) -> &T {
         match self.value.get() {
+            // Most calls find the value.
             Some(value) => value,
             None => {
                 self.initialise(|| Some(f()));
@@ -97,22 +104,23 @@ impl<T> OnceLock<T> {
         }
     }
 
-    /// The value.
+    /// Returns the value if there is one.
     ///
     /// May switch: no.
     pub fn into_inner(self) -> Option<T> {
         self.value.into_inner()
     }
 
-    /// Takes the value out and leaves it empty.
+    /// Takes the value out and leaves the cell empty.
     ///
     /// May switch: no.
     pub fn take(&mut self) -> Option<T> {
         std::mem::take(self).into_inner()
     }
 
-    /// Makes the value, if it is this thread's turn.
+    /// Makes the value, unless another thread has or does.
     fn initialise(&self, f: impl FnOnce() -> Option<T>) {
+        // Forced: a closure that panicked has stored nothing, so the next one may try.
         self.once.call_once_force(|_| {
             if let Some(value) = f()
                 && self.value.set(value).is_err()
@@ -122,7 +130,7 @@ impl<T> OnceLock<T> {
         });
     }
 
-    /// The value, which is there.
+    /// Returns the value of a full cell.
     fn there(&self) -> &T {
         match self.value.get() {
             Some(value) => value,
@@ -140,6 +148,7 @@ impl<T> Default for OnceLock<T> {
 impl<T> From<T> for OnceLock<T> {
     fn from(value: T) -> Self {
         let cell = OnceLock::new();
+        // The cell is new, so nothing is waited for.
         match cell.set(value) {
             Ok(()) => cell,
             Err(_) => unreachable!("it was empty"),

@@ -1,7 +1,7 @@
-//! Poisoning as in std: a lock whose holder panicked says so to the next one.
+//! Poisoning as in std: after a panic of its holder, a lock tells the next holder.
 //!
-//! A kill or an expired `timeout` unwinds like a panic but poisons nothing: it comes from outside, at a blocking call, and
-//! says nothing about the holder's own code. `switch::cancel` knows the two apart.
+//! A kill or an expired `timeout` unwinds like a panic but poisons nothing: it comes from outside, at a blocking call,
+//! and says nothing about the holder's own code. `switch::cancel` tells the two apart.
 #![forbid(unsafe_code)]
 
 use std::cell::Cell;
@@ -9,57 +9,59 @@ use std::sync::{LockResult, PoisonError};
 
 use crate::switch::cancel;
 
-/// Whether a holder panicked.
+/// A flag that is set when a holder panicked.
 #[derive(Debug)]
 pub(super) struct Poison(Cell<bool>);
 
-/// What a guard remembers: whether the thread was unwinding already when it took the lock.
+/// What a guard remembers for [`Poison::leave`].
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Entry {
-    /// See above.
+pub(super) struct PanicMark {
+    /// Set if the thread was unwinding already when it took the lock.
     unwinding: bool,
 }
 
 impl Poison {
-    /// Nobody did.
+    /// Creates a flag that is not set.
     pub(super) const fn new() -> Poison {
         Poison(Cell::new(false))
     }
 
-    /// Whether somebody did.
+    /// Reports whether a holder panicked.
     #[inline]
     pub(super) fn get(&self) -> bool {
         self.0.get()
     }
 
-    /// Forgets it.
+    /// Clears the flag, after the value was repaired.
     pub(super) fn clear(&self) {
         self.0.set(false);
     }
 
-    /// The lock was taken.
+    /// Returns what the guard of a new holder must remember.
     #[inline]
-    pub(super) fn enter(&self) -> Entry {
-        Entry { unwinding: std::thread::panicking() }
+    pub(super) fn enter(&self) -> PanicMark {
+        PanicMark { unwinding: std::thread::panicking() }
     }
 
-    /// The lock is about to be released.
+    /// Sets the flag if the holder, which is about to release the lock, has panicked since [`enter`](Self::enter).
     #[inline]
-    pub(super) fn leave(&self, entry: Entry) {
-        if !entry.unwinding && std::thread::panicking() {
+    pub(super) fn leave(&self, mark: PanicMark) {
+        // A holder that was unwinding before did not panic under the lock.
+        if !mark.unwinding && std::thread::panicking() {
             self.leave_unwinding();
         }
     }
 
-    /// `leave` in a destructor that runs because of a panic or a kill.
+    /// [`leave`](Self::leave) in a destructor that runs because of a panic or a kill.
     #[cold]
     fn leave_unwinding(&self) {
+        // A kill or a timeout poisons nothing.
         if !cancel::unwinds_quietly() {
             self.0.set(true);
         }
     }
 
-    /// `value` in std's words.
+    /// Returns `value` as std's locks return theirs: as an error if the flag is set.
     #[inline]
     pub(super) fn wrap<T>(&self, value: T) -> LockResult<T> {
         if self.0.get() { Err(PoisonError::new(value)) } else { Ok(value) }

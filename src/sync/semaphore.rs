@@ -1,26 +1,29 @@
-//! A number of permits: who wants one and finds none waits for it.
+//! A semaphore: a number of permits, for which threads wait if none is free.
 //!
 //! ```text
-//!   free = 2   held = 1        somebody releases:  free + 1, or the first in line holds it
-//!   free = 0   held = 3   line: A B C
+//!   free = 2   held = 1                  on a release:  free + 1, or the first waiter holds the permit
+//!   free = 0   held = 3   queue: A B C
 //! ```
 //!
-//! * Invariant S1: if permits are free, nobody waits.
+//! * Invariant semaphore-1: while permits are free, no thread waits.
 #![forbid(unsafe_code)]
 
 use std::cell::Cell;
 use std::error::Error;
 use std::fmt;
+use std::io;
 use std::mem::forget;
 use std::time::Duration;
 
-use super::line::Line;
-use crate::runtime::choose::{AnyArm, Arm, End, Failed, Who};
-use crate::runtime::source::after;
+use super::wait_queue::WaitQueue;
+use crate::runtime::checkpoint::{checkpoint, checkpoint_if};
+use crate::runtime::choose::{AlreadyWon, Arm, ArmEnd, ArmId, SelectArm};
+use crate::runtime::select_source::SelectWait;
 use crate::switch::fiber::Reason;
 use crate::switch::wait_list::WaitList;
+use crate::sys::clock::after;
 
-/// What is waited for, in reports and panics.
+/// The name of a wait, in reports and panics.
 const PERMIT: &str = "a permit of a Semaphore";
 
 /// A counting semaphore for the green threads of one OS thread. First come, first served.
@@ -44,21 +47,29 @@ const PERMIT: &str = "a permit of a Semaphore";
 /// }
 /// assert_eq!(two_at_a_time.available_permits(), 2);
 /// ```
+#[doc(alias = "BoundedSemaphore")]
 #[derive(Debug)]
 pub struct Semaphore {
-    /// Permits that nobody has.
+    /// Permits that no thread has.
     free: Cell<usize>,
     /// Permits that come back when a guard is dropped.
     held: Cell<usize>,
-    /// How many there may be.
+    /// The most permits that there may be.
     bound: usize,
-    /// Who waits.
-    line: Line,
+    /// The threads that wait for a permit.
+    queue: WaitQueue,
 }
 
-/// Why [`Semaphore::release`] failed: there would be more permits than there may be.
+/// The error of [`Semaphore::release`]: there would be more permits than the bound allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReleaseError(());
+
+impl ReleaseError {
+    /// Returns the error, for the semaphore between hubs.
+    pub(crate) fn new() -> ReleaseError {
+        ReleaseError(())
+    }
+}
 
 impl fmt::Display for ReleaseError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -68,56 +79,81 @@ impl fmt::Display for ReleaseError {
 
 impl Error for ReleaseError {}
 
+impl From<ReleaseError> for io::Error {
+    fn from(error: ReleaseError) -> io::Error {
+        io::Error::other(error)
+    }
+}
+
 impl Semaphore {
-    /// One with `permits` permits, to which any number may be added.
+    /// Returns how many permits come back when a guard is dropped.
+    pub(crate) fn permits_out(&self) -> usize {
+        self.held.get()
+    }
+
+    /// Creates a semaphore with `permits` permits, to which any number may be added.
     ///
     /// May switch: no.
     pub const fn new(permits: usize) -> Semaphore {
-        Semaphore { free: Cell::new(permits), held: Cell::new(0), bound: usize::MAX, line: Line::new() }
+        Semaphore { free: Cell::new(permits), held: Cell::new(0), bound: usize::MAX, queue: WaitQueue::new() }
     }
 
-    /// One with `permits` permits that will never have more: a [`release`](Self::release) too many is an error.
+    /// Creates a semaphore with `permits` permits that will never have more: one [`release`](Self::release) too many is
+    /// an error.
     ///
     /// May switch: no.
     pub const fn bounded(permits: usize) -> Semaphore {
         Semaphore { bound: permits, ..Semaphore::new(permits) }
     }
 
-    /// Takes a permit, and waits for one as long as it takes. It comes back when the returned guard is dropped.
+    /// Takes a permit, and waits for one without a time limit. The permit comes back when the returned guard is
+    /// dropped.
     ///
     /// # Panics
-    /// If it would have to wait while the caller unwinds from a panic or kill. Unwinds with a kill or an expired
+    /// If the call would have to wait while the caller unwinds from a panic or kill. Unwinds with a kill or an expired
     /// [`timeout`](crate::timeout); panics inside [`no_switch`](crate::no_switch), and in main on a deadlock.
     ///
     /// May switch: yes, if no permit is free.
     #[inline(always)]
     pub fn acquire(&self) -> SemaphorePermit<'_> {
+        // A call that goes on gives way first if its share is used up. A call that waits gives way anyway.
+        checkpoint_if(|| self.free.get() > 0);
         if !self.take() {
-            self.line.wait_or_panic(Reason::Event(PERMIT), || PERMIT, |chosen| self.left(chosen));
+            self.queue.wait_or_panic(Reason::Event(PERMIT), || PERMIT, |chosen| self.abandoned(chosen));
         }
         SemaphorePermit { semaphore: self }
     }
 
     /// Takes a permit if one is free.
     ///
-    /// May switch: no.
+    /// May switch: yes, if the caller's share of the CPU is used up (see [`thread`](crate::thread)).
     #[inline]
     pub fn try_acquire(&self) -> Option<SemaphorePermit<'_>> {
+        checkpoint();
+        self.acquire_if_free()
+    }
+
+    /// [`try_acquire`](Self::try_acquire) without letting other threads run first.
+    #[inline]
+    pub(crate) fn acquire_if_free(&self) -> Option<SemaphorePermit<'_>> {
         self.take().then(|| SemaphorePermit { semaphore: self })
     }
 
-    /// [`acquire`](Self::acquire), but waits no longer than `limit`. While the caller unwinds it does not wait at all.
+    /// [`acquire`](Self::acquire), but waits no longer than `limit`. While the caller unwinds, the call does not wait
+    /// at all.
     ///
     /// # Panics
     /// Unwinds with a kill or an expired [`timeout`](crate::timeout); panics inside [`no_switch`](crate::no_switch).
     ///
     /// May switch: yes, if no permit is free.
     pub fn acquire_timeout(&self, limit: Duration) -> Option<SemaphorePermit<'_>> {
-        let waits = || self.line.wait(Reason::Event(PERMIT), after(limit), |chosen| self.left(chosen));
+        checkpoint_if(|| self.free.get() > 0);
+        // Called only if no permit is free.
+        let waits = || self.queue.wait(Reason::Event(PERMIT), after(limit), |chosen| self.abandoned(chosen));
         (self.take() || waits().is_chosen()).then(|| SemaphorePermit { semaphore: self })
     }
 
-    /// Adds a permit, or brings back one whose guard was [forgotten](SemaphorePermit::forget).
+    /// Adds a permit, or brings back one with a [forgotten](SemaphorePermit::forget) guard.
     ///
     /// # Errors
     /// If there would be more than the bound.
@@ -132,20 +168,14 @@ impl Semaphore {
         Ok(())
     }
 
-    /// How many permits are free now.
+    /// Returns the number of permits that are free now.
     ///
     /// May switch: no.
     pub fn available_permits(&self) -> usize {
         self.free.get()
     }
 
-    /// For `select!`.
-    #[doc(hidden)]
-    pub fn select_wait(&self) -> PermitArm<'_> {
-        PermitArm { semaphore: self }
-    }
-
-    /// Takes a free permit.
+    /// Takes a free permit, if there is one.
     #[inline(always)]
     fn take(&self) -> bool {
         let free = self.free.get();
@@ -156,25 +186,26 @@ impl Semaphore {
         free > 0
     }
 
-    /// A wait was in vain; `chosen` if it got a permit all the same.
-    fn left(&self, chosen: bool) {
+    /// Ends a wait in vain. A waiter that was `chosen` has a permit all the same, and gives it back.
+    fn abandoned(&self, chosen: bool) {
         if chosen {
             self.give_back();
         }
     }
 
-    /// Gives a permit to the first in line, or sets it free.
+    /// Gives a permit to the first waiter, or sets the permit free.
     #[inline(always)]
     fn give(&self) {
-        if self.line.is_empty() {
+        // A waiter gets the permit directly: it never becomes free, so no other thread can take it (semaphore-1).
+        if self.queue.is_empty() {
             self.free.set(self.free.get() + 1);
         } else {
-            self.line.choose();
+            self.queue.choose();
             self.held.set(self.held.get() + 1);
         }
     }
 
-    /// A holder gives its permit up.
+    /// Takes a permit back from its holder.
     #[inline(always)]
     fn give_back(&self) {
         self.held.set(self.held.get() - 1);
@@ -182,11 +213,21 @@ impl Semaphore {
     }
 }
 
+impl SelectWait for Semaphore {
+    type Arm<'s>
+        = PermitArm<'s>
+    where
+        Self: 's;
+
+    fn select_wait(&self) -> PermitArm<'_> {
+        PermitArm { semaphore: self }
+    }
+}
+
 /// A permit of a [`Semaphore`]; comes back when dropped.
 #[derive(Debug)]
 #[must_use = "if unused the permit comes back immediately"]
 pub struct SemaphorePermit<'a> {
-    /// Whose permit it is.
     semaphore: &'a Semaphore,
 }
 
@@ -195,6 +236,7 @@ impl SemaphorePermit<'_> {
     ///
     /// May switch: no.
     pub fn forget(self) {
+        // No longer counted, so that `release` may bring the permit back.
         self.semaphore.held.set(self.semaphore.held.get() - 1);
         forget(self);
     }
@@ -208,38 +250,33 @@ impl Drop for SemaphorePermit<'_> {
 }
 
 /// The arm of a `select!` that waits for a permit of a [`Semaphore`].
-#[doc(hidden)]
 #[derive(Debug)]
 pub struct PermitArm<'a> {
-    /// Whose permit.
     semaphore: &'a Semaphore,
 }
 
-impl<'a> PermitArm<'a> {
-    /// For `select!`.
-    pub fn erase(&self) -> AnyArm<'_> {
-        AnyArm::new(self)
-    }
+impl<'a> SelectArm for PermitArm<'a> {
+    type Output = SemaphorePermit<'a>;
 
-    /// For `select!`: the permit that the arm took, or was given.
-    pub fn finish(self) -> SemaphorePermit<'a> {
+    fn finish(self) -> SemaphorePermit<'a> {
         SemaphorePermit { semaphore: self.semaphore }
     }
 }
 
 impl Arm for PermitArm<'_> {
-    fn look(&self) -> bool {
+    fn try_select(&self) -> bool {
         self.semaphore.take()
     }
 
-    fn enter(&self, _: Who) -> Result<Option<&WaitList>, Failed> {
-        Ok(Some(self.semaphore.line.waiters()))
+    fn register(&self, _: ArmId) -> Result<Option<&WaitList>, AlreadyWon> {
+        Ok(Some(self.semaphore.queue.list()))
     }
 
-    fn complete(&self) {}
+    fn accept(&self) {}
 
-    fn left(&self, end: End) {
-        if end == End::InVain {
+    fn unregister(&self, end: ArmEnd) {
+        // The arm was given a permit, but the `select!` unwinds.
+        if end == ArmEnd::Aborted {
             self.semaphore.give_back();
         }
     }

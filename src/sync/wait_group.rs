@@ -1,16 +1,19 @@
-//! Waiting for a number of things to be done.
+//! A counter of unfinished things, to wait for its end.
 #![forbid(unsafe_code)]
 
 use std::cell::Cell;
 use std::time::Duration;
 
-use super::line::Line;
-use crate::runtime::choose::{AnyArm, Arm, End, Failed, Who};
-use crate::runtime::source::after;
+use super::wait_queue::WaitQueue;
+use crate::runtime::checkpoint::checkpoint_if;
+use crate::runtime::choose::{AlreadyWon, Arm, ArmEnd, ArmId, SelectArm};
+use crate::runtime::select_source::SelectWait;
 use crate::switch::fiber::Reason;
 use crate::switch::wait_list::WaitList;
+use crate::sys::clock::after;
 
-/// Counts what is still to be done, and lets green threads of one OS thread wait for the end of it, as Go's `WaitGroup`.
+/// A count of what is still to be done, and the end of which green threads of one OS thread wait for, as Go's
+/// `WaitGroup`.
 ///
 /// ```
 /// use std::rc::Rc;
@@ -26,20 +29,21 @@ use crate::switch::wait_list::WaitList;
 /// }
 /// group.wait();
 /// ```
+#[doc(alias = "JoinableQueue")]
 #[derive(Debug, Default)]
 pub struct WaitGroup {
-    /// How many are not done. If it is 0, nobody waits.
+    /// The number of things that are not done. While it is 0, no thread waits.
     left: Cell<usize>,
-    /// Who waits.
-    line: Line,
+    /// The threads that wait for the end.
+    queue: WaitQueue,
 }
 
 impl WaitGroup {
-    /// One with nothing to do.
+    /// Creates a group with nothing to do.
     ///
     /// May switch: no.
     pub const fn new() -> WaitGroup {
-        WaitGroup { left: Cell::new(0), line: Line::new() }
+        WaitGroup { left: Cell::new(0), queue: WaitQueue::new() }
     }
 
     /// Adds `count` things to do.
@@ -55,7 +59,7 @@ impl WaitGroup {
         }
     }
 
-    /// One of them is done. The last wakes all who wait, in the order in which they came.
+    /// Marks one thing as done. The last one wakes all waiters, in the order in which they came.
     ///
     /// # Panics
     /// If nothing is left to do, as Go's.
@@ -66,67 +70,75 @@ impl WaitGroup {
             None => panic!("greenling: WaitGroup::done was called more often than was added"),
             Some(left) => self.left.set(left),
         }
+        // The waiters go on, even if more is added before they run.
         if self.left.get() == 0 {
-            self.line.choose_all();
+            self.queue.choose_all();
         }
     }
 
-    /// Calls [`done`](Self::done) when the returned value is dropped.
+    /// Returns a value that calls [`done`](Self::done) when it is dropped.
     ///
     /// May switch: no.
     pub fn done_on_drop(&self) -> WaitGroupDone<'_> {
         WaitGroupDone { group: self }
     }
 
-    /// How many are not done.
+    /// Returns the number of things that are not done.
     ///
     /// May switch: no.
     pub fn remaining(&self) -> usize {
         self.left.get()
     }
 
-    /// Waits until all are done.
+    /// Waits until all things are done.
     ///
     /// # Panics
-    /// If it would have to wait while the caller unwinds from a panic or kill. Unwinds with a kill or an expired
+    /// If the call would have to wait while the caller unwinds from a panic or kill. Unwinds with a kill or an expired
     /// [`timeout`](crate::timeout); panics inside [`no_switch`](crate::no_switch), and in main on a deadlock.
     ///
-    /// May switch: yes, unless all are done.
+    /// May switch: yes, unless all things are done.
     pub fn wait(&self) {
+        checkpoint_if(|| self.remaining() == 0);
+        // One wait is enough: a waiter is chosen only when nothing was left to do.
         if self.left.get() > 0 {
-            self.line.wait_or_panic(Reason::Event("a WaitGroup"), || "a WaitGroup", |_| {});
+            self.queue.wait_or_panic(Reason::Event("a WaitGroup"), || "a WaitGroup", |_| {});
         }
     }
 
-    /// [`wait`](Self::wait), but no longer than `limit`; says whether all are done. While the caller unwinds it does not
-    /// wait at all.
+    /// [`wait`](Self::wait)s, but no longer than `limit`, and reports whether all things are done. While the caller
+    /// unwinds, the call does not wait at all.
     ///
     /// # Panics
     /// Unwinds with a kill or an expired [`timeout`](crate::timeout); panics inside [`no_switch`](crate::no_switch).
     ///
-    /// May switch: yes, unless all are done.
+    /// May switch: yes, unless all things are done.
     pub fn wait_timeout(&self, limit: Duration) -> bool {
-        self.left.get() == 0 || self.line.wait(Reason::Event("a WaitGroup"), after(limit), |_| {}).is_chosen()
+        checkpoint_if(|| self.remaining() == 0);
+        self.left.get() == 0 || self.queue.wait(Reason::Event("a WaitGroup"), after(limit), |_| {}).is_chosen()
     }
+}
 
-    /// For `select!`.
-    #[doc(hidden)]
-    pub fn select_wait(&self) -> GroupArm<'_> {
+impl SelectWait for WaitGroup {
+    type Arm<'s>
+        = GroupArm<'s>
+    where
+        Self: 's;
+
+    fn select_wait(&self) -> GroupArm<'_> {
         GroupArm { group: self }
     }
 }
 
-/// Says [`WaitGroup::done`] when dropped.
+/// A guard that calls [`WaitGroup::done`] when it is dropped.
 #[derive(Debug)]
 #[must_use = "if unused it is done immediately"]
 pub struct WaitGroupDone<'a> {
-    /// To whom.
     group: &'a WaitGroup,
 }
 
 impl Drop for WaitGroupDone<'_> {
     fn drop(&mut self) {
-        // A count that is wrong already is not made a second panic of.
+        // A count that is wrong already must not become a second panic.
         if self.group.left.get() > 0 || !std::thread::panicking() {
             self.group.done();
         }
@@ -134,33 +146,27 @@ impl Drop for WaitGroupDone<'_> {
 }
 
 /// The arm of a `select!` that waits for a [`WaitGroup`].
-#[doc(hidden)]
 #[derive(Debug)]
 pub struct GroupArm<'a> {
-    /// Which one.
     group: &'a WaitGroup,
 }
 
-impl GroupArm<'_> {
-    /// For `select!`.
-    pub fn erase(&self) -> AnyArm<'_> {
-        AnyArm::new(self)
-    }
+impl SelectArm for GroupArm<'_> {
+    type Output = ();
 
-    /// For `select!`.
-    pub fn finish(self) {}
+    fn finish(self) {}
 }
 
 impl Arm for GroupArm<'_> {
-    fn look(&self) -> bool {
+    fn try_select(&self) -> bool {
         self.group.left.get() == 0
     }
 
-    fn enter(&self, _: Who) -> Result<Option<&WaitList>, Failed> {
-        Ok(Some(self.group.line.waiters()))
+    fn register(&self, _: ArmId) -> Result<Option<&WaitList>, AlreadyWon> {
+        Ok(Some(self.group.queue.list()))
     }
 
-    fn complete(&self) {}
+    fn accept(&self) {}
 
-    fn left(&self, _: End) {}
+    fn unregister(&self, _: ArmEnd) {}
 }

@@ -1,7 +1,7 @@
-//! Which processors the calling OS thread may run on.
+//! The processors that the calling OS thread may run on.
 //!
-//! Invariant C1: a processor mask goes to the kernel with its own size, so the kernel neither reads nor writes beside it.
-//! [`Mask`] upholds it.
+//! Invariant affinity-1: a processor mask goes to the kernel with the size of the mask, so the kernel neither reads nor
+//! writes beside it. Upheld by [`Mask`].
 
 #![allow(unsafe_code)]
 
@@ -9,20 +9,20 @@ use std::io;
 
 use super::cvt;
 
-/// Words of a mask: room for 8192 processors, the most that Linux can be built for.
+/// The number of words in a mask: room for 8192 processors, the most that Linux can be built for.
 const WORDS: usize = 8192 / u64::BITS as usize;
 
-/// A bit for each processor, in the kernel's layout: an array of longs.
+/// A set of processors, one bit each, in the kernel's layout: an array of longs.
 struct Mask([u64; WORDS]);
 
-/// The processors that the calling OS thread may run on, in ascending order.
+/// Returns the processors that the calling OS thread may run on, in ascending order.
 ///
 /// # Errors
 ///
 /// None on a Linux with at most 8192 processors.
 pub(crate) fn allowed_processors() -> io::Result<Vec<usize>> {
     let mut mask = Mask([0; WORDS]);
-    // SAFETY: Invariant C1: the kernel writes at most `size_of` bytes into the mask, which is as long
+    // SAFETY: Invariant affinity-1: the kernel writes at most `size_of` bytes into the mask, which is as long
     // (sched_getaffinity(2)).
     cvt(unsafe { libc::sched_getaffinity(0, size_of::<Mask>(), (&raw mut mask).cast()) })?;
     let is_set = |processor: &usize| mask.0[processor / 64] >> (processor % 64) & 1 == 1;
@@ -33,14 +33,14 @@ pub(crate) fn allowed_processors() -> io::Result<Vec<usize>> {
 ///
 /// # Errors
 ///
-/// `EINVAL`: there is no such processor, or it may not be used.
+/// `EINVAL` if there is no such processor, or the thread may not use it.
 pub(crate) fn pin_to(processor: usize) -> io::Result<()> {
     let mut mask = Mask([0; WORDS]);
     let Some(word) = mask.0.get_mut(processor / 64) else {
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
     };
     *word = 1 << (processor % 64);
-    // SAFETY: Invariant C1: the kernel reads `size_of` bytes of the mask (sched_setaffinity(2)).
+    // SAFETY: Invariant affinity-1: the kernel reads `size_of` bytes of the mask (sched_setaffinity(2)).
     cvt(unsafe { libc::sched_setaffinity(0, size_of::<Mask>(), (&raw const mask).cast()) })?;
     Ok(())
 }

@@ -22,9 +22,9 @@ use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::clock::{Timeout, timespec};
-use super::cvt;
+use super::{cvt, virtual_sockets};
 
-/// What to be told about an fd. `HUP` and `ERR` need not be asked for.
+/// The events to report about a descriptor. `HUP` and `ERR` are always reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Interest(
     /// `EPOLL*` bits that epoll_ctl takes.
@@ -40,25 +40,25 @@ impl Interest {
     pub(crate) const RDHUP: Interest = Interest(libc::EPOLLRDHUP as u32);
     /// Something exceptional, such as out-of-band data.
     pub(crate) const PRI: Interest = Interest(libc::EPOLLPRI as u32);
-    /// Edge-triggered: tell once per change. The caller then reads or writes until the fd runs dry.
+    /// Edge-triggered: report each change once. The caller then reads or writes until the call says `WouldBlock`.
     pub(crate) const EDGE: Interest = Interest(libc::EPOLLET as u32);
-    /// Tell once, and then nothing until it is asked for again.
+    /// One-shot: report one event, and then nothing until the descriptor is rearmed.
     #[cfg(feature = "monkey")]
     pub(crate) const ONCE: Interest = Interest(libc::EPOLLONESHOT as u32);
 
-    /// Whether this is asked for where `other` is.
+    /// Reports whether every bit of this is in `other`.
     #[cfg(feature = "monkey")]
     pub(crate) fn is_in(self, other: Interest) -> bool {
         self.0 & !other.0 == 0
     }
 
-    /// What poll(2) calls by these bits.
+    /// Converts from the bits of poll(2).
     #[cfg(feature = "monkey")]
     pub(crate) fn of_poll_bits(bits: i16) -> Interest {
         Interest(u32::from(bits.cast_unsigned()))
     }
 
-    /// The bits as poll(2) takes them. `EDGE` has no meaning there and is cut off.
+    /// Converts to the bits of poll(2). `EDGE` has no meaning there and is cut off.
     pub(super) fn poll_bits(self) -> libc::c_short {
         self.0 as libc::c_short
     }
@@ -72,7 +72,7 @@ impl BitOr for Interest {
     }
 }
 
-/// What the kernel says about an fd.
+/// The events that the kernel reports about a descriptor.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Ready(
     /// `EPOLL*` bits that epoll_wait returned.
@@ -80,7 +80,7 @@ pub(crate) struct Ready(
 );
 
 impl Ready {
-    /// Nothing.
+    /// The empty set of events.
     pub(crate) const NONE: Ready = Ready(0);
     /// A read will not block.
     pub(crate) const IN: Ready = Ready(libc::EPOLLIN as u32);
@@ -88,38 +88,48 @@ impl Ready {
     pub(crate) const OUT: Ready = Ready(libc::EPOLLOUT as u32);
     /// The peer has closed its sending half: after the data that is still queued, a read returns 0. Writing goes on.
     pub(crate) const RDHUP: Ready = Ready(libc::EPOLLRDHUP as u32);
-    /// Both halves are closed.
+    /// Both halves of the connection are closed.
     pub(crate) const HUP: Ready = Ready(libc::EPOLLHUP as u32);
     /// An error is pending; the next call on the fd returns it. Also: the reader of a pipe is gone.
     pub(crate) const ERR: Ready = Ready(libc::EPOLLERR as u32);
     /// Something exceptional, such as out-of-band data.
     pub(crate) const PRI: Ready = Ready(libc::EPOLLPRI as u32);
 
-    /// Whether at least one bit of `other` is set.
+    /// Reports whether at least one bit of `other` is set.
     #[inline]
     pub(crate) fn any(self, other: Ready) -> bool {
         self.0 & other.0 != 0
     }
 
-    /// Whether no bit is set.
+    /// Reports whether no bit is set.
     #[inline]
     pub(crate) fn is_empty(self) -> bool {
         self.0 == 0
     }
 
-    /// Whether it is something of what somebody with this interest waits for.
+    /// Reports whether a waiter with this interest can go on.
     #[cfg(feature = "monkey")]
     pub(crate) fn meets(self, interest: Interest) -> bool {
         self.0 & interest.0 != 0
     }
 
-    /// What is left when somebody with this interest was served.
+    /// Returns the events that remain after a waiter with this interest was woken.
     #[cfg(feature = "monkey")]
     pub(crate) fn without(self, interest: Interest) -> Ready {
         Ready(self.0 & !interest.0)
     }
 
-    /// The bits as poll(2) returns them.
+    /// Converts the readiness of a simulated socket, which has the bits of poll(2).
+    pub(crate) fn of_virtual(bits: u32) -> Ready {
+        Ready(bits)
+    }
+
+    /// Returns what of this `interest` covers; an end and an error are always covered.
+    pub(super) fn covered_by(self, interest: Interest) -> Ready {
+        Ready(self.0 & (interest.0 | Ready::HUP.0 | Ready::ERR.0))
+    }
+
+    /// Converts from the bits that poll(2) returns.
     pub(super) fn from_poll_bits(bits: libc::c_short) -> Ready {
         Ready(u32::from(bits.cast_unsigned()))
     }
@@ -143,17 +153,17 @@ const _: () = {
 
 /// A buffer that [`Epoll::wait`] fills, made once and used for every wait.
 ///
-/// Invariant E1: `buffer` holds at least one and at most `i32::MAX` entries, all of them initialised, and never moves.
-/// [`Events::with_capacity`] upholds it, nothing changes it later.
+/// Invariant epoll-1: `buffer` holds at least one and at most `i32::MAX` entries, all of them initialised, and never
+/// moves. Upheld by [`Events::with_capacity`]; no other function changes the buffer.
 pub(crate) struct Events {
-    /// Room for the kernel's answer. The entries from `len` on are from earlier waits.
+    /// Room for events. The entries from `len` on are from earlier waits.
     buffer: Box<[libc::epoll_event]>,
-    /// How many entries the last wait filled.
+    /// The number of entries that the last wait filled.
     len: usize,
 }
 
 impl Events {
-    /// Makes room for `capacity` events per wait. What does not fit stays in the kernel for the next one.
+    /// Makes room for `capacity` events per wait. Events that do not fit stay in the kernel for the next wait.
     ///
     /// # Panics
     ///
@@ -163,7 +173,7 @@ impl Events {
         Events { buffer: vec![libc::epoll_event { events: 0, u64: 0 }; capacity].into(), len: 0 }
     }
 
-    /// The tokens and the readiness that the last wait brought.
+    /// Returns the tokens and the readiness that the last wait brought.
     #[inline]
     pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = (u64, Ready)> {
         // On x86-64 `epoll_event` is packed, so that a reference to a field may be misaligned: the pattern copies.
@@ -177,13 +187,13 @@ impl std::fmt::Debug for Events {
     }
 }
 
-/// Whether this process has found `epoll_pwait2` missing. Set at most once; `Relaxed`, as it guards no other data.
+/// Whether the kernel was found to lack `epoll_pwait2`. Set at most once; `Relaxed`, as the flag guards no other data.
 static PWAIT2_MISSING: AtomicBool = AtomicBool::new(false);
 
-/// One epoll instance.
+/// An epoll instance, owned.
 #[derive(Debug)]
 pub(crate) struct Epoll {
-    /// The instance. Closed with `self`; the kernel then forgets what was added.
+    /// The instance. The kernel forgets what was added when the instance is closed, with `self`.
     fd: OwnedFd,
 }
 
@@ -196,21 +206,24 @@ impl Epoll {
     pub(crate) fn new() -> io::Result<Epoll> {
         // SAFETY: epoll_create1 takes no pointer (epoll_create(2)).
         let fd = cvt(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
-        // SAFETY: the kernel has just made `fd` and nobody else knows it, so the OwnedFd is its only owner.
+        // SAFETY: the kernel has just made `fd`, so the OwnedFd is the only owner.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
         Ok(Epoll { fd })
     }
 
-    /// Starts to watch `fd`; its events will carry `token`. What is ready already is reported by the next wait.
+    /// Starts to watch `fd` under `token`. Events that are pending already are reported by the next wait.
     ///
-    /// The kernel watches the open file, not the number: a duplicate (`dup`, `fork`) keeps it watched after `fd` is
-    /// closed, so [`Epoll::delete`] it first.
+    /// The kernel watches the open file, not the number: a duplicate (`dup`, `fork`) keeps the file watched after `fd`
+    /// is closed, so call [`Epoll::delete`] first.
     ///
     /// # Errors
     ///
-    /// `EEXIST` if `fd` is watched already, `EPERM` if its kind cannot be watched (a regular file, a directory: always
-    /// ready), `ENOSPC` or `ENOMEM`.
+    /// `EEXIST` if `fd` is watched already, `EPERM` for a file that cannot be watched (a regular file, a directory:
+    /// always ready), `ENOSPC` or `ENOMEM`.
     pub(crate) fn add(&self, fd: BorrowedFd<'_>, token: u64, interest: Interest) -> io::Result<()> {
+        if let Some(watched) = virtual_sockets::watch(&fd, token) {
+            return watched;
+        }
         let mut event = libc::epoll_event { events: interest.0, u64: token };
         let (epoll, fd) = (self.fd.as_raw_fd(), fd.as_raw_fd());
         // SAFETY: both fds are open, and the kernel copies `event`, which lives until the call returns (epoll_ctl(2)).
@@ -218,14 +231,15 @@ impl Epoll {
         Ok(())
     }
 
-    /// Asks anew for `interest` in a number that may or may not be watched already, and may name another file by now. What
-    /// is ready already is reported by the next wait. Returns whether it was not watched.
+    /// Asks anew for `interest` in a number that may or may not be watched already, and may name another file by now.
+    /// Events that are pending already are reported by the next wait. Returns whether the number was not watched.
     ///
     /// # Errors
     ///
     /// As [`Epoll::add`], but for `EEXIST`; `EBADF`.
     #[cfg(feature = "monkey")]
     pub(crate) fn rearm(&self, fd: std::os::fd::RawFd, token: u64, interest: Interest) -> io::Result<bool> {
+        // As a rule the number is watched.
         let epoll = self.fd.as_raw_fd();
         let mut event = libc::epoll_event { events: interest.0, u64: token };
         // SAFETY: the kernel copies `event`, which lives until the call returns; a number that is not open is an error
@@ -234,12 +248,13 @@ impl Epoll {
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
             result => return result.map(|_| false),
         }
+        // The number was not watched, or named another file then.
         // SAFETY: as above.
         cvt(unsafe { libc::epoll_ctl(epoll, libc::EPOLL_CTL_ADD, fd, &raw mut event) })?;
         Ok(true)
     }
 
-    /// [`Epoll::delete`] of a number that may or may not be open.
+    /// Stops watching a number that may or may not be open.
     ///
     /// # Errors
     ///
@@ -251,22 +266,25 @@ impl Epoll {
         Ok(())
     }
 
-    /// Stops to watch `fd`. Events that a wait has already returned are with the caller and not taken back.
+    /// Stops watching `fd`. Events that a wait has already returned are not taken back.
     ///
     /// # Errors
     ///
     /// `ENOENT` if `fd` is not watched.
     pub(crate) fn delete(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        if let Some(deleted) = virtual_sockets::unwatch(&fd) {
+            return deleted;
+        }
         let (epoll, fd) = (self.fd.as_raw_fd(), fd.as_raw_fd());
         // SAFETY: both fds are open, and EPOLL_CTL_DEL ignores the event, which may be null (epoll_ctl(2)).
         cvt(unsafe { libc::epoll_ctl(epoll, libc::EPOLL_CTL_DEL, fd, ptr::null_mut()) })?;
         Ok(())
     }
 
-    /// Waits until something is ready or `timeout` is over, and returns how many events are now in `events`.
+    /// Waits until a descriptor is ready or `timeout` is over, and returns how many events are now in `events`.
     ///
-    /// Returns 0 if the time is over, and also, early, when a signal interrupts the wait: whoever waits for a moment
-    /// looks at the clock. On an error `events` is empty.
+    /// Returns 0 if the time is over, and also, early, when a signal interrupts the wait: a caller that waits for a
+    /// point in time must read the clock. On an error `events` is empty.
     ///
     /// # Errors
     ///
@@ -274,7 +292,7 @@ impl Epoll {
     pub(crate) fn wait(&self, events: &mut Events, timeout: Timeout) -> io::Result<usize> {
         events.len = 0;
         let result = match timeout {
-            // Both calls know these two, and epoll_wait is the one that copies no timespec.
+            // Both calls know these two spans, and epoll_wait copies no timespec.
             None => self.wait_ms(events, -1),
             Some(0) => self.wait_ms(events, 0),
             Some(ns) if PWAIT2_MISSING.load(Ordering::Relaxed) => self.wait_ms(events, ms_rounded_up(ns)),
@@ -286,6 +304,7 @@ impl Epoll {
                 result => result,
             },
         };
+        // A signal ends the wait without an event.
         match result {
             Ok(len) => {
                 events.len = len;
@@ -296,23 +315,23 @@ impl Epoll {
         }
     }
 
-    /// epoll_wait: `ms` milliseconds, -1 for ever. Leaves `events.len` alone.
+    /// Calls epoll_wait for `ms` milliseconds, or for ever if `ms` is -1. Leaves `events.len` alone.
     #[inline]
     fn wait_ms(&self, events: &mut Events, ms: i32) -> io::Result<usize> {
         let (epoll, buffer, len) = (self.fd.as_raw_fd(), events.buffer.as_mut_ptr(), events.buffer.len());
-        // SAFETY: Invariant E1: `buffer` has `len` entries and `len` fits an i32; the kernel writes into those only
-        // (epoll_wait(2)), and `events` is borrowed mutably meanwhile.
+        // SAFETY: Invariant epoll-1: `buffer` has `len` entries and `len` fits an i32; the kernel writes into those
+        // only (epoll_wait(2)), and `events` is borrowed mutably until then.
         let filled = cvt(unsafe { libc::epoll_wait(epoll, buffer, len as i32, ms) })?;
         Ok(filled as usize)
     }
 
-    /// epoll_pwait2 without a signal mask: `ns` nanoseconds. Leaves `events.len` alone.
+    /// Calls epoll_pwait2 without a signal mask for `ns` nanoseconds. Leaves `events.len` alone.
     #[inline]
     fn wait_ns(&self, events: &mut Events, ns: u64) -> io::Result<usize> {
         let timeout = timespec(ns);
         let (epoll, buffer, len) = (self.fd.as_raw_fd(), events.buffer.as_mut_ptr(), events.buffer.len());
         let no_mask = ptr::null::<libc::sigset_t>();
-        // SAFETY: Invariant E1 as in `wait_ms`; `timeout` lives until the call returns, and a null mask is no mask
+        // SAFETY: Invariant epoll-1 as in `wait_ms`; `timeout` lives until the call returns, and a null mask is no mask
         // (epoll_pwait2(2)). The C library's wrapper is younger than the call, hence `syscall`.
         let filled = unsafe {
             libc::syscall(
@@ -329,18 +348,18 @@ impl Epoll {
     }
 }
 
-/// Milliseconds that last at least `ns` nanoseconds; waits longer than epoll_wait can express (24 days) are cut.
+/// Converts to milliseconds, rounding up; a wait longer than epoll_wait can express (24 days) is cut.
 fn ms_rounded_up(ns: u64) -> i32 {
     i32::try_from(ns.div_ceil(1_000_000)).unwrap_or(i32::MAX)
 }
 
-/// Whether the kernel, or a sandbox around it, does not know the call. Old container profiles say `EPERM` instead of
+/// Reports whether the kernel, or a sandbox, does not know the call. Old container profiles say `EPERM` instead of
 /// `ENOSYS`, and epoll_pwait2 has no `EPERM` of its own.
 fn is_missing_call(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM))
 }
 
-/// Another descriptor of the same open file, closed on exec; of a number that may or may not be open.
+/// Duplicates a number that may or may not be open: another descriptor of the same open file, closed on exec.
 ///
 /// # Errors
 ///
@@ -349,7 +368,7 @@ fn is_missing_call(error: &io::Error) -> bool {
 pub(crate) fn duplicate(fd: std::os::fd::RawFd) -> io::Result<OwnedFd> {
     // SAFETY: F_DUPFD_CLOEXEC takes an integer (F_DUPFD_CLOEXEC(2const)).
     let copy = cvt(unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 3) })?;
-    // SAFETY: the kernel has just made `copy` and nobody else knows it, so the OwnedFd is its only owner.
+    // SAFETY: the kernel has just made `copy`, so the OwnedFd is the only owner.
     Ok(unsafe { OwnedFd::from_raw_fd(copy) })
 }
 
@@ -363,7 +382,7 @@ mod tests {
     use std::os::fd::AsFd;
     use std::os::unix::net::UnixStream;
 
-    /// An instance that watches one end of a pair for everything, under `token`.
+    /// Makes an instance that watches one end of a pair under `token`.
     fn watched(token: u64, extra: Interest) -> (Epoll, UnixStream, UnixStream) {
         let epoll = Epoll::new().unwrap();
         let (near, far) = UnixStream::pair().unwrap();
@@ -383,7 +402,7 @@ mod tests {
 
     #[test]
     fn every_entry_of_a_full_buffer_is_read_back() {
-        // More than one entry: a wrong idea of the packed layout shows from the second on.
+        // More than one entry: a wrong idea of the packed layout shows from the second entry on.
         let epoll = Epoll::new().unwrap();
         let pairs: Vec<_> = (0..5).map(|_| UnixStream::pair().unwrap()).collect();
         for (token, (near, _)) in pairs.iter().enumerate() {
@@ -399,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn an_edge_is_told_once_and_a_level_each_time() {
+    fn an_edge_is_reported_once_and_a_level_each_time() {
         let mut events = Events::with_capacity(1);
         for (extra, again) in [(Interest::EDGE, 0), (Interest::IN, 1)] {
             let (epoll, mut near, mut far) = watched(1, extra);
@@ -469,7 +488,7 @@ mod tests {
             let (stop, stopped) = std::sync::mpsc::channel::<()>();
             std::thread::scope(|scope| {
                 scope.spawn(move || {
-                    // Again and again, as the first may come before the wait.
+                    // Repeatedly, since the first signal may come before the wait.
                     while stopped.recv_timeout(std::time::Duration::from_millis(1)).is_err() {
                         // SAFETY: the scope keeps the waiting thread alive (pthread_kill(3)).
                         unsafe { libc::pthread_kill(waiter, libc::SIGUSR1) };

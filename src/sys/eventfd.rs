@@ -1,24 +1,26 @@
-//! eventfd: the bell that another thread rings to end a wait.
+//! The eventfd as a bell: another thread rings the bell to end a wait.
 //!
-//! The kernel keeps a counter; a ring adds one, a drain sets it to zero, and the fd is readable while it is above zero.
-//! So a ring is never lost, whether it comes before, during or after the wait, and many rings make one wake-up.
+//! The kernel keeps a counter: a ring adds one, a drain sets the counter to zero, and the descriptor is readable while
+//! the counter is above zero. So a ring is never lost, whether before, during or after the wait, and many rings make
+//! one wake-up.
 //!
-//! Invariant B1: the fd is an eventfd, non-blocking and without `EFD_SEMAPHORE`. `EventFd::new` upholds it.
+//! Invariant eventfd-1: the descriptor is an eventfd, non-blocking and without `EFD_SEMAPHORE`. Upheld by
+//! `EventFd::new`.
 //!
-//! After a fork both processes hold the same bell: the child must not ring or drain it.
+//! After a fork both processes hold the same bell: the child must neither ring nor drain.
 
 #![allow(unsafe_code)]
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use super::own::own;
+use super::runtime_syscall::runtime_syscall;
 use super::{cvt, cvt_len};
 
-/// A bell. Any thread may ring it.
+/// A bell that any thread may ring.
 #[derive(Debug)]
 pub(crate) struct EventFd {
-    /// The counter in the kernel (Invariant B1).
+    /// The descriptor of the counter (Invariant eventfd-1).
     fd: OwnedFd,
 }
 
@@ -31,18 +33,18 @@ impl EventFd {
     pub(crate) fn new() -> io::Result<EventFd> {
         // SAFETY: eventfd takes no pointer (eventfd(2)).
         let fd = cvt(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })?;
-        // SAFETY: the kernel has just made `fd` and nobody else knows it, so the OwnedFd is its only owner.
+        // SAFETY: the kernel has just made `fd`, so the OwnedFd is the only owner.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
         Ok(EventFd { fd })
     }
 
-    /// Rings: a wait on the fd ends, now or when it begins.
+    /// Rings the bell: a wait on the descriptor ends, now or as soon as the wait begins.
     ///
     /// # Panics
     ///
-    /// If the kernel refuses, which it cannot do to a bell (Invariant B1): better loud than a wake-up lost in silence.
+    /// If the kernel refuses, which cannot happen to a bell (Invariant eventfd-1): better a panic than a lost wake-up.
     pub(crate) fn ring(&self) {
-        let _own = own();
+        let _mark = runtime_syscall();
         let one = 1_u64;
         loop {
             // SAFETY: the fd is open, and the kernel reads 8 bytes from `one`, which lives until the call returns
@@ -50,7 +52,7 @@ impl EventFd {
             let result = cvt_len(unsafe { libc::write(self.fd.as_raw_fd(), (&raw const one).cast(), 8) });
             match result {
                 Ok(_) => return,
-                // The counter is full, so the bell rings as loud as it can.
+                // The counter is at its maximum, so the descriptor is readable.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => panic!("cannot ring an eventfd: {error}"),
@@ -58,7 +60,8 @@ impl EventFd {
         }
     }
 
-    /// Silences the bell and returns how often it was rung since the last time, 0 if it was silent.
+    /// Sets the counter to zero and returns the number of rings since the last drain. The hub needs none: its watch is
+    /// for edges.
     ///
     /// # Panics
     ///
@@ -128,7 +131,7 @@ mod tests {
 
     #[test]
     fn an_edge_watch_hears_each_ring_even_without_a_drain() {
-        // What lets the reactor skip the drain: a write to an eventfd is an edge, whatever the counter was before.
+        // This lets the reactor skip the drain: a write to an eventfd is an edge, whatever the counter was before.
         let (bell, epoll) = (EventFd::new().unwrap(), Epoll::new().unwrap());
         epoll.add(bell.as_fd(), 9, Interest::IN | Interest::EDGE).unwrap();
         let mut events = Events::with_capacity(1);

@@ -1,11 +1,11 @@
-//! Bytes moved between descriptors by the kernel, and what kind of file a descriptor is.
+//! Bytes moved between descriptors by the kernel, the kind of file that a descriptor names, and file locks.
 //!
 //! ```text
 //!   splice    socket -> pipe, pipe -> socket      pages change hands, nothing is copied to the process
 //!   sendfile  regular file -> socket
 //! ```
 //!
-//! All of it says `WouldBlock` in place of waiting for a socket or a pipe; a file on a disk is waited for.
+//! These calls return `WouldBlock` in place of waiting for a socket or a pipe; they do wait for a file on a disk.
 
 #![allow(unsafe_code)]
 
@@ -21,14 +21,14 @@ use super::{cvt, cvt_len};
 /// A pipe, non-blocking and closed on exec.
 #[derive(Debug)]
 pub(crate) struct Pipe {
-    /// What is written into the other end comes out here.
+    /// The end to read from.
     head: OwnedFd,
-    /// The other end.
+    /// The end to write into.
     tail: OwnedFd,
 }
 
 impl Pipe {
-    /// Makes one.
+    /// Makes an empty pipe.
     ///
     /// # Errors
     ///
@@ -37,36 +37,37 @@ impl Pipe {
         let mut ends = [-1; 2];
         // SAFETY: the kernel writes two numbers into `ends`, which has room for two (pipe2(2)).
         cvt(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_NONBLOCK | libc::O_CLOEXEC) })?;
-        // SAFETY: the kernel has just made it and nobody else knows it, so the OwnedFd is its only owner.
+        // SAFETY: the kernel has just made the descriptor, so the OwnedFd is the only owner.
         let head = unsafe { OwnedFd::from_raw_fd(ends[0]) };
         // SAFETY: as above.
         let tail = unsafe { OwnedFd::from_raw_fd(ends[1]) };
         Ok(Pipe { head, tail })
     }
 
-    /// The end to take bytes out of.
+    /// Returns the end to read from.
     pub(crate) fn head(&self) -> BorrowedFd<'_> {
         self.head.as_fd()
     }
 
-    /// The end to put bytes into.
+    /// Returns the end to write into.
     pub(crate) fn tail(&self) -> BorrowedFd<'_> {
         self.tail.as_fd()
     }
 }
 
-/// Moves up to `len` bytes; one of the two must be a pipe. Returns how many: 0 at the end of `from`.
+/// Moves up to `len` bytes; one of the two must be a pipe. Returns the number of bytes moved, 0 at the end of `from`.
 ///
 /// # Errors
 ///
-/// `WouldBlock` if nothing is in `from` or no room in `to`; `InvalidInput` if one of them cannot be spliced.
+/// `WouldBlock` if `from` is empty or `to` is full; `InvalidInput` if one of the two cannot be spliced.
 pub(crate) fn splice(from: BorrowedFd<'_>, to: BorrowedFd<'_>, len: usize) -> io::Result<usize> {
     let (from, to, no_offset) = (from.as_raw_fd(), to.as_raw_fd(), ptr::null_mut());
     // SAFETY: both fds are open; without offsets the call takes no pointer (splice(2)).
     cvt_len(unsafe { libc::splice(from, no_offset, to, no_offset, len, libc::SPLICE_F_NONBLOCK) })
 }
 
-/// Sends up to `len` bytes of a file, from where it stands, which moves. Returns how many: 0 at the end of the file.
+/// Sends up to `len` bytes from the position of a file, and moves the position. Returns the number of bytes sent, 0 at
+/// the end of the file.
 ///
 /// # Errors
 ///
@@ -76,39 +77,68 @@ pub(crate) fn sendfile(to: BorrowedFd<'_>, from: BorrowedFd<'_>, len: usize) -> 
     cvt_len(unsafe { libc::sendfile(to.as_raw_fd(), from.as_raw_fd(), ptr::null_mut(), len) })
 }
 
-/// What kind of file it is, as far as writing without waiting goes.
+/// The operation of [`flock`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum FileLock {
+    /// Takes the lock for this open file alone.
+    Exclusive,
+    /// Takes the lock together with others that take it shared.
+    Shared,
+    /// Releases the lock again.
+    None,
+}
+
+/// Takes the advisory lock of a file for the open file `fd`, without waiting for others, or releases the lock.
+///
+/// # Errors
+///
+/// `WouldBlock` if another open file has the lock; `EINTR`, `ENOLCK`, `ENOTSUP`.
+pub(crate) fn flock(fd: BorrowedFd<'_>, lock: FileLock) -> io::Result<()> {
+    let operation = match lock {
+        FileLock::Exclusive => libc::LOCK_EX,
+        FileLock::Shared => libc::LOCK_SH,
+        FileLock::None => libc::LOCK_UN,
+    };
+    // SAFETY: the fd is open, and the call takes no pointer (flock(2)).
+    cvt(unsafe { libc::flock(fd.as_raw_fd(), operation | libc::LOCK_NB) })?;
+    Ok(())
+}
+
+/// The kind of a file, as far as writing without waiting goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// A regular file or a disk: never kept waiting by another process.
     Regular,
-    /// A terminal, or another device of characters.
+    /// A terminal, or another character device.
     Character,
-    /// A pipe, a socket, anything else.
+    /// A pipe, a socket, or anything else.
     Other,
 }
 
-/// Which file it is: two descriptors of one open file, or two openings of it, have the same.
+/// The identity of a file: equal for two descriptors of one open file, and for two openings of one file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
-    /// The device that it is on.
+    /// The device that the file is on.
     device: u64,
-    /// Its number there.
+    /// The number of the file on the device.
     inode: u64,
-    /// Its kind.
+    /// The kind of the file.
     pub(crate) kind: Kind,
 }
 
-/// Which file `fd` is.
+/// Returns the identity of the file that `fd` names.
 ///
 /// # Errors
 ///
 /// `EBADF` if the standard stream that is asked about was closed.
 pub(crate) fn identity(fd: BorrowedFd<'_>) -> io::Result<Identity> {
+    // Ask the kernel.
     let mut stat = MaybeUninit::<libc::stat>::uninit();
     // SAFETY: the kernel writes one `stat`, for which there is room; a number that is not open is an error (fstat(2)).
     cvt(unsafe { libc::fstat(fd.as_raw_fd(), stat.as_mut_ptr()) })?;
-    // SAFETY: the call succeeded, so all of it was written.
+    // SAFETY: the call succeeded, so the whole struct was written.
     let stat = unsafe { stat.assume_init() };
+    // Block devices are disks, so writes to one do not wait for another process.
     let kind = match stat.st_mode & libc::S_IFMT {
         libc::S_IFREG | libc::S_IFBLK => Kind::Regular,
         libc::S_IFCHR => Kind::Character,
@@ -117,11 +147,11 @@ pub(crate) fn identity(fd: BorrowedFd<'_>) -> io::Result<Identity> {
     Ok(Identity { device: stat.st_dev, inode: stat.st_ino, kind })
 }
 
-/// Opens the terminal behind `fd` once more for writing: an open file of its own, whose non-blocking mode nobody shares.
+/// Opens the terminal that `fd` names once more for writing: a new open file, with a non-blocking mode of its own.
 ///
 /// # Errors
 ///
-/// `PermissionDenied` if it belongs to another user by now; `NotFound` without a `/proc`.
+/// `PermissionDenied` if the terminal belongs to another user by now; `NotFound` without a `/proc`.
 pub(crate) fn reopen(fd: BorrowedFd<'_>) -> io::Result<File> {
     let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
     OpenOptions::new().write(true).custom_flags(flags).open(format!("/proc/self/fd/{}", fd.as_raw_fd()))
@@ -133,7 +163,7 @@ mod tests {
     use std::io::{ErrorKind, Read, Seek, Write};
     use std::os::unix::net::UnixStream;
 
-    /// A new file with this content, standing at its beginning.
+    /// Makes a file with this content, positioned at the start.
     fn file(content: &[u8]) -> File {
         let path = std::env::temp_dir().join(format!("greenling-file-{}-{}", std::process::id(), content.len()));
         let mut file = File::options().read(true).write(true).create(true).truncate(true).open(&path).unwrap();

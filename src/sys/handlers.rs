@@ -1,9 +1,9 @@
-//! Signal handlers run marked as [`own`](super::own): a system call made in one never switches.
+//! Signal handlers run under a mark of [`runtime_syscall`]: a system call made in one never switches.
 //!
-//! A handler may interrupt the hub in the middle of its work. With the feature `monkey` a `write` in the handler is ours,
-//! and if it parked there, the hub would be entered a second time, below itself. Nothing in the kernel tells a handler
-//! from other code, so `sigaction` and `signal` are ours too, from the start of the program: they install
-//! [`trampoline`], which sets the mark, calls the program's handler, and takes the mark back.
+//! A handler may interrupt the hub in the middle of its work. With the feature `monkey` a `write` in the handler is
+//! this crate's, and if that `write` parked there, the hub would be entered a second time, below itself. Nothing in the
+//! kernel tells a handler from other code, so this crate defines `sigaction` and `signal` too, from the start of the
+//! program: they install [`trampoline`], which sets the mark, calls the program's handler, and takes the mark back.
 //!
 //! ```text
 //!   program: sigaction(SIGINT, h) --> HANDLERS[SIGINT] = h; kernel: trampoline
@@ -11,10 +11,12 @@
 //!   signal:  kernel --> trampoline: mark, h(..), mark back
 //! ```
 //!
-//! Invariant G1: while the kernel has `trampoline` for a signal, its place in `HANDLERS` holds a handler of the program
-//! that can be called with three arguments. Upheld by `sigaction`, which fills the place first and takes back what was
-//! there if the kernel refuses; a place is never emptied. (A handler for one argument ignores the others: they are in
-//! registers on both processors.)
+//! Invariant handlers-1: while the kernel has `trampoline` for a signal, the signal's slot in `HANDLERS` holds a
+//! handler of the program that can be called with three arguments. Upheld by `sigaction`, which fills the slot first
+//! and restores the previous content if the kernel refuses; a slot is never emptied. (A handler for one argument
+//! ignores the others: they are in registers on both architectures.)
+//!
+//! The trampoline also recovers from faults of [`peek`], which never reach the program's handler.
 //!
 //! A handler that leaves by `longjmp` keeps its OS thread marked, and no call switches there any more: slow, not wrong.
 #![allow(unsafe_code)]
@@ -24,31 +26,35 @@ use std::mem::MaybeUninit;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use super::own::own;
-use super::raw;
+use super::runtime_syscall::runtime_syscall;
+use super::{peek, raw};
 
-/// One more than the greatest signal.
+/// One more than the greatest signal number.
 const SIGNALS: usize = 65;
 
-/// The program's handler of each signal, 0 before the first.
+/// The program's handler of each signal, 0 until one is installed.
 static HANDLERS: [AtomicUsize; SIGNALS] = [const { AtomicUsize::new(0) }; SIGNALS];
 
-/// Whether it was installed with SA_SIGINFO, which the trampoline always is.
-static DETAILED: [AtomicBool; SIGNALS] = [const { AtomicBool::new(false) }; SIGNALS];
+/// Whether the program's handler was installed with SA_SIGINFO, as the trampoline always is.
+static WITH_INFO: [AtomicBool; SIGNALS] = [const { AtomicBool::new(false) }; SIGNALS];
 
-/// What the kernel calls.
+/// Calls the program's handler under a mark. The kernel calls this function in place of that handler.
 extern "C" fn trampoline(signal: c_int, info: *mut c_void, context: *mut c_void) {
     type Handler = unsafe extern "C" fn(c_int, *mut c_void, *mut c_void);
-    let _own = own();
-    // Acquire pairs with the Release of the store in `sigaction`: what the program prepared for its handler is there.
+    // SAFETY: the kernel passes the context of the fault.
+    if matches!(signal, libc::SIGSEGV | libc::SIGBUS) && unsafe { peek::recover(context) } {
+        return;
+    }
+    let _mark = runtime_syscall();
+    // Acquire: pairs with the Release store in `sigaction`, so what the program prepared for its handler is visible.
     let handler = HANDLERS[signal as usize].load(Ordering::Acquire);
-    // SAFETY: Invariant G1: it is a handler, and takes these arguments.
+    // SAFETY: Invariant handlers-1: the slot holds a handler that takes these arguments.
     let handler = unsafe { std::mem::transmute::<*const (), Handler>(ptr::with_exposed_provenance(handler)) };
     // SAFETY: as the kernel would call it.
     unsafe { handler(signal, info, context) };
 }
 
-/// sigaction(2), for the whole program.
+/// Stands in for sigaction(2) in the whole program.
 ///
 /// # Safety
 /// As the C library's.
@@ -58,32 +64,35 @@ pub(super) unsafe extern "C" fn sigaction(
     new: *const libc::sigaction,
     old: *mut libc::sigaction,
 ) -> c_int {
-    let Some(place) = usize::try_from(signal).ok().filter(|at| (1..SIGNALS).contains(at)) else {
+    let Some(slot) = usize::try_from(signal).ok().filter(|at| (1..SIGNALS).contains(at)) else {
         // SAFETY: the caller's arguments, for the C library to refuse.
         return unsafe { raw::sigaction(signal, new, old) };
     };
-    // Relaxed: two OS threads that install handlers for one signal at once have a race of their own.
-    let before = (HANDLERS[place].load(Ordering::Acquire), DETAILED[place].load(Ordering::Relaxed));
+    // Relaxed: two OS threads that install handlers for one signal at once have a race anyway.
+    let before = (HANDLERS[slot].load(Ordering::Acquire), WITH_INFO[slot].load(Ordering::Relaxed));
     // SAFETY: null, or the caller's struct.
     let mut wrapped = unsafe { new.as_ref() }.copied();
+    // A handler of the program goes into the slot, and the trampoline to the kernel.
     if let Some(action) = &mut wrapped
         && action.sa_sigaction != libc::SIG_DFL
         && action.sa_sigaction != libc::SIG_IGN
     {
-        DETAILED[place].store(action.sa_flags & libc::SA_SIGINFO != 0, Ordering::Relaxed);
+        WITH_INFO[slot].store(action.sa_flags & libc::SA_SIGINFO != 0, Ordering::Relaxed);
         // Release: see `trampoline`.
-        HANDLERS[place].store(action.sa_sigaction, Ordering::Release);
+        HANDLERS[slot].store(action.sa_sigaction, Ordering::Release);
         action.sa_sigaction = trampoline as extern "C" fn(c_int, *mut c_void, *mut c_void) as usize;
         action.sa_flags |= libc::SA_SIGINFO;
     }
     let new = wrapped.as_ref().map_or(ptr::null(), ptr::from_ref);
-    // SAFETY: `new` is ours or null, `old` the caller's; the trampoline may run at any time (G1).
+    // SAFETY: `new` is a local or null, `old` is the caller's; the trampoline may run at any time (handlers-1).
     let result = unsafe { raw::sigaction(signal, new, old) };
     if result != 0 {
-        HANDLERS[place].store(before.0, Ordering::Release);
-        DETAILED[place].store(before.1, Ordering::Relaxed);
+        // The kernel keeps the old handler, so its slot is restored.
+        HANDLERS[slot].store(before.0, Ordering::Release);
+        WITH_INFO[slot].store(before.1, Ordering::Relaxed);
         return result;
     }
+    // The program gets back the handler that it had installed, with that handler's flags.
     // SAFETY: null, or the caller's struct, which the kernel has just filled.
     if let Some(old) = unsafe { old.as_mut() }
         && old.sa_sigaction == trampoline as extern "C" fn(c_int, *mut c_void, *mut c_void) as usize
@@ -96,7 +105,7 @@ pub(super) unsafe extern "C" fn sigaction(
     0
 }
 
-/// signal(2), for the whole program: BSD's meaning, as the C library's.
+/// Stands in for signal(2) in the whole program, with BSD's meaning, as in the C library.
 ///
 /// # Safety
 /// As the C library's.
@@ -110,7 +119,7 @@ pub(super) unsafe extern "C" fn signal(signal: c_int, handler: libc::sighandler_
     let mut old = MaybeUninit::<libc::sigaction>::zeroed();
     // SAFETY: both live until the call returns; the handler is the caller's.
     match unsafe { sigaction(signal, new, old.as_mut_ptr()) } {
-        // SAFETY: it was filled by the call, and all zeros are valid anyway.
+        // SAFETY: the call has filled the struct, and all zeros are valid anyway.
         0 => unsafe { old.assume_init() }.sa_sigaction,
         _ => libc::SIG_ERR,
     }
@@ -118,14 +127,14 @@ pub(super) unsafe extern "C" fn signal(signal: c_int, handler: libc::sighandler_
 
 #[cfg(test)]
 mod tests {
-    use super::super::own::is_own;
+    use super::super::runtime_syscall::is_runtime_syscall;
     use super::*;
 
-    /// Set by the handler if it ran marked.
+    /// Whether the handler ran under a mark.
     static MARKED: AtomicBool = AtomicBool::new(false);
 
     extern "C" fn note(_: c_int) {
-        MARKED.store(is_own(), Ordering::Relaxed);
+        MARKED.store(is_runtime_syscall(), Ordering::Relaxed);
     }
 
     #[test]
@@ -137,7 +146,7 @@ mod tests {
         // SAFETY: a signal to this OS thread, for which there is a handler.
         unsafe { libc::raise(libc::SIGUSR2) };
         assert!(MARKED.load(Ordering::Relaxed));
-        assert!(!is_own());
+        assert!(!is_runtime_syscall());
         let mut old = MaybeUninit::<libc::sigaction>::zeroed();
         // SAFETY: a question only; the struct lives until the call returns.
         assert_eq!(unsafe { libc::sigaction(libc::SIGUSR2, ptr::null(), old.as_mut_ptr()) }, 0);

@@ -6,22 +6,22 @@
 //!            `-- a stack grows down into this <--  starts here -----'
 //! ```
 //!
-//! Two kinds of guard, both of which make every access a SIGSEGV:
+//! There are two kinds of guard; under both, every access is a SIGSEGV:
 //!
 //! | [`GuardKind`] | call | Linux | VMAs per guard |
 //! |---|---|---|---|
 //! | `Install` | `madvise(MADV_GUARD_INSTALL)` | 6.13 | 0: a mark in the page table |
-//! | `Protect` | `mprotect(PROT_NONE)` | any | 1, and it splits its surroundings in two |
+//! | `Protect` | `mprotect(PROT_NONE)` | any | 1, and the mapping around the guard is split in two |
 //!
 //! The VMAs of a process are limited (`vm.max_map_count`, 65530), so `Protect` ends at some 32 000 stacks and `Install`
-//! at the memory. A guard of either kind stays where it is over [`Mapping::discard`] and over a fork.
+//! at the memory. [`Mapping::discard`] and a fork leave guards of either kind in place.
 //!
-//! Invariant M1: the pages `base .. base + len` are one anonymous private mapping, made by `reserve` and owned by this
-//! value alone; both numbers are multiples of the page size, and only Drop unmaps. The constructors uphold it: no other
-//! function changes the fields.
+//! Invariant mmap-1: the pages `base .. base + len` are one anonymous private mapping, made by `reserve` and owned by
+//! this value alone; both numbers are multiples of the page size, and only Drop unmaps. Upheld by the constructors: no
+//! other function changes the fields.
 //!
-//! Invariant M2: this file never makes a reference into a mapping. Who makes one, through `base`, answers for it: the
-//! functions that change or forbid content are `unsafe` and say so.
+//! Invariant mmap-2: this file never makes a reference into a mapping. Code that makes one, through `base`, is
+//! responsible for the reference: the functions that change or forbid content are `unsafe` and say so.
 
 #![allow(unsafe_code)]
 
@@ -33,6 +33,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::{env, io, mem, ptr};
 
 use super::cvt;
+use crate::pure::lock::get_or_init;
 
 /// `MADV_GUARD_INSTALL`, madvise(2), which the `libc` crate does not name yet.
 const MADV_GUARD_INSTALL: libc::c_int = 102;
@@ -49,8 +50,8 @@ pub(crate) enum GuardKind {
     Protect,
 }
 
-/// The kind of guard to use in this process: what the environment variable `GREENLING_GUARD` says (`install` or
-/// `protect`), else `Install` if the kernel can do it. Found out once.
+/// Returns the kind of guard to use in this process: the value of the environment variable `GREENLING_GUARD` (`install`
+/// or `protect`), else `Install` if the kernel knows the call. Detected once.
 ///
 /// # Panics
 ///
@@ -60,16 +61,16 @@ pub(crate) fn guard_kind() -> GuardKind {
     chosen_guard().0
 }
 
-/// The kind of [`guard_kind`], and whether the environment insists on it.
+/// Returns the kind of [`guard_kind`], and whether the environment demands that kind.
 fn chosen_guard() -> (GuardKind, bool) {
     static CHOSEN: OnceLock<(GuardKind, bool)> = OnceLock::new();
-    *CHOSEN.get_or_init(|| match parse_guard(env::var_os(GUARD_VARIABLE).as_deref()) {
+    *get_or_init(&CHOSEN, || match parse_guard(env::var_os(GUARD_VARIABLE).as_deref()) {
         Some(kind) => (kind, true),
         None => (detect_guard(), false),
     })
 }
 
-/// What the environment variable says, if it is set and not empty.
+/// Parses the environment variable, if set and not empty.
 fn parse_guard(value: Option<&OsStr>) -> Option<GuardKind> {
     let value = value?;
     match value.to_str() {
@@ -80,11 +81,11 @@ fn parse_guard(value: Option<&OsStr>) -> Option<GuardKind> {
     }
 }
 
-/// Tries the better kind on a scratch page. An old kernel says `EINVAL`, as does a new one under `mlockall`; whatever
-/// the reason is, `Protect` works.
+/// Tries `Install` on a scratch page. An old kernel says `EINVAL`, as does a new one under `mlockall`; whatever the
+/// reason, `Protect` works.
 fn detect_guard() -> GuardKind {
     let install = |scratch: Mapping| {
-        // SAFETY: `scratch` is new and goes at the end of this line: nobody has a pointer into it.
+        // SAFETY: `scratch` is new and is dropped at the end of this line: nothing has a pointer into the mapping.
         unsafe { scratch.guard(0, scratch.len(), GuardKind::Install) }
     };
     match Mapping::reserve(page_size()).and_then(install) {
@@ -93,7 +94,7 @@ fn detect_guard() -> GuardKind {
     }
 }
 
-/// The size of a page in bytes, a power of two: 4096 on x86-64; 4096, 16384 or 65536 on aarch64.
+/// Returns the size of a page in bytes, a power of two: 4096 on x86-64; 4096, 16384 or 65536 on aarch64.
 pub(crate) fn page_size() -> usize {
     static SIZE: AtomicUsize = AtomicUsize::new(0);
     // Relaxed: every thread would write the same number.
@@ -108,26 +109,26 @@ pub(crate) fn page_size() -> usize {
     size
 }
 
-/// How often the calling OS thread has touched a page that was not there yet, since it began: `ru_minflt`.
-///
-/// 0 where the kernel does not count (getrusage(2)).
+/// Returns how often the calling OS thread has touched a page that was not there yet: `ru_minflt`, or 0 where the
+/// kernel does not count (getrusage(2)).
 pub(crate) fn page_faults() -> u64 {
     let mut usage = mem::MaybeUninit::<libc::rusage>::zeroed();
-    // SAFETY: the place is as large as the kernel's answer (getrusage(2)).
+    // SAFETY: the kernel fills one struct, for which there is room (getrusage(2)).
     let result = unsafe { libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr()) };
-    // SAFETY: all zeros is a value of this struct of integers, and the kernel wrote another one.
+    // SAFETY: all zeros is a valid value of this struct of integers, and the kernel wrote another one.
     let usage = unsafe { usage.assume_init() };
     if result == 0 { usage.ru_minflt as u64 } else { 0 }
 }
 
-/// A range of address space that reads and writes as zeroed memory, and costs memory only where it was touched.
+/// A range of address space that reads and writes as zeroed memory, and costs memory only in the pages that were
+/// touched.
 ///
 /// Not `Send`: stacks stay on their OS thread.
 #[derive(Debug)]
 pub(crate) struct Mapping {
-    /// The lowest address (Invariant M1).
+    /// The lowest address (Invariant mmap-1).
     base: NonNull<u8>,
-    /// Bytes from `base` to the end (Invariant M1). Never 0.
+    /// The length in bytes (Invariant mmap-1). Never 0.
     len: usize,
 }
 
@@ -137,11 +138,12 @@ impl Mapping {
     ///
     /// # Errors
     ///
-    /// `EINVAL` if `len` is 0, `ENOMEM` if the address space or the number of VMAs is used up, if `RLIMIT_AS` forbids
-    /// it, or if the memory is needed after all: `vm.overcommit_memory=2` and `mlockall(MCL_FUTURE)` do that.
+    /// `EINVAL` if `len` is 0; `ENOMEM` if the address space or the number of VMAs is used up, if `RLIMIT_AS` forbids
+    /// the mapping, or if the memory is needed after all: `vm.overcommit_memory=2` and `mlockall(MCL_FUTURE)` do that.
     pub(crate) fn reserve(len: usize) -> io::Result<Mapping> {
         let len =
             len.checked_next_multiple_of(page_size()).ok_or_else(|| io::Error::from_raw_os_error(libc::ENOMEM))?;
+        // Address space only.
         let protection = libc::PROT_READ | libc::PROT_WRITE;
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_STACK;
         // SAFETY: without MAP_FIXED the kernel takes a free place and touches no existing mapping (mmap(2)).
@@ -152,7 +154,7 @@ impl Mapping {
         let base = NonNull::new(base.cast()).expect("the kernel keeps page 0 to itself");
         let mapping = Mapping { base, len };
         // One touched byte must cost one page, not two megabytes. Since Linux 6.7 MAP_STACK says so too.
-        // SAFETY: Invariant M1: the range is ours; the advice changes no content (madvise(2)).
+        // SAFETY: Invariant mmap-1: the range belongs to `mapping`; the advice changes no content (madvise(2)).
         match cvt(unsafe { libc::madvise(base.as_ptr().cast(), len, libc::MADV_NOHUGEPAGE) }) {
             // This kernel has no huge pages.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(mapping),
@@ -160,7 +162,7 @@ impl Mapping {
         }
     }
 
-    /// [`Mapping::reserve`] at a multiple of `align` bytes.
+    /// Reserves a range as [`Mapping::reserve`] does, at a multiple of `align` bytes.
     ///
     /// # Errors
     ///
@@ -175,22 +177,24 @@ impl Mapping {
         if align <= page || len == 0 {
             return Mapping::reserve(len);
         }
-        // Somewhere in a range that is longer by `align` less one page lies what we want; the ends go back.
+        // A range that is longer by `align` less one page contains an aligned one; the ends go back.
         let no_memory = || io::Error::from_raw_os_error(libc::ENOMEM);
         let len = len.checked_next_multiple_of(page).ok_or_else(no_memory)?;
         let mut mapping = Mapping::reserve(len.checked_add(align - page).ok_or_else(no_memory)?)?;
+        // The part before the first multiple of `align`, then the part after the range.
         let front = mapping.base.as_ptr().align_offset(align);
         mapping.cut_front(front)?;
         mapping.cut_back(mapping.len - len)?;
         Ok(mapping)
     }
 
-    /// Unmaps the first `cut` bytes, whole pages and fewer than all. Only `reserve_aligned` calls it, on a mapping that
-    /// nobody has seen yet.
+    /// Unmaps the first `cut` bytes, whole pages and fewer than all. Only `reserve_aligned` calls this, on a new
+    /// mapping.
     fn cut_front(&mut self, cut: usize) -> io::Result<()> {
         if cut > 0 {
             let start = self.range(0, cut);
-            // SAFETY: Invariant M1 for the range, and it holds for the rest afterwards: nobody has a pointer in yet.
+            // SAFETY: Invariant mmap-1 for the range, and afterwards for the rest: nothing has a pointer into the
+            // mapping.
             cvt(unsafe { libc::munmap(start, cut) })?;
             // SAFETY: `cut` is less than `len`, so the new base is inside what was mapped.
             self.base = unsafe { self.base.add(cut) };
@@ -199,7 +203,7 @@ impl Mapping {
         Ok(())
     }
 
-    /// Unmaps the last `cut` bytes, as [`Mapping::cut_front`] the first.
+    /// Unmaps the last `cut` bytes, as [`Mapping::cut_front`] does the first.
     fn cut_back(&mut self, cut: usize) -> io::Result<()> {
         if cut > 0 {
             let start = self.range(self.len - cut, cut);
@@ -210,30 +214,30 @@ impl Mapping {
         Ok(())
     }
 
-    /// The lowest address.
+    /// Returns the lowest address.
     #[inline]
     pub(crate) fn base(&self) -> NonNull<u8> {
         self.base
     }
 
-    /// The length in bytes, a multiple of the page size.
+    /// Returns the length in bytes, a multiple of the page size.
     #[inline]
     pub(crate) fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether `address` is inside.
+    /// Reports whether `address` is inside the mapping.
     #[inline]
     pub(crate) fn contains(&self, address: usize) -> bool {
         address.wrapping_sub(self.base.as_ptr().addr()) < self.len
     }
 
-    /// Makes `len` bytes from `offset` on inaccessible, for good: every access is a SIGSEGV. What was there is lost.
+    /// Makes `len` bytes from `offset` on inaccessible, for good: every access is a SIGSEGV. The content is lost.
     ///
     /// # Errors
     ///
-    /// `EINVAL` for `Install` on a kernel that does not know it or on locked memory; `ENOMEM` for `Protect` if the VMAs
-    /// are used up.
+    /// `EINVAL` for `Install` on a kernel that does not know the call or on locked memory; `ENOMEM` for `Protect` if
+    /// the VMAs are used up.
     ///
     /// # Panics
     ///
@@ -241,12 +245,12 @@ impl Mapping {
     ///
     /// # Safety
     ///
-    /// Nobody uses those pages from now on, through a reference or as a running stack, other than to fault on them.
+    /// Nothing uses those pages from now on, through a reference or as a running stack, other than to fault on them.
     pub(crate) unsafe fn guard(&self, offset: usize, len: usize, kind: GuardKind) -> io::Result<()> {
         let start = self.range(offset, len);
         match kind {
-            // SAFETY: Invariant M1: the range is ours; that nobody needs its content is the caller's promise
-            // (madvise(2)).
+            // SAFETY: Invariant mmap-1: the range belongs to this mapping; the caller promises that nothing needs the
+            // content (madvise(2)).
             GuardKind::Install => cvt(unsafe { libc::madvise(start, len, MADV_GUARD_INSTALL) })?,
             // SAFETY: the same (mprotect(2)).
             GuardKind::Protect => cvt(unsafe { libc::mprotect(start, len, libc::PROT_NONE) })?,
@@ -254,13 +258,13 @@ impl Mapping {
         Ok(())
     }
 
-    /// [`Mapping::guard`] with the kind of this process, [`guard_kind`]. Where the kernel refuses to install one on these
-    /// pages, because the program locked them after the kind was found out (mlockall(2)), they are protected instead,
-    /// unless the environment insists.
+    /// Makes a guard of the kind of this process, [`guard_kind`]. Where the kernel refuses to install one on these
+    /// pages, because the program locked them after the kind was detected (mlockall(2)), the pages are protected
+    /// instead, unless the environment demands the kind.
     ///
     /// # Errors
     ///
-    /// As [`Mapping::guard`]; the kind says which was tried last.
+    /// As [`Mapping::guard`], with the kind that was tried last.
     ///
     /// # Panics
     ///
@@ -270,10 +274,11 @@ impl Mapping {
     ///
     /// As for [`Mapping::guard`].
     pub(crate) unsafe fn guard_as_usual(&self, offset: usize, len: usize) -> Result<(), (GuardKind, io::Error)> {
-        let (kind, insists) = chosen_guard();
+        // The kind of this process; on locked memory, the other one.
+        let (kind, demanded) = chosen_guard();
         // SAFETY: the caller's promise.
         match unsafe { self.guard(offset, len, kind) } {
-            Err(error) if kind == GuardKind::Install && !insists && error.raw_os_error() == Some(libc::EINVAL) => {
+            Err(error) if kind == GuardKind::Install && !demanded && error.raw_os_error() == Some(libc::EINVAL) => {
                 // SAFETY: the same.
                 unsafe { self.guard(offset, len, GuardKind::Protect) }.map_err(|error| (GuardKind::Protect, error))
             }
@@ -281,7 +286,8 @@ impl Mapping {
         }
     }
 
-    /// Gives the memory of `len` bytes from `offset` on back to the kernel. They read as zeros afterwards; guards stay.
+    /// Gives the memory of `len` bytes from `offset` on back to the kernel. The bytes read as zeros afterwards; guards
+    /// stay.
     ///
     /// # Errors
     ///
@@ -293,21 +299,22 @@ impl Mapping {
     ///
     /// # Safety
     ///
-    /// Nobody holds a reference into those pages or needs what is in them.
+    /// Nothing holds a reference into those pages or needs the content.
     pub(crate) unsafe fn discard(&self, offset: usize, len: usize) -> io::Result<()> {
         let start = self.range(offset, len);
-        // SAFETY: Invariant M1: the range is ours; that nobody needs its content is the caller's promise (madvise(2)).
+        // SAFETY: Invariant mmap-1: the range belongs to this mapping; the caller promises that nothing needs the
+        // content (madvise(2)).
         cvt(unsafe { libc::madvise(start, len, libc::MADV_DONTNEED) })?;
         Ok(())
     }
 
-    /// Appends to `out`, for each page of `len` bytes from `offset` on, whether it is in memory.
+    /// Appends to `out`, for each page of `len` bytes from `offset` on, whether the page is in memory.
     ///
-    /// A guard is not. Nor is a page that was swapped out: the answer is a hint about memory, not about content.
+    /// Guards and pages that were swapped out are not: the answer is a hint about memory, not about content.
     ///
     /// # Errors
     ///
-    /// `EAGAIN` if the kernel is short of memory; what a sandbox makes of mincore(2).
+    /// `EAGAIN` if the kernel is short of memory; errors that a sandbox makes mincore(2) return.
     ///
     /// # Panics
     ///
@@ -320,7 +327,7 @@ impl Mapping {
         })
     }
 
-    /// How many pages of `len` bytes from `offset` on are in memory.
+    /// Counts the pages of `len` bytes from `offset` on that are in memory.
     ///
     /// # Errors and panics
     ///
@@ -335,8 +342,8 @@ impl Mapping {
         Ok(count)
     }
 
-    /// The offset, from `base`, of the lowest page in memory among `len` bytes from `offset` on: how far down a stack
-    /// has ever reached since it was made or discarded. Allocates nothing.
+    /// Returns the offset, from `base`, of the lowest page in memory among `len` bytes from `offset` on: how far down a
+    /// stack has reached since the pages were reserved or discarded. Allocates nothing.
     ///
     /// # Errors and panics
     ///
@@ -353,8 +360,10 @@ impl Mapping {
         Ok(first)
     }
 
-    /// Calls `visit` with the offset of each page and whether it is in memory, upwards, until that breaks off.
+    /// Calls `visit` with the offset of each page, upwards, and whether the page is in memory, until `visit` breaks
+    /// off.
     fn scan(&self, offset: usize, len: usize, mut visit: impl FnMut(usize, bool) -> ControlFlow<()>) -> io::Result<()> {
+        // Check the whole range before the first call.
         let page = page_size();
         self.range(offset, len);
         // One call for a stack of the default size; longer ranges take several.
@@ -363,8 +372,8 @@ impl Mapping {
         while at < end {
             let chunk = (end - at).min(answer.len() * page);
             let start = self.range(at, chunk);
-            // SAFETY: Invariant M1: the range is mapped; the kernel writes one byte for each of its pages, of which
-            // there are at most as many as `answer` is long (mincore(2)).
+            // SAFETY: Invariant mmap-1: the range is mapped; the kernel writes one byte for each page, and the range
+            // has at most as many pages as `answer` is long (mincore(2)).
             cvt(unsafe { libc::mincore(start, chunk, answer.as_mut_ptr()) })?;
             for state in &answer[..chunk / page] {
                 // The other seven bits are undefined.
@@ -377,16 +386,17 @@ impl Mapping {
         Ok(())
     }
 
-    /// The start of the range, after a check that it is whole pages of this mapping: the fence behind which every call
-    /// of this file acts.
+    /// Returns the start of a range, after a check that the range is whole pages of this mapping. Every call of this
+    /// file that acts on a range gets the address here.
     fn range(&self, offset: usize, len: usize) -> *mut c_void {
+        // Whole pages of this mapping.
         let page = page_size();
         assert!(
             offset.is_multiple_of(page) && len.is_multiple_of(page) && offset <= self.len && len <= self.len - offset,
             "the range of {len} bytes at {offset} is not whole pages of a mapping of {} bytes",
             self.len
         );
-        // SAFETY: Invariant M1 and the check above: `offset` is inside the mapping or its end.
+        // SAFETY: Invariant mmap-1 and the check above: `offset` is inside the mapping or its end.
         unsafe { self.base.as_ptr().add(offset) }.cast()
     }
 
@@ -398,7 +408,7 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: Invariant M1: the range is ours, and nobody can use it after its owner (munmap(2)).
+        // SAFETY: Invariant mmap-1: the mapping belongs to this value, and nothing uses the pages later (munmap(2)).
         let result = cvt(unsafe { libc::munmap(self.base.as_ptr().cast(), self.len) });
         // The kernel joins neighbouring mappings into one VMA, so unmapping can split one and exceed the limit. Then
         // the address space is lost, which is no reason to end the program.
@@ -424,30 +434,30 @@ mod tests {
     /// Writes one byte; the page becomes resident.
     fn touch(mapping: &Mapping, offset: usize) {
         assert!(offset < mapping.len());
-        // SAFETY: Invariant M1 and the line above: the address is inside the mapping.
+        // SAFETY: Invariant mmap-1 and the line above: the address is inside the mapping.
         let byte = unsafe { mapping.base().add(offset) };
-        // SAFETY: the tests that touch a guard do so to die; every other byte is ours and referred to by nobody.
+        // SAFETY: the tests that touch a guard do so to die; nothing refers to any other byte.
         unsafe { byte.write_volatile(7) };
     }
 
-    /// Reads one byte.
-    fn look(mapping: &Mapping, offset: usize) -> u8 {
+    /// Reads one byte of `mapping`.
+    fn read(mapping: &Mapping, offset: usize) -> u8 {
         assert!(offset < mapping.len());
-        // SAFETY: Invariant M1 and the line above: the address is inside the mapping.
+        // SAFETY: Invariant mmap-1 and the line above: the address is inside the mapping.
         let byte = unsafe { mapping.base().add(offset) };
         // SAFETY: as in `touch`; fresh pages read as zeros (mmap(2)).
         unsafe { byte.read_volatile() }
     }
 
-    /// How a process ends that does `access`: by SIGSEGV on a guard, else with 0.
-    fn fate(access: impl FnOnce()) -> ExitStatus {
+    /// Returns how a process ends that does `access`: by SIGSEGV on a guard, else with 0.
+    fn end_of(access: impl FnOnce()) -> ExitStatus {
         in_fork(|| {
             access();
             0
         })
     }
 
-    /// How many VMAs cover a part of `mapping`.
+    /// Counts the VMAs that cover a part of `mapping`.
     fn vmas(mapping: &Mapping) -> usize {
         let start = mapping.base().as_ptr().addr();
         let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
@@ -465,9 +475,9 @@ mod tests {
         let mapping = Mapping::reserve(1).unwrap();
         assert_eq!(mapping.len(), page_size());
         let last = mapping.len() - 1;
-        assert_eq!(look(&mapping, last), 0);
+        assert_eq!(read(&mapping, last), 0);
         touch(&mapping, last);
-        assert_eq!(look(&mapping, last), 7);
+        assert_eq!(read(&mapping, last), 7);
     }
 
     #[test]
@@ -515,13 +525,13 @@ mod tests {
         for kind in kinds() {
             let mapping = Mapping::reserve(4 * page).unwrap();
             touch(&mapping, page); // Content under a guard does not matter.
-            // SAFETY: only this test knows the mapping, and it goes to the guard to fault.
+            // SAFETY: only this test knows the mapping, and touches the guard to fault.
             unsafe { mapping.guard(page, page, kind) }.unwrap();
-            assert_eq!(fate(|| touch(&mapping, page)).signal(), Some(libc::SIGSEGV), "{kind:?}");
-            assert_eq!(fate(|| touch(&mapping, 2 * page - 1)).signal(), Some(libc::SIGSEGV), "{kind:?}");
-            assert_eq!(fate(|| assert_eq!(look(&mapping, page), 0)).signal(), Some(libc::SIGSEGV), "{kind:?}");
-            assert_eq!(fate(|| touch(&mapping, page - 1)).code(), Some(0), "{kind:?}");
-            assert_eq!(fate(|| touch(&mapping, 2 * page)).code(), Some(0), "{kind:?}");
+            assert_eq!(end_of(|| touch(&mapping, page)).signal(), Some(libc::SIGSEGV), "{kind:?}");
+            assert_eq!(end_of(|| touch(&mapping, 2 * page - 1)).signal(), Some(libc::SIGSEGV), "{kind:?}");
+            assert_eq!(end_of(|| assert_eq!(read(&mapping, page), 0)).signal(), Some(libc::SIGSEGV), "{kind:?}");
+            assert_eq!(end_of(|| touch(&mapping, page - 1)).code(), Some(0), "{kind:?}");
+            assert_eq!(end_of(|| touch(&mapping, 2 * page)).code(), Some(0), "{kind:?}");
         }
     }
 
@@ -530,13 +540,13 @@ mod tests {
         let page = page_size();
         for kind in kinds() {
             let mapping = Mapping::reserve(4 * page).unwrap();
-            // SAFETY: only this test knows the mapping, and it goes to the guard to fault.
+            // SAFETY: only this test knows the mapping, and touches the guard to fault.
             unsafe { mapping.guard(0, page, kind) }.unwrap();
             touch(&mapping, page);
-            // SAFETY: nobody needs the 7 in there.
+            // SAFETY: nothing needs the 7 in that page.
             unsafe { mapping.discard(0, 4 * page) }.unwrap();
-            assert_eq!(look(&mapping, page), 0, "{kind:?}");
-            assert_eq!(fate(|| touch(&mapping, 0)).signal(), Some(libc::SIGSEGV), "{kind:?}");
+            assert_eq!(read(&mapping, page), 0, "{kind:?}");
+            assert_eq!(end_of(|| touch(&mapping, 0)).signal(), Some(libc::SIGSEGV), "{kind:?}");
         }
     }
 
@@ -546,7 +556,7 @@ mod tests {
         for kind in kinds() {
             let mapping = Mapping::reserve(64 * page).unwrap();
             for slot in 0..8 {
-                // SAFETY: only this test knows the mapping, and it stays away from the guards.
+                // SAFETY: only this test knows the mapping, and does not touch the guards.
                 unsafe { mapping.guard((slot * 8 + 4) * page, page, kind) }.unwrap();
             }
             let expected = if kind == GuardKind::Install { 1 } else { 17 };
@@ -558,9 +568,9 @@ mod tests {
     fn residence_shows_what_was_touched_and_no_guard() {
         let page = page_size();
         for kind in kinds() {
-            // More pages than one look takes, touched on both sides of the seam.
+            // More pages than one call takes, touched on both sides of the seam.
             let mapping = Mapping::reserve(300 * page).unwrap();
-            // SAFETY: only this test knows the mapping, and it stays away from the guard.
+            // SAFETY: only this test knows the mapping, and does not touch the guard.
             unsafe { mapping.guard(0, page, kind) }.unwrap();
             assert_eq!(mapping.first_resident(0, mapping.len()).unwrap(), None);
             for touched in [127, 128, 299] {
@@ -573,7 +583,7 @@ mod tests {
             let mut map = Vec::new();
             mapping.resident(126 * page, 4 * page, &mut map).unwrap();
             assert_eq!(map, [false, true, true, false]);
-            // SAFETY: nobody needs the 7s in there.
+            // SAFETY: nothing needs the 7s in those pages.
             unsafe { mapping.discard(0, 200 * page) }.unwrap();
             assert_eq!(mapping.first_resident(0, mapping.len()).unwrap(), Some(299 * page));
         }
@@ -583,8 +593,8 @@ mod tests {
     fn a_dropped_mapping_is_gone_and_a_leaked_one_stays() {
         let reserve = || Mapping::reserve(page_size()).unwrap();
         let alias = |mapping: &Mapping| Mapping { base: mapping.base, len: mapping.len };
-        // Only in a child: there no other thread takes the freed place meanwhile.
-        let dropped = fate(|| {
+        // Only in a child: there no other thread takes the freed addresses meanwhile.
+        let dropped = end_of(|| {
             let mapping = reserve();
             let ghost = mem::ManuallyDrop::new(alias(&mapping));
             drop(mapping);

@@ -1,8 +1,8 @@
-//! A hint to the cache: this line will be read soon.
+//! A hint to the cache that a line will be read soon.
 //!
-//! Invariant L1: the instruction never faults, whatever the address: unmapped, guarded, null or misaligned. Intel's and
-//! AMD's manuals say so of PREFETCHT0 and Arm's of PRFM. It reads nothing that the program can see and writes nothing.
-//! So the function is safe although it takes a raw pointer.
+//! Invariant prefetch-1: the instruction never faults, whatever the address: unmapped, guarded, null or misaligned.
+//! Intel's and AMD's manuals say so of PREFETCHT0 and Arm's of PRFM. The hint reads nothing that the program can see
+//! and writes nothing. So the function is safe although it takes a raw pointer.
 
 #![allow(unsafe_code)]
 
@@ -12,12 +12,13 @@ pub(crate) fn prefetch_read(ptr: *const u8) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: Invariant L1; SSE, which has the instruction, belongs to every x86-64.
+        // SAFETY: Invariant prefetch-1; SSE, which has the instruction, belongs to every x86-64.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(ptr.cast()) };
     }
     #[cfg(all(target_arch = "aarch64", not(miri)))]
     {
-        // SAFETY: Invariant L1; the options say the rest: no stack, no flags, no memory that the compiler must order.
+        // SAFETY: Invariant prefetch-1; the options say the rest: no stack, no flags, no memory that the compiler must
+        // order.
         unsafe {
             std::arch::asm!("prfm pldl1keep, [{}]", in(reg) ptr, options(nostack, preserves_flags, readonly));
         }

@@ -1,17 +1,17 @@
-//! System calls by number, past whatever function of that name the program is linked with.
+//! System calls by number, which bypass the program's functions of the same names.
 //!
-//! With the feature `monkey` the program's `recv` is ours (see `monkey`), and so is the one that the `libc` crate
-//! declares. What ours is made of are the calls below: the instruction itself ([`kernel`]), so that a call that is only passed
-//! on costs little more than the C library's, and past `syscall(2)`, which is ours as well (`monkey/futex.rs`, which looks at
-//! one number and hands on the rest). They are the kernel's calls, not the C library's: no cancellation points, errno is left
-//! alone, `dup2` is spelled `dup3`, `poll` is `ppoll`, since aarch64 has no others.
+//! With the feature `monkey` this crate defines the program's `recv` (see `monkey`), which is also the one that the
+//! `libc` crate declares. These definitions are made of the calls below, which are the instruction itself ([`kernel`]),
+//! for two reasons: a call that is only passed on costs little more than the C library's, and `syscall(2)` is defined
+//! by this crate as well (`monkey/futex.rs`). The calls are the kernel's, not the C library's: they are no cancellation
+//! points, they leave errno alone, `dup2` is spelled `dup3` and `poll` is `ppoll`, since aarch64 has no others.
 //!
-//! Here are also the C library's types and numbers that the layers above need, so that they need not name it, and the
-//! two functions for which there is no system call: they are reached through `dlsym(RTLD_NEXT)`, that is, as the next
-//! definition after the program's own.
+//! This file also re-exports the C library's types and numbers that the layers above need, so that those need not name
+//! `libc`, and has the functions for which there is no system call: these are found through `dlsym(RTLD_NEXT)`,
+//! that is, as the next definition after the program's.
 //!
-//! Invariant W1: pointers are handed to the kernel as they came, and whoever calls a function here vouches for them as C
-//! callers do. A null pointer is one that the manual allows.
+//! Invariant sys-raw-1: pointers go to the kernel as they came, and the caller of a function here guarantees that they
+//! are valid, as C callers do. A null pointer is one that the manual allows.
 #![allow(unsafe_code)]
 
 use std::arch::asm;
@@ -21,27 +21,29 @@ use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 pub(crate) use libc::{
-    __WNOTHREAD, CLOCK_MONOTONIC, CLOCK_REALTIME, CLOCK_THREAD_CPUTIME_ID, EAI_SYSTEM, F_DUPFD, F_DUPFD_CLOEXEC,
-    F_GETFD, F_GETOWN, F_SETFL, FD_SETSIZE, FIONBIO, FUTEX_CLOCK_REALTIME, FUTEX_PRIVATE_FLAG, FUTEX_WAIT,
-    FUTEX_WAIT_BITSET, Ioctl, LOCK_NB, MSG_DONTWAIT, MSG_ERRQUEUE, MSG_NOSIGNAL, MSG_OOB, MSG_PEEK, MSG_WAITALL,
-    MSG_WAITFORONE, O_ACCMODE, O_APPEND, O_NONBLOCK, O_RDONLY, O_WRONLY, P_ALL, P_PGID, P_PID, P_PIDFD, POLLERR,
-    POLLIN, POLLOUT, POLLPRI, SO_RCVTIMEO, SO_RCVTIMEO_NEW, SO_SNDTIMEO, SO_SNDTIMEO_NEW, SOCK_CLOEXEC, SOCK_NONBLOCK,
-    SOCK_STREAM, SOL_SOCKET, SPLICE_F_NONBLOCK, SYS_futex, TIMER_ABSTIME, WEXITED, WNOHANG, WNOWAIT, addrinfo,
-    epoll_event, fd_set, id_t, idtype_t, iovec, mmsghdr, msghdr, nfds_t, off_t, pid_t, pollfd, rusage, siginfo_t,
-    sigset_t, sockaddr, socklen_t, timespec, timeval, useconds_t,
+    __WNOTHREAD, AF_INET, AF_INET6, AI_NUMERICHOST, CLOCK_MONOTONIC, CLOCK_REALTIME, CLOCK_THREAD_CPUTIME_ID,
+    EAI_SYSTEM, F_DUPFD, F_DUPFD_CLOEXEC, F_GETFD, F_GETOWN, F_SETFL, FD_SETSIZE, FIONBIO, FUTEX_CLOCK_REALTIME,
+    FUTEX_CMP_REQUEUE, FUTEX_PRIVATE_FLAG, FUTEX_REQUEUE, FUTEX_WAIT, FUTEX_WAIT_BITSET, FUTEX_WAKE, FUTEX_WAKE_BITSET,
+    FUTEX_WAKE_OP, Ioctl, LOCK_NB, MSG_DONTWAIT, MSG_ERRQUEUE, MSG_NOSIGNAL, MSG_OOB, MSG_PEEK, MSG_WAITALL,
+    MSG_WAITFORONE, O_ACCMODE, O_APPEND, O_CLOEXEC, O_NONBLOCK, O_RDONLY, O_WRONLY, P_ALL, P_PGID, P_PID, P_PIDFD,
+    POLLERR, POLLIN, POLLOUT, POLLPRI, PR_GET_NAME, PR_SET_NAME, SO_RCVTIMEO, SO_RCVTIMEO_NEW, SO_SNDTIMEO,
+    SO_SNDTIMEO_NEW, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_STREAM, SOL_SOCKET, SPLICE_F_NONBLOCK, SYS_futex, SYS_prctl,
+    TIMER_ABSTIME, WEXITED, WNOHANG, WNOWAIT, addrinfo, clockid_t, epoll_event, fd_set, id_t, idtype_t, iovec, mmsghdr,
+    msghdr, nfds_t, off_t, pid_t, pollfd, rusage, siginfo_t, sigset_t, sockaddr, socklen_t, timespec, timeval,
+    useconds_t,
 };
 pub(crate) use libc::{
-    EAGAIN, EBADF, ECANCELED, EDEADLK, EINPROGRESS, EINTR, EINVAL, ENOSYS, ENOTSOCK, EOPNOTSUPP, EPERM, ETIMEDOUT,
-    EWOULDBLOCK,
+    EAGAIN, EBADF, EBUSY, ECANCELED, EDEADLK, EFAULT, EINPROGRESS, EINTR, EINVAL, ENOSYS, ENOTSOCK, EOPNOTSUPP, EPERM,
+    ERANGE, ESRCH, ETIMEDOUT, EWOULDBLOCK,
 };
 
-/// What a call returned, or its errno.
+/// The result of a system call, or the errno.
 pub(crate) type Answer = Result<usize, i32>;
 
-/// The errno of this OS thread.
+/// Returns the errno of this OS thread.
 #[inline]
 pub(crate) fn errno() -> i32 {
-    // SAFETY: the C library's function returns the address of this OS thread's errno and needs nothing.
+    // SAFETY: the C library's function returns the address of this OS thread's errno and has no condition.
     let at = unsafe { libc::__errno_location() };
     // SAFETY: that address is good as long as the OS thread runs.
     unsafe { *at }
@@ -52,11 +54,11 @@ pub(crate) fn errno() -> i32 {
 pub(crate) fn set_errno(errno: i32) {
     // SAFETY: as in `errno`.
     let at = unsafe { libc::__errno_location() };
-    // SAFETY: as in `errno`; nobody holds a reference to it.
+    // SAFETY: as in `errno`; nothing holds a reference to it.
     unsafe { *at = errno };
 }
 
-/// Room for an argument each.
+/// Makes an array of six arguments; those that are not given are 0.
 macro_rules! arguments {
     ($a:expr) => { arguments!($a, 0) };
     ($a:expr, $b:expr) => { arguments!($a, $b, 0) };
@@ -68,17 +70,19 @@ macro_rules! arguments {
     };
 }
 
-/// The system call itself, past the C library and past our own `syscall`. Leaves errno alone.
+/// Executes the instruction of a system call, without the C library and without this crate's `syscall`. Leaves errno
+/// alone.
 ///
 /// # Safety
-/// Invariant W1; what a number does not use of the arguments may be anything.
+/// Invariant sys-raw-1. Arguments that a call does not use may be anything.
 #[inline(always)]
 pub(crate) unsafe fn kernel(number: c_long, arguments: [usize; 6]) -> Answer {
     let [a, b, c, d, e, f] = arguments;
+    // The instruction, with each argument in its register.
     let result: isize;
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: the number and the arguments go together (Invariant W1). The kernel keeps all registers but the two named
-    // and the result's, and does not touch the stack.
+    // SAFETY: the number and the arguments go together (Invariant sys-raw-1). The kernel keeps all registers but the
+    // two named and the result's, and does not touch the stack.
     unsafe {
         asm!(
             "syscall", inlateout("rax") number as isize => result,
@@ -94,7 +98,7 @@ pub(crate) unsafe fn kernel(number: c_long, arguments: [usize; 6]) -> Answer {
             in("x1") b, in("x2") c, in("x3") d, in("x4") e, in("x5") f, options(nostack)
         );
     }
-    // The kernel's convention: what lies in the last page of numbers is an errno.
+    // The kernel's convention: a result from -4095 to -1 is an errno.
     if (-4095..0).contains(&result) { Err(-result as i32) } else { Ok(result as usize) }
 }
 
@@ -104,13 +108,20 @@ macro_rules! calls {
         #[doc = concat!("See ", $page, ".")]
         ///
         /// # Safety
-        /// Invariant W1.
+        /// Invariant sys-raw-1.
         #[inline]
         pub(crate) unsafe fn $name($($arg: $kind),*) -> Answer {
-            // SAFETY: the number and the arguments go together, and the pointers are the caller's (Invariant W1).
+            // SAFETY: the number and the arguments go together, and the pointers are the caller's (Invariant
+            // sys-raw-1).
             unsafe { kernel(libc::$number, arguments!($($arg),* $(, $more)*)) }
         }
     )*};
+}
+
+/// Calls sched_yield(2), which does not fail.
+pub(crate) fn sched_yield() {
+    // SAFETY: the call takes no arguments (Invariant sys-raw-1).
+    let _ = unsafe { kernel(libc::SYS_sched_yield, [0; 6]) };
 }
 
 calls! {
@@ -157,13 +168,13 @@ calls! {
     "fstat(2)" fstat(fd: c_int, status: *mut libc::stat) = SYS_fstat;
 }
 
-/// Bytes of a set of signals, as the kernel counts.
+/// The size of a set of signals in the kernel, in bytes.
 pub(crate) const KERNEL_SIGSET: usize = 8;
 
-/// [`readv`] that says EAGAIN instead of waiting, on the kinds of file that can (EOPNOTSUPP on others).
+/// Calls [`readv`], but returns EAGAIN in place of waiting; EOPNOTSUPP on kinds of file that cannot do so.
 ///
 /// # Safety
-/// Invariant W1.
+/// Invariant sys-raw-1.
 #[inline]
 pub(crate) unsafe fn readv_now(fd: c_int, iov: *const iovec, count: c_int) -> Answer {
     let here = -1_isize;
@@ -171,10 +182,10 @@ pub(crate) unsafe fn readv_now(fd: c_int, iov: *const iovec, count: c_int) -> An
     unsafe { kernel(libc::SYS_preadv2, arguments!(fd, iov, count, here, 0_usize, libc::RWF_NOWAIT)) }
 }
 
-/// [`writev`] that says EAGAIN instead of waiting, on the kinds of file that can (EOPNOTSUPP on others).
+/// Calls [`writev`], but returns EAGAIN in place of waiting; EOPNOTSUPP on kinds of file that cannot do so.
 ///
 /// # Safety
-/// Invariant W1.
+/// Invariant sys-raw-1.
 #[inline]
 pub(crate) unsafe fn writev_now(fd: c_int, iov: *const iovec, count: c_int) -> Answer {
     let here = -1_isize;
@@ -182,72 +193,81 @@ pub(crate) unsafe fn writev_now(fd: c_int, iov: *const iovec, count: c_int) -> A
     unsafe { kernel(libc::SYS_pwritev2, arguments!(fd, iov, count, here, 0_usize, libc::RWF_NOWAIT)) }
 }
 
-/// See close(2). Any number may be asked: what follows from closing one that is in use is the caller's concern.
+/// Calls close(2) on any number. What follows from closing a number that is in use is the caller's concern.
 #[inline]
 pub(crate) fn close(fd: c_int) -> Answer {
     // SAFETY: the call takes an integer and touches no memory.
     unsafe { kernel(libc::SYS_close, arguments!(fd)) }
 }
 
-/// See socket(2).
+/// Makes a socket, as socket(2) says.
 #[inline]
 pub(crate) fn socket(domain: c_int, kind: c_int, protocol: c_int) -> Answer {
     // SAFETY: as in `close`.
     unsafe { kernel(libc::SYS_socket, arguments!(domain, kind, protocol)) }
 }
 
-/// See dup(2).
+/// Duplicates a descriptor, as dup(2) says.
 #[inline]
 pub(crate) fn dup(old: c_int) -> Answer {
     // SAFETY: as in `close`.
     unsafe { kernel(libc::SYS_dup, arguments!(old)) }
 }
 
-/// See dup(2).
+/// Makes `new` a duplicate of `old`, as dup(2) says.
 #[inline]
 pub(crate) fn dup3(old: c_int, new: c_int, flags: c_int) -> Answer {
     // SAFETY: as in `close`.
     unsafe { kernel(libc::SYS_dup3, arguments!(old, new, flags)) }
 }
 
-/// See tee(2).
+/// Copies bytes between two pipes, as tee(2) says.
 #[inline]
 pub(crate) fn tee(from: c_int, to: c_int, len: usize, flags: c_uint) -> Answer {
     // SAFETY: as in `close`.
     unsafe { kernel(libc::SYS_tee, arguments!(from, to, len, flags)) }
 }
 
-/// See flock(2).
+/// Wakes threads that wait in the kernel for a word of this process, as FUTEX_WAKE_BITSET of futex(2) says.
+#[inline]
+pub(crate) fn futex_wake(address: usize, bits: u32, count: c_int) -> Answer {
+    let operation = FUTEX_WAKE_BITSET | FUTEX_PRIVATE_FLAG;
+    // SAFETY: the address of a private word is a key for the kernel, which does not look there.
+    unsafe { kernel(SYS_futex, arguments!(address, operation, count, 0_usize, 0_usize, bits)) }
+}
+
+/// Takes or releases the lock of a file, as flock(2) says.
 #[inline]
 pub(crate) fn flock(fd: c_int, operation: c_int) -> Answer {
     // SAFETY: as in `close`.
     unsafe { kernel(libc::SYS_flock, arguments!(fd, operation)) }
 }
 
-/// Copies memory of this process that may be changed or unmapped meanwhile: the kernel does it, and stops where nothing
-/// is mapped. Returns how many bytes it was; 0 also where the call is forbidden.
+/// Copies memory of this process that may be changed or unmapped meanwhile: the kernel copies, and stops where nothing
+/// is mapped. Returns the number of bytes copied; 0 also where the call is forbidden.
 pub(crate) fn read_memory(from: usize, into: &mut [u8]) -> usize {
     let here = iovec { iov_base: into.as_mut_ptr().cast(), iov_len: into.len() };
     let there = iovec { iov_base: ptr::without_provenance_mut(from), iov_len: into.len() };
     let (me, one) = (std::process::id(), 1_usize);
     let (here, there) = (&raw const here, &raw const there);
-    // SAFETY: the kernel writes into `into`, which is ours and as long as it says; from the other address it only reads,
-    // and an address that is not mapped is an error (process_vm_readv(2)).
+    // SAFETY: the kernel writes into `into`, of which the length is passed; at the other address the kernel only
+    // reads, and an address that is not mapped is an error (process_vm_readv(2)).
     unsafe { kernel(libc::SYS_process_vm_readv, arguments!(me, here, one, there, one, 0_usize)) }.unwrap_or(0)
 }
 
-/// fcntl(2) with an integer argument, or none.
+/// Calls fcntl(2) with an integer argument, or none.
 #[inline]
 pub(crate) fn fcntl(fd: c_int, command: c_int, argument: c_int) -> Answer {
     // SAFETY: the commands used take an integer or nothing; none that takes a pointer is passed.
     unsafe { fcntl_any(fd, command, argument as usize) }
 }
 
-/// The owner of a file's signals as F_GETOWN of the C library tells it: a process group is negative. The kernel's own
-/// F_GETOWN cannot be told from an error.
+/// Returns the owner of a file's signals as F_GETOWN of the C library does: a process group is negative. The result of
+/// the kernel's F_GETOWN could not be told from an error.
 pub(crate) fn owner(fd: c_int) -> Result<pid_t, i32> {
-    /// The command, and what it says of a process group (`asm-generic/fcntl.h`).
+    /// The number of the command (`asm-generic/fcntl.h`).
     const F_GETOWN_EX: c_int = 16;
+    /// The kind of owner that is a process group.
     const F_OWNER_PGRP: c_int = 2;
     let mut owner = [0 as c_int; 2];
     // SAFETY: the kernel fills a kind and a number, both of this type (F_GETOWN_EX(2const)).
@@ -256,27 +276,27 @@ pub(crate) fn owner(fd: c_int) -> Result<pid_t, i32> {
     Ok(if kind == F_OWNER_PGRP { -number } else { number })
 }
 
-/// The flags of the open file: its access mode, O_NONBLOCK, O_APPEND and the like.
+/// Returns the flags of the open file: the access mode, O_NONBLOCK, O_APPEND and the like.
 #[inline]
 pub(crate) fn file_flags(fd: c_int) -> Result<c_int, i32> {
     fcntl(fd, libc::F_GETFL, 0).map(|flags| flags as c_int)
 }
 
-/// Whether the open file has O_NONBLOCK, asked of the kernel each time: it is the only one who always knows, since the
-/// flag belongs to the open file, which other descriptors, OS threads and processes share.
+/// Reports whether the open file has O_NONBLOCK. Asks the kernel each time, since the flag belongs to the open file,
+/// which other descriptors, OS threads and processes share.
 #[inline]
 pub(crate) fn is_nonblocking(fd: c_int) -> bool {
     file_flags(fd).is_ok_and(|flags| flags & O_NONBLOCK != 0)
 }
 
-/// Sets or clears O_NONBLOCK.
+/// Sets or clears O_NONBLOCK of the open file.
 pub(crate) fn set_nonblocking(fd: c_int, on: bool) -> Answer {
     let mut on = c_int::from(on);
     // SAFETY: FIONBIO reads one integer, which lives until the call returns (FIONBIO(2const)).
     unsafe { ioctl(fd, libc::FIONBIO, (&raw mut on).cast()) }
 }
 
-/// An option of the socket level that is of type `T`, a plain number or a struct of such.
+/// Reads an option of the socket level, of type `T`: a plain number, or a struct of plain numbers.
 fn option<T: Copy>(fd: c_int, name: c_int, mut value: T) -> Result<T, i32> {
     let mut len = size_of::<T>() as socklen_t;
     // SAFETY: the kernel writes at most `len` bytes into `value`, which has as many (getsockopt(2)).
@@ -284,17 +304,17 @@ fn option<T: Copy>(fd: c_int, name: c_int, mut value: T) -> Result<T, i32> {
     Ok(value)
 }
 
-/// The error that waits on a socket, 0 for none.
+/// Takes the pending error of a socket, 0 for none.
 pub(crate) fn take_error(fd: c_int) -> Result<c_int, i32> {
     option(fd, libc::SO_ERROR, 0)
 }
 
-/// Whether it is a stream socket.
+/// Reports whether `fd` is a stream socket.
 pub(crate) fn is_stream(fd: c_int) -> bool {
     socket_type(fd) == Ok(SOCK_STREAM)
 }
 
-/// The type of a socket: SOCK_STREAM and so on.
+/// Returns the type of a socket: SOCK_STREAM and so on.
 ///
 /// # Errors
 /// ENOTSOCK, EBADF.
@@ -302,43 +322,43 @@ pub(crate) fn socket_type(fd: c_int) -> Result<c_int, i32> {
     option(fd, libc::SO_TYPE, 0)
 }
 
-/// Whether it is a Unix socket.
+/// Reports whether `fd` is a Unix socket.
 pub(crate) fn is_unix(fd: c_int) -> bool {
     option(fd, libc::SO_DOMAIN, 0) == Ok(libc::AF_UNIX)
 }
 
-/// How many bytes the kernel keeps for a socket that its peer has not taken, with what it takes to keep them.
+/// Returns how many bytes the kernel keeps for a socket until the peer takes them, overhead included.
 pub(crate) fn send_buffer(fd: c_int) -> usize {
     option(fd, libc::SO_SNDBUF, 0).ok().and_then(|size: c_int| usize::try_from(size).ok()).unwrap_or(0)
 }
 
-/// Whether it is TCP: a read that returns less than it has room for has left nothing. (A Unix socket stops at descriptors
-/// that came along, whatever follows.)
+/// Reports whether `fd` is a TCP socket: a read that does not fill the buffer has left nothing. (A read of a Unix
+/// socket stops at descriptors that came along, even if more bytes follow.)
 pub(crate) fn is_tcp(fd: c_int) -> bool {
     option(fd, libc::SO_PROTOCOL, 0) == Ok(libc::IPPROTO_TCP)
 }
 
-/// Whether it listens for connections.
+/// Reports whether `fd` listens for connections.
 pub(crate) fn is_listener(fd: c_int) -> bool {
     option(fd, libc::SO_ACCEPTCONN, 0) == Ok(1)
 }
 
-/// Whether nothing more can arrive.
+/// Reports whether nothing more can arrive at `fd`.
 pub(crate) fn is_hung_up(fd: c_int) -> bool {
     ready_now(fd, POLLIN | libc::POLLRDHUP).is_ok_and(|ready| ready & (libc::POLLRDHUP | libc::POLLHUP) != 0)
 }
 
-/// SO_RCVTIMEO or SO_SNDTIMEO in nanoseconds; none if it is not set, or this is no socket.
+/// Returns SO_RCVTIMEO or SO_SNDTIMEO in nanoseconds; none if the option is not set, or `fd` is no socket.
 pub(crate) fn time_limit(fd: c_int, name: c_int) -> Option<u64> {
     let limit = option(fd, name, timeval { tv_sec: 0, tv_usec: 0 }).ok()?;
     let nanos = (limit.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(limit.tv_usec as u64 * 1000);
     (nanos != 0).then_some(nanos)
 }
 
-/// The poll(2) bits of `interest` that are ready now.
+/// Returns the poll(2) bits of `interest` that are ready now.
 ///
 /// # Errors
-/// EBADF if it is not open.
+/// EBADF if `fd` is not open.
 pub(crate) fn ready_now(fd: c_int, interest: i16) -> Result<i16, i32> {
     let mut entry = pollfd { fd, events: interest, revents: 0 };
     let none = timespec { tv_sec: 0, tv_nsec: 0 };
@@ -347,10 +367,10 @@ pub(crate) fn ready_now(fd: c_int, interest: i16) -> Result<i16, i32> {
     if entry.revents & libc::POLLNVAL != 0 { Err(EBADF) } else { Ok(entry.revents) }
 }
 
-/// What matters of the kind of a file.
+/// How a file that is no socket waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// A regular file, a directory, a disk: waits for no event, and cannot be waited for. Also what cannot be asked.
+pub(crate) enum WaitKind {
+    /// A regular file, a directory, a disk: no call waits for an event. Also a file that fstat(2) refuses.
     Disk,
     /// A pipe, and the kernel's own descriptors (eventfd, timerfd, ..).
     Pipe,
@@ -358,50 +378,50 @@ pub(crate) enum Kind {
     Device,
 }
 
-/// See fstat(2).
+/// Calls fstat(2) and returns the struct.
 fn status(fd: c_int) -> Result<libc::stat, i32> {
     let mut status = MaybeUninit::<libc::stat>::uninit();
     // SAFETY: the kernel fills `status` (fstat(2)).
     unsafe { fstat(fd, status.as_mut_ptr()) }?;
-    // SAFETY: the call succeeded, so it was filled.
+    // SAFETY: the call succeeded, so the struct was filled.
     Ok(unsafe { status.assume_init() })
 }
 
-/// Which pipe it is an end of, if it is one: both ends and all duplicates have the same number.
+/// Identifies the pipe that `fd` is an end of, if any: both ends and all duplicates give the same numbers.
 pub(crate) fn pipe_of(fd: c_int) -> Option<(libc::dev_t, libc::ino_t)> {
     let status = status(fd).ok().filter(|status| status.st_mode & libc::S_IFMT == libc::S_IFIFO)?;
     Some((status.st_dev, status.st_ino))
 }
 
-/// The kind of a file that is no socket.
-pub(crate) fn kind(fd: c_int) -> Kind {
-    let Ok(status) = status(fd) else { return Kind::Disk };
+/// Returns how a file that is no socket waits.
+pub(crate) fn wait_kind(fd: c_int) -> WaitKind {
+    let Ok(status) = status(fd) else { return WaitKind::Disk };
     match status.st_mode & libc::S_IFMT {
-        // The kernel's own descriptors have no kind.
-        libc::S_IFIFO | 0 => Kind::Pipe,
-        libc::S_IFCHR => Kind::Device,
-        _ => Kind::Disk,
+        // The kernel's own files (eventfd, timerfd) have no type.
+        libc::S_IFIFO | 0 => WaitKind::Pipe,
+        libc::S_IFCHR => WaitKind::Device,
+        _ => WaitKind::Disk,
     }
 }
 
-/// A span or moment in nanoseconds; none if it is no valid one.
+/// Converts a span or a moment to nanoseconds; none if the struct is not valid.
 pub(crate) fn nanos(span: &timespec) -> Option<u64> {
     let (seconds, rest) = (u64::try_from(span.tv_sec).ok()?, u64::try_from(span.tv_nsec).ok()?);
     (rest < 1_000_000_000).then(|| seconds.saturating_mul(1_000_000_000).saturating_add(rest))
 }
 
-/// The process group of this process.
-pub(crate) fn own_group() -> pid_t {
-    // SAFETY: it takes nothing and cannot fail.
+/// Returns the process group of this process.
+pub(crate) fn process_group() -> pid_t {
+    // SAFETY: the call takes nothing and cannot fail.
     unsafe { libc::getpgrp() }
 }
 
-/// The kernel's form of `nanos` nanoseconds.
+/// Converts `nanos` nanoseconds to the kernel's form.
 pub(crate) fn span(nanos: u64) -> timespec {
     super::clock::timespec(nanos)
 }
 
-/// The time of day in nanoseconds since 1970.
+/// Returns the time of day in nanoseconds since 1970.
 pub(crate) fn realtime_ns() -> u64 {
     let mut now = timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the call fills `now` and cannot fail for this clock (clock_gettime(2)).
@@ -409,24 +429,25 @@ pub(crate) fn realtime_ns() -> u64 {
     nanos(&now).unwrap_or(0)
 }
 
-/// Whether `fd` is in the set.
+/// Reports whether `fd` is in the set.
 ///
 /// # Safety
 /// `set` points to a set.
 pub(crate) unsafe fn is_in(set: *const fd_set, fd: c_int) -> bool {
-    // SAFETY: the caller's; numbers up to FD_SETSIZE are in range, and the callers ask for no others.
+    // SAFETY: the caller's promise; numbers up to FD_SETSIZE are in range, and the callers ask for no others.
     unsafe { libc::FD_ISSET(fd, set) }
 }
 
-/// The program's next definition of `name`, after its own; cached in `cell`.
+/// Finds the next definition of `name` after the program's, and caches the address in `cell`.
 fn next(cell: &AtomicPtr<c_void>, name: &CStr) -> *mut c_void {
-    // Relaxed: the address is all there is to it, and looking it up twice finds the same.
+    // Relaxed: the address guards no other data, and a second lookup finds the same.
     let known = cell.load(Ordering::Relaxed);
     if !known.is_null() {
         return known;
     }
-    // SAFETY: the name is a C string; the lookup touches nothing of ours (dlsym(3)).
+    // SAFETY: the name is a C string; the lookup touches no memory of this crate (dlsym(3)).
     let found = unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr()) };
+    // Cannot happen: the C library has all of them.
     if found.is_null() {
         std::process::abort();
     }
@@ -434,10 +455,38 @@ fn next(cell: &AtomicPtr<c_void>, name: &CStr) -> *mut c_void {
     found
 }
 
-/// The C library's getaddrinfo.
+/// Calls the C library's dlopen(3).
 ///
 /// # Safety
-/// Invariant W1.
+/// Invariant sys-raw-1.
+pub(crate) unsafe fn dlopen(name: *const c_char, flags: c_int) -> *mut c_void {
+    static NEXT: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
+    type Function = unsafe extern "C" fn(*const c_char, c_int) -> *mut c_void;
+    let function = next(&NEXT, c"dlopen");
+    // SAFETY: the C library's function of this name has this type (dlopen(3)).
+    let function = unsafe { std::mem::transmute::<*mut c_void, Function>(function) };
+    // SAFETY: the caller's pointer.
+    unsafe { function(name, flags) }
+}
+
+/// Calls the C library's dlmopen(3).
+///
+/// # Safety
+/// Invariant sys-raw-1.
+pub(crate) unsafe fn dlmopen(namespace: c_long, name: *const c_char, flags: c_int) -> *mut c_void {
+    static NEXT: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
+    type Function = unsafe extern "C" fn(c_long, *const c_char, c_int) -> *mut c_void;
+    let function = next(&NEXT, c"dlmopen");
+    // SAFETY: the C library's function of this name has this type (dlmopen(3)).
+    let function = unsafe { std::mem::transmute::<*mut c_void, Function>(function) };
+    // SAFETY: the caller's pointer.
+    unsafe { function(namespace, name, flags) }
+}
+
+/// Calls the C library's getaddrinfo(3).
+///
+/// # Safety
+/// Invariant sys-raw-1.
 pub(crate) unsafe fn getaddrinfo(
     node: *const c_char,
     service: *const c_char,
@@ -446,6 +495,7 @@ pub(crate) unsafe fn getaddrinfo(
 ) -> c_int {
     static NEXT: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
     type Function = unsafe extern "C" fn(*const c_char, *const c_char, *const addrinfo, *mut *mut addrinfo) -> c_int;
+    // The next definition after this program's own, which may be the patched one.
     let function = next(&NEXT, c"getaddrinfo");
     // SAFETY: the C library's function of this name has this type (getaddrinfo(3)).
     let function = unsafe { std::mem::transmute::<*mut c_void, Function>(function) };
@@ -453,19 +503,19 @@ pub(crate) unsafe fn getaddrinfo(
     unsafe { function(node, service, hints, result) }
 }
 
-/// Frees what [`getaddrinfo`] made.
+/// Frees a list that [`getaddrinfo`] made.
 ///
 /// # Safety
-/// `list` came from there and is not used again.
+/// `list` came from [`getaddrinfo`] and is not used again.
 pub(crate) unsafe fn freeaddrinfo(list: *mut addrinfo) {
     // SAFETY: the caller's promise.
     unsafe { libc::freeaddrinfo(list) };
 }
 
-/// The C library's sigaction.
+/// Calls the C library's sigaction(2).
 ///
 /// # Safety
-/// Invariant W1; and the handler is one that may run at any time.
+/// Invariant sys-raw-1; and the handler may run at any time.
 pub(crate) unsafe fn sigaction(signal: c_int, new: *const libc::sigaction, old: *mut libc::sigaction) -> c_int {
     static NEXT: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
     type Function = unsafe extern "C" fn(c_int, *const libc::sigaction, *mut libc::sigaction) -> c_int;
@@ -476,7 +526,7 @@ pub(crate) unsafe fn sigaction(signal: c_int, new: *const libc::sigaction, old: 
     unsafe { function(signal, new, old) }
 }
 
-/// Writes to standard error, past every buffer and lock. What cannot be written is lost.
+/// Writes to standard error without any buffer or lock. Bytes that cannot be written are lost.
 pub(crate) fn write_stderr(mut bytes: &[u8]) {
     while !bytes.is_empty() {
         // SAFETY: the pointer and the length are those of one slice (write(2)).
@@ -493,11 +543,11 @@ pub(crate) fn check_failed() -> ! {
     unsafe extern "C" {
         fn __chk_fail() -> !;
     }
-    // SAFETY: it takes nothing and does not return.
+    // SAFETY: the function takes nothing and does not return.
     unsafe { __chk_fail() }
 }
 
-/// The child in what waitid(2) filled; 0 for none.
+/// Returns the child that waitid(2) reports in `info`; 0 for none.
 ///
 /// # Safety
 /// `info` points to a struct that was filled, or is all zeros.
@@ -508,7 +558,7 @@ pub(crate) unsafe fn pid_in(info: *const siginfo_t) -> pid_t {
     unsafe { info.si_pid() }
 }
 
-/// A number for `c_uint` arguments of the C library, where the kernel has an `int`.
+/// Converts nanoseconds to the seconds that sleep(3) returns, rounding up.
 pub(crate) fn seconds_left(nanos: u64) -> c_uint {
     c_uint::try_from(nanos.div_ceil(1_000_000_000)).unwrap_or(c_uint::MAX)
 }
@@ -525,7 +575,7 @@ mod tests {
         assert_eq!(read_memory(8, &mut copy), 0);
         let page = crate::sys::mmap::page_size();
         let mapping = crate::sys::mmap::Mapping::reserve(2 * page).expect("memory");
-        // SAFETY: the mapping is this test's, and nothing lies there.
+        // SAFETY: the mapping is this test's, and nothing uses the page.
         unsafe { mapping.guard(page, page, crate::sys::mmap::GuardKind::Protect) }.expect("a guard");
         assert_eq!(read_memory(mapping.base().as_ptr().addr() + page - 5, &mut copy), 5);
     }

@@ -4,124 +4,95 @@
 //!   fault --> kernel --> on_fault, on the alternate stack of the thread
 //!                            |
 //!                            |-- classify(address) says "mine"  --> write the message to fd 2, abort
-//!                            `-- any other                      --> what was there before: std's handler,
+//!                            `-- any other                      --> the previous handler: std's,
 //!                                                                   the program's, or the default
 //! ```
 //!
-//! An overflow leaves no stack to run a handler on, hence the alternate one. Rust gives one to its main thread and to
-//! each thread it starts; a thread started by foreign code has none, and there the kernel kills the process without a
-//! word. [`ensure_alt_stack`] helps.
+//! An overflow leaves no stack to run a handler on, hence the alternate one. Rust gives one to the main thread and to
+//! each thread that Rust starts; a thread started by foreign code has none, and there the kernel kills the process
+//! without a message. [`ensure_alt_stack`] helps.
 //!
-//! `std` reports overflows of its own threads in the same signals. It was there first, so it is what we chain to, and
-//! its report stays as it is.
+//! `std` reports overflows of its own threads in the same signals. The handler of `std` was installed first, so this
+//! file's handler chains to that one, and the report of `std` stays as it is.
 //!
-//! Invariant H1: from the kernel's jump to `on_fault` until its end only async-signal-safe things happen: no lock, no
-//! allocation, no thread-local with a destructor (signal-safety(7)). `on_fault` upholds it, and whoever writes a
-//! `classify` does.
+//! Invariant sys-signal-1: from the kernel's jump to `on_fault` until the return only async-signal-safe things happen:
+//! no lock, no allocation, no thread-local with a destructor (signal-safety(7)). Upheld by `on_fault` and by each
+//! `classify`.
 //!
-//! Invariant H2: `HANDLERS` is set before the kernel learns of `on_fault`, and never changes. [`install`] upholds it.
+//! Invariant sys-signal-2: `HANDLERS` is set before the kernel learns of `on_fault`, and never changes. Upheld by
+//! [`install`].
 //!
-//! Rejected: to install in one step and store what `sigaction` returns as the previous action. A fault in between
-//! would find nothing to chain to. Asking first leaves a gap too, in which another thread may install a handler that we
-//! then forget; but that loses a foreign handler in a race at the start, not a report.
+//! Rejected: to install in one step and store what `sigaction` returns as the previous action. A fault in between would
+//! find nothing to chain to. Asking first leaves a gap too, in which another thread may install a handler that is then
+//! forgotten; but that loses a foreign handler in a race at the start, not a report.
 
 #![allow(unsafe_code)]
 
-use std::ffi::c_void;
+use std::ffi::{c_int, c_void};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock};
-use std::{fmt, io, mem, ptr};
+use std::time::{Duration, Instant};
+use std::{io, mem, ptr};
+
+use crate::pure::lock::{get_or_init, lock};
 
 use super::cvt;
+use super::message::Message;
 use super::mmap::{Mapping, page_size};
+use super::runtime_syscall::runtime_syscall;
+use super::stack_sample;
 
-/// Room for one report. An alternate stack of `std` is 8 KiB, and this lies on it.
-const MESSAGE_LEN: usize = 1024;
-
-/// What a handler needs on an alternate stack, beside what the kernel puts there.
+/// The size of an alternate stack, without what the kernel saves there.
 const ALT_STACK_LEN: usize = 64 * 1024;
 
-/// A text of at most 1 KiB, written without an allocation. What does not fit is cut off.
-pub(crate) struct Message {
-    /// The text, from the start on.
-    text: [u8; MESSAGE_LEN],
-    /// How many bytes of `text` are written.
-    len: usize,
-}
+/// The size of an alternate stack of other code that is kept. Those of AddressSanitizer have as much.
+const ENOUGH: usize = 32 * 1024;
 
-impl Message {
-    /// An empty text.
-    pub(crate) const fn new() -> Message {
-        Message { text: [0; MESSAGE_LEN], len: 0 }
-    }
-
-    /// What was written so far.
-    pub(crate) fn as_bytes(&self) -> &[u8] {
-        &self.text[..self.len]
-    }
-}
-
-impl fmt::Write for Message {
-    /// Appends `text`; an error says that its end was cut off.
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        let free = &mut self.text[self.len..];
-        let fits = text.len().min(free.len());
-        free[..fits].copy_from_slice(&text.as_bytes()[..fits]);
-        self.len += fits;
-        if fits < text.len() { Err(fmt::Error) } else { Ok(()) }
-    }
-}
-
-impl fmt::Debug for Message {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Message({:?})", String::from_utf8_lossy(self.as_bytes()))
-    }
-}
-
-/// Says whether a fault at the address is an overflow that the caller knows, and if so writes the report.
+/// Reports whether a fault at the address is an overflow that the caller knows, and if so writes the report.
 ///
-/// It runs inside a signal handler, on a small stack (Invariant H1): it reads what other code has prepared, by atomic
-/// loads, and does no more. In `Message`, only formatting of numbers and strings.
+/// The function runs inside a signal handler, on a small stack (Invariant sys-signal-1): it reads what other code has
+/// prepared, by atomic loads, formats numbers and strings into the `Message`, and does no more.
 pub(crate) type Classify = fn(fault_addr: usize, out: &mut Message) -> bool;
 
-/// What `on_fault` needs to know.
+/// The state that `on_fault` reads.
 struct Handlers {
-    /// The first caller's judgement.
+    /// The `classify` of the first call of [`install`].
     classify: Classify,
-    /// The action for SIGSEGV before ours.
+    /// The previous action for SIGSEGV.
     segv: libc::sigaction,
-    /// The action for SIGBUS before ours.
+    /// The previous action for SIGBUS.
     bus: libc::sigaction,
 }
 
-/// Set once by [`install`] (Invariant H2). Reading it is one atomic load.
+/// The state that [`install`] sets once (Invariant sys-signal-2). A read is one atomic load.
 static HANDLERS: OnceLock<Handlers> = OnceLock::new();
 
-/// Takes SIGSEGV and SIGBUS for the whole process. Further calls do nothing: the first `classify` stays.
+/// Handles SIGSEGV and SIGBUS of the whole process from now on. Further calls do nothing: the first `classify` stays.
 ///
-/// On a fault for which `classify` returns true, the process writes the message to fd 2 and aborts. All else goes to
-/// the handlers that were there, in the way they asked for (`SA_SIGINFO`, `sa_mask`, `SA_NODEFER`, `SA_RESETHAND`),
-/// except that they run on the alternate stack.
+/// On a fault for which `classify` returns true, the process writes the message to fd 2 and aborts. All other faults go
+/// to the previous handlers, as these asked for (`SA_SIGINFO`, `sa_mask`, `SA_NODEFER`, `SA_RESETHAND`), except that
+/// they run on the alternate stack.
 ///
 /// # Errors
 ///
-/// None on Linux as such; what a sandbox makes of sigaction(2). The next call tries again.
+/// None on Linux as such; errors that a sandbox makes sigaction(2) return. The next call tries again.
 pub(crate) fn install(classify: Classify) -> io::Result<()> {
-    /// Whether both signals are ours. The lock keeps a second caller from returning before that.
+    /// Whether both handlers are installed. The lock keeps a second caller from returning earlier.
     static DONE: Mutex<bool> = Mutex::new(false);
-    let mut done = DONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let mut done = lock(&DONE);
     if *done {
         return Ok(());
     }
+    // Ask for the previous actions first: see the module's documentation.
     let (segv, bus) = (current_action(libc::SIGSEGV)?, current_action(libc::SIGBUS)?);
-    let handlers = HANDLERS.get_or_init(|| Handlers { classify, segv, bus });
+    let handlers = get_or_init(&HANDLERS, || Handlers { classify, segv, bus });
     take(libc::SIGSEGV, &handlers.segv)?;
     take(libc::SIGBUS, &handlers.bus)?;
     *done = true;
     Ok(())
 }
 
-/// What the process does on `signal`.
+/// Returns the action of the process on `signal`.
 fn current_action(signal: libc::c_int) -> io::Result<libc::sigaction> {
     let mut action = default_action();
     // SAFETY: a null new action only asks; the kernel fills `action`, which outlives the call (sigaction(2)).
@@ -133,74 +104,79 @@ fn current_action(signal: libc::c_int) -> io::Result<libc::sigaction> {
 fn take(signal: libc::c_int, previous: &libc::sigaction) -> io::Result<()> {
     let mut action = *previous;
     action.sa_sigaction = on_fault as *const () as usize;
-    // The mask and these flags shape the world that the previous handler runs in, so they stay.
+    // The mask and these flags are for the previous handler, which may be called.
     action.sa_flags &= libc::SA_NODEFER | libc::SA_RESTART;
     action.sa_flags |= libc::SA_SIGINFO | libc::SA_ONSTACK;
-    // SAFETY: `on_fault` has the signature that SA_SIGINFO asks for, lives for ever, and keeps Invariant H1;
-    // Invariant H2: it finds `HANDLERS` set (sigaction(2)).
+    // SAFETY: `on_fault` has the signature that SA_SIGINFO asks for, lives for ever, keeps Invariant
+    // sys-signal-1, and finds `HANDLERS` set by Invariant sys-signal-2 (sigaction(2)).
     cvt(unsafe { libc::sigaction(signal, &raw const action, ptr::null_mut()) })?;
     Ok(())
 }
 
-/// `SIG_DFL` with nothing else.
+/// Returns the action `SIG_DFL`, without flags.
 fn default_action() -> libc::sigaction {
     // SAFETY: all zeros is a valid sigaction: integers, an empty mask, no restorer; and SIG_DFL is 0 (sigaction(2)).
     unsafe { mem::zeroed() }
 }
 
-/// The handler.
+/// Handles SIGSEGV and SIGBUS.
 extern "C" fn on_fault(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
-    // Invariant H2: there always are some.
+    // SAFETY: the kernel passes the context of the fault.
+    if unsafe { stack_sample::recover(context) } {
+        return;
+    }
+    // Always set, by Invariant sys-signal-2.
     let Some(handlers) = HANDLERS.get() else {
         return;
     };
     // SAFETY: with SA_SIGINFO the kernel passes a valid siginfo that lives until the handler returns (sigaction(2)).
     let details = unsafe { &*info };
-    // Codes up to 0 say that someone sent the signal: then there is no address, but a process id in its place.
+    // Codes up to 0 say that a process sent the signal: then a process id stands in the place of the address.
     let is_fault = details.si_code > 0;
     if is_fault {
         // SAFETY: a SIGSEGV or SIGBUS from the kernel has the address (sigaction(2)).
         let address = unsafe { details.si_addr() }.addr();
         let mut message = Message::new();
         if (handlers.classify)(address, &mut message) {
-            report(message.as_bytes());
+            write_stderr(message.as_bytes());
             // SAFETY: abort has no condition, and is async-signal-safe (signal-safety(7)).
             unsafe { libc::abort() };
         }
     }
+    // Any other fault goes to the previous action.
     let previous = if signal == libc::SIGBUS { &handlers.bus } else { &handlers.segv };
     match previous.sa_sigaction {
-        // The kernel ignores no fault, so to ignore it is the default; a signal that was sent it does ignore.
+        // The kernel ignores a signal that was sent, but takes the default action on a fault.
         libc::SIG_IGN if !is_fault => {}
         libc::SIG_IGN | libc::SIG_DFL => {
             reset(signal);
             if !is_fault {
-                // It will not come again by itself. Blocked until the handler returns, then deadly.
+                // A signal that was sent does not come again by itself. Blocked until the handler returns, then fatal.
                 // SAFETY: raise takes no pointer, and is async-signal-safe (signal-safety(7)).
                 unsafe { libc::raise(signal) };
             }
-            // Else the instruction runs again, faults again, and the process dies as if we had never been.
+            // Else the instruction runs again, faults again, and the process dies by the default action.
         }
         handler => chain(handler, previous.sa_flags, signal, info, context),
     }
 }
 
-/// Calls the handler that was there before, as the kernel would have.
+/// Calls the previous handler as the kernel would have.
 fn chain(handler: usize, flags: libc::c_int, signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
     type WithInfo = extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut c_void);
     type Plain = extern "C" fn(libc::c_int);
 
-    /// Whether a handler that asked to be called once was, by signal.
+    /// Whether a handler that asked to be called once was called, by signal.
     static USED: [AtomicBool; 2] = [AtomicBool::new(false), AtomicBool::new(false)];
 
-    // The kernel would have forgotten such a handler when it called it.
+    // The kernel would have reset the action when it called such a handler.
     let is_once = flags & libc::SA_RESETHAND != 0;
     if is_once && USED[usize::from(signal == libc::SIGBUS)].swap(true, Ordering::Relaxed) {
         return reset(signal);
     }
     let handler = ptr::with_exposed_provenance::<()>(handler);
     if flags & libc::SA_SIGINFO != 0 {
-        // SAFETY: whoever installed the handler with SA_SIGINFO promised the kernel this signature (sigaction(2)).
+        // SAFETY: the program installed the handler with SA_SIGINFO, hence with this signature (sigaction(2)).
         let handler = unsafe { mem::transmute::<*const (), WithInfo>(handler) };
         handler(signal, info, context);
     } else {
@@ -217,8 +193,8 @@ fn reset(signal: libc::c_int) {
     unsafe { libc::sigaction(signal, &raw const action, ptr::null_mut()) };
 }
 
-/// Writes all of `text` to fd 2, or as much of it as goes.
-fn report(mut text: &[u8]) {
+/// Writes `text` to fd 2, up to the first error.
+pub(crate) fn write_stderr(mut text: &[u8]) {
     while !text.is_empty() {
         // SAFETY: the kernel reads at most `text.len()` bytes of `text`; write is async-signal-safe (signal-safety(7)).
         // Fd 2 is closed or not: a report that goes nowhere is no worse than none.
@@ -231,41 +207,76 @@ fn report(mut text: &[u8]) {
     }
 }
 
-/// The alternate stack of one thread, if [`ensure_alt_stack`] had to make it. Dropping it takes it away.
+/// Writes `text` to fd 2, up to the first error. If the open file does not block and is full, waits for room at most
+/// for `patience` each time. Not for signal handlers.
+pub(crate) fn write_stderr_within(mut text: &[u8], patience: Duration) {
+    let _mark = runtime_syscall();
+    while !text.is_empty() {
+        // SAFETY: as in `write_stderr`.
+        match super::cvt_len(unsafe { libc::write(libc::STDERR_FILENO, text.as_ptr().cast(), text.len()) }) {
+            Ok(0) => return,
+            Ok(written) => text = &text[written..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && has_room(patience) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+/// Waits until fd 2 takes bytes, or has an error to tell; returns false if `patience` is over first.
+fn has_room(patience: Duration) -> bool {
+    let end = Instant::now() + patience;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let mut entry = libc::pollfd { fd: libc::STDERR_FILENO, events: libc::POLLOUT, revents: 0 };
+        let millis = c_int::try_from(left.as_millis()).unwrap_or(c_int::MAX);
+        // SAFETY: the kernel reads and writes one entry, which lives until the call returns (poll(2)).
+        match cvt(unsafe { libc::poll(&raw mut entry, 1, millis) }) {
+            Ok(ready) => return ready > 0,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return false,
+        }
+    }
+}
+
+/// The alternate stack of one thread, if [`ensure_alt_stack`] had to make one. Dropping the value removes the stack.
 ///
-/// Invariant A1: while the value lives, the kernel may run a handler on the mapping. So it is unmapped only after the
-/// thread has let go of it: Drop upholds it, on the same thread, since a `Mapping` is not `Send`.
+/// Invariant sys-signal-3: while the value lives, the kernel may run a handler on the mapping. So the mapping is
+/// unmapped only after the thread has no such alternate stack any more. Upheld by Drop, on the same thread, since a
+/// `Mapping` is not `Send`.
 #[derive(Debug)]
 pub(crate) struct AltStack(
-    /// A guard page, and the stack above it. `None` if the thread had one already.
-    Option<Mapping>,
+    /// A guard page, and the stack above; and what the thread had before. `None` if that was large enough.
+    Option<(Mapping, libc::stack_t)>,
 );
 
-/// Sees to it that this thread has a stack to run fault handlers on. Keep the result while the thread may overflow.
+/// Gives this thread a stack to run fault handlers on, if it has none, or one of a few KiB as `std`'s are: the walk of
+/// `stack_sample` needs more. Keep the result while the thread may overflow.
 ///
 /// # Errors
 ///
 /// `ENOMEM`.
 pub(crate) fn ensure_alt_stack() -> io::Result<AltStack> {
-    if current_alt_stack()?.ss_flags & libc::SS_DISABLE == 0 {
+    let before = current_alt_stack()?;
+    if before.ss_flags & libc::SS_DISABLE == 0 && before.ss_size >= ENOUGH {
         return Ok(AltStack(None));
     }
-    // Beside that, what the kernel saves of the registers: some KiB. It says 0 where it does not know.
+    // Beside that, room for the registers that the kernel saves: some KiB, or 0 where the kernel does not say.
     // SAFETY: getauxval takes no pointer (getauxval(3)).
     let frame = unsafe { libc::getauxval(libc::AT_MINSIGSTKSZ) } as usize;
     let page = page_size();
     let mapping = Mapping::reserve(page + ALT_STACK_LEN + frame)?;
-    // SAFETY: the mapping is new: nobody uses it, and the handler's stack begins above the guard.
+    // SAFETY: the mapping is new: nothing uses the page, and the handler's stack begins above the guard.
     unsafe { mapping.guard_as_usual(0, page) }.map_err(|(_, error)| error)?;
     // SAFETY: the mapping is longer than a page.
     let base = unsafe { mapping.base().add(page) };
     let stack = libc::stack_t { ss_sp: base.as_ptr().cast(), ss_flags: 0, ss_size: mapping.len() - page };
-    // SAFETY: Invariant A1: the memory is ours and stays mapped as long as the kernel knows it (sigaltstack(2)).
+    // SAFETY: Invariant sys-signal-3: the memory stays mapped as long as the kernel knows the address (sigaltstack(2)).
     cvt(unsafe { libc::sigaltstack(&raw const stack, ptr::null_mut()) })?;
-    Ok(AltStack(Some(mapping)))
+    Ok(AltStack(Some((mapping, before))))
 }
 
-/// The alternate stack of this thread.
+/// Returns the alternate stack of this thread.
 fn current_alt_stack() -> io::Result<libc::stack_t> {
     let mut stack = no_stack();
     // SAFETY: a null new stack only asks; the kernel fills `stack`, which outlives the call (sigaltstack(2)).
@@ -273,27 +284,29 @@ fn current_alt_stack() -> io::Result<libc::stack_t> {
     Ok(stack)
 }
 
-/// How to tell the kernel that there is none.
+/// Returns the value that says that there is no alternate stack.
 fn no_stack() -> libc::stack_t {
     libc::stack_t { ss_sp: ptr::null_mut(), ss_flags: libc::SS_DISABLE, ss_size: 0 }
 }
 
 impl Drop for AltStack {
     fn drop(&mut self) {
-        let Some(mapping) = self.0.take() else { return };
+        let Some((mapping, before)) = self.0.take() else { return };
         let is_ours = |stack: libc::stack_t| mapping.contains(stack.ss_sp.addr());
         match current_alt_stack().map(is_ours) {
-            // Someone has put another in its place, which stays.
+            // Other code has installed another stack, which stays.
             Ok(false) => {}
             Ok(true) => {
-                let none = no_stack();
-                // SAFETY: to have no alternate stack is always valid (sigaltstack(2)).
-                if cvt(unsafe { libc::sigaltstack(&raw const none, ptr::null_mut()) }).is_err() {
-                    // We are running on it (EPERM), so it must stay mapped (Invariant A1).
+                // Code that takes the stack of before away has told the kernel, and then `ours` is not there now.
+                let before = if before.ss_flags & libc::SS_DISABLE == 0 { before } else { no_stack() };
+                // SAFETY: to have none is always valid, and the one before is there as long as its owner has not
+                // changed what the kernel knows (sigaltstack(2)).
+                if cvt(unsafe { libc::sigaltstack(&raw const before, ptr::null_mut()) }).is_err() {
+                    // The thread runs on that stack (EPERM), so the stack must stay mapped (Invariant sys-signal-3).
                     mapping.leak();
                 }
             }
-            // Not known, so it stays mapped (Invariant A1).
+            // The kernel does not say, so the mapping stays (Invariant sys-signal-3).
             Err(_) => mapping.leak(),
         }
     }
@@ -301,6 +314,7 @@ impl Drop for AltStack {
 
 #[cfg(test)]
 mod tests {
+    use super::super::message::MESSAGE_LEN;
     use super::super::mmap::guard_kind;
     use super::super::testing::in_new_process;
     use super::*;
@@ -310,10 +324,10 @@ mod tests {
     use std::process::Output;
     use std::sync::atomic::AtomicUsize;
 
-    /// Where the page lies that `mine` calls a guard of ours.
+    /// The address of the page that `mine` takes for a guard.
     static GUARD: AtomicUsize = AtomicUsize::new(usize::MAX);
 
-    /// Knows the page at `GUARD`.
+    /// Reports whether the address is in the page at `GUARD`.
     fn mine(address: usize, out: &mut Message) -> bool {
         let inside = address.wrapping_sub(GUARD.load(Ordering::Relaxed)) < page_size();
         if inside {
@@ -323,10 +337,10 @@ mod tests {
         inside
     }
 
-    /// A mapping that nobody will unmap, with a guard at its start.
+    /// Makes a mapping that is never unmapped, with a guard at the start.
     fn guarded(len: usize) -> usize {
         let mapping = Mapping::reserve(len).unwrap();
-        // SAFETY: only the tests know the mapping, and they go to the guard to fault.
+        // SAFETY: only the tests know the mapping, and they touch the guard to fault.
         unsafe { mapping.guard(0, page_size(), guard_kind()) }.unwrap();
         let base = mapping.base().as_ptr().expose_provenance();
         mapping.leak();
@@ -340,24 +354,24 @@ mod tests {
         unsafe { byte.write_volatile(1) };
     }
 
-    /// Uses up the stack.
+    /// Recurses until the stack overflows.
     #[expect(unconditional_recursion, reason = "it ends at the guard")]
     fn overflow(depth: usize) -> usize {
         let frame = black_box([depth; 64]);
         overflow(frame[7] + 1) + frame[9]
     }
 
-    /// What the process wrote to fd 2.
+    /// Returns the bytes that the process wrote to fd 2.
     fn stderr(output: &Output) -> String {
         String::from_utf8_lossy(&output.stderr).into_owned()
     }
 
-    /// Whether our report came.
+    /// Reports whether the report of this file came.
     fn is_reported(output: &Output) -> bool {
         stderr(output).contains("green thread 'worker' #7 overflowed its stack of 256 KiB\n")
     }
 
-    /// Sets the action of SIGSEGV before ours.
+    /// Sets the action of SIGSEGV that comes before this file's.
     fn set_segv(handler: usize, flags: libc::c_int) {
         let mut action = default_action();
         action.sa_sigaction = handler;
@@ -385,7 +399,7 @@ mod tests {
 
     /// Returns from the first call; so the fault comes again, and by the default action.
     extern "C" fn note_and_return(_: libc::c_int) {
-        report(b"noted\n");
+        write_stderr(b"noted\n");
     }
 
     /// Sends SIGSEGV to this thread.
@@ -411,7 +425,7 @@ mod tests {
             let base = guarded(4 * page_size());
             GUARD.store(base, Ordering::Relaxed);
             install(mine).unwrap();
-            install(|_, _| false).unwrap(); // The first judgement stays.
+            install(|_, _| false).unwrap(); // The first `classify` stays.
             poke(base + 100);
         });
         assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{}", stderr(&output));
@@ -419,12 +433,12 @@ mod tests {
     }
 
     #[test]
-    fn any_other_fault_kills_as_if_nobody_had_looked() {
+    fn any_other_fault_kills_as_without_the_handler() {
         if cfg!(feature = "sanitizer") {
-            // AddressSanitizer was there first, and what is chained to it ends in its own report.
+            // AddressSanitizer was installed first, and a fault that is chained to it ends in the sanitizer's report.
             return;
         }
-        let output = in_new_process("sys::signal::tests::any_other_fault_kills_as_if_nobody_had_looked", || {
+        let output = in_new_process("sys::signal::tests::any_other_fault_kills_as_without_the_handler", || {
             install(mine).unwrap();
             poke(0x1230);
         });
@@ -435,7 +449,7 @@ mod tests {
     #[test]
     fn std_still_reports_the_overflow_of_its_own_threads() {
         if cfg!(feature = "sanitizer") {
-            // AddressSanitizer was there first, and what is chained to it ends in its own report.
+            // AddressSanitizer was installed first, and a fault that is chained to it ends in the sanitizer's report.
             return;
         }
         let output = in_new_process("sys::signal::tests::std_still_reports_the_overflow_of_its_own_threads", || {
@@ -483,8 +497,8 @@ mod tests {
         let output = in_new_process("sys::signal::tests::a_default_or_ignored_fault_kills", || {
             set_segv(libc::SIG_IGN, 0);
             install(mine).unwrap();
-            send_segv(); // Sent and ignored: the process goes on, to a fault that nobody can ignore.
-            report(b"still here\n");
+            send_segv(); // Sent and ignored: the process goes on, to a fault that cannot be ignored.
+            write_stderr(b"still here\n");
             poke(0x1230);
         });
         assert_eq!(output.status.signal(), Some(libc::SIGSEGV));
@@ -495,31 +509,31 @@ mod tests {
     fn a_sent_signal_is_no_fault_and_still_kills() {
         let output = in_new_process("sys::signal::tests::a_sent_signal_is_no_fault_and_still_kills", || {
             set_segv(libc::SIG_DFL, 0);
-            // Would call anything its own, were it asked.
+            // A `classify` that would accept any address, if it were called.
             install(|_, _| true).unwrap();
             send_segv();
         });
         assert_eq!(output.status.signal(), Some(libc::SIGSEGV));
     }
 
-    /// Runs `body` on a thread that Rust knows nothing of, with a stack of `len` bytes from `base` on.
+    /// Runs `body` on a thread that Rust did not start, with a stack of `len` bytes from `base` on.
     fn on_foreign_thread(base: usize, len: usize, body: extern "C" fn(*mut c_void) -> *mut c_void) {
-        // SAFETY: all zeros is a place for pthread_attr_init to fill.
+        // SAFETY: all zeros is a valid struct, which pthread_attr_init fills.
         let mut attr = unsafe { mem::zeroed::<libc::pthread_attr_t>() };
-        // SAFETY: `attr` is a live place.
+        // SAFETY: `attr` lives until the call returns.
         assert_eq!(unsafe { libc::pthread_attr_init(&raw mut attr) }, 0);
-        // SAFETY: the tests pass a leaked mapping, which nobody else uses.
+        // SAFETY: the tests pass a leaked mapping, which nothing else uses.
         let result = unsafe { libc::pthread_attr_setstack(&raw mut attr, ptr::with_exposed_provenance_mut(base), len) };
         assert_eq!(result, 0);
         let mut thread = 0;
-        // SAFETY: `attr` is initialised, and `body` takes the null it gets.
+        // SAFETY: `attr` is initialised, and `body` accepts the null argument.
         let result = unsafe { libc::pthread_create(&raw mut thread, &raw const attr, body, ptr::null_mut()) };
         assert_eq!(result, 0);
-        // SAFETY: the thread is ours and joined once.
+        // SAFETY: this test has started the thread and joins it once.
         assert_eq!(unsafe { libc::pthread_join(thread, ptr::null_mut()) }, 0);
     }
 
-    /// A thread without an alternate stack gets one that goes again; a thread with one keeps it.
+    /// Checks that a thread without an alternate stack gets one that goes again, and a thread with one keeps that.
     extern "C" fn comes_and_goes(_: *mut c_void) -> *mut c_void {
         let is_disabled = || current_alt_stack().unwrap().ss_flags & libc::SS_DISABLE != 0;
         assert!(is_disabled());
@@ -544,14 +558,14 @@ mod tests {
     #[test]
     fn a_foreign_thread_has_an_alternate_stack_as_long_as_it_keeps_it() {
         if cfg!(feature = "sanitizer") {
-            // AddressSanitizer gives one to every thread.
+            // AddressSanitizer gives an alternate stack to every thread.
             return;
         }
         on_foreign_thread(guarded(1 << 20), 1 << 20, comes_and_goes);
     }
 
     #[test]
-    fn a_rust_thread_keeps_its_own() {
+    fn a_rust_thread_has_its_own_again() {
         std::thread::spawn(|| {
             let before = current_alt_stack().unwrap();
             drop(ensure_alt_stack().unwrap());

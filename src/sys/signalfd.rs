@@ -1,12 +1,11 @@
-//! signalfd: signals as something to read.
+//! The signalfd: signals that a program reads from a descriptor.
 //!
 //! A blocked signal is not delivered but stays pending, for one OS thread or for the whole process; a signalfd reads
-//! what is pending, for the OS thread that reads and for its process. So it finds only signals that are blocked, and a
-//! signal that came before the read is still there.
+//! the signals that are pending for the OS thread that reads and for the process. So a read finds only signals that are
+//! blocked, and a signal that came before the read is still there.
 //!
-//! Invariant S1: a `SignalSet` was filled by `sigemptyset`, hence is valid for every call that takes one.
-//! `SignalSet::of` upholds it, the only
-//! place where one is made.
+//! Invariant signalfd-1: a `SignalSet` was filled by `sigemptyset`, hence is valid for every call that takes one.
+//! Upheld by `SignalSet::of`, the only constructor.
 
 #![allow(unsafe_code)]
 
@@ -19,7 +18,7 @@ use std::ptr;
 
 use super::{cvt, socket};
 
-/// The numbers that `crate::signal` names, on the processor this is built for.
+/// The numbers that `crate::signal` names, on the target architecture.
 pub(crate) mod number {
     pub(crate) const ALRM: i32 = libc::SIGALRM;
     pub(crate) const CHLD: i32 = libc::SIGCHLD;
@@ -37,27 +36,28 @@ pub(crate) mod number {
     pub(crate) const WINCH: i32 = libc::SIGWINCH;
 }
 
-/// Signals are numbered from 1 to this (signal(7)).
+/// The greatest number of a signal (signal(7)); the least is 1.
 pub(crate) const LAST: i32 = 64;
 
-/// Whether a signal can be waited for: KILL and STOP cannot be blocked, and a blocked fault ends the process at once.
+/// Reports whether a signal can be waited for: KILL and STOP cannot be blocked, and a blocked fault ends the process at
+/// once.
 pub(crate) fn can_wait(signal: i32) -> bool {
     let faults = [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP, libc::SIGSYS];
     let unstoppable = [libc::SIGKILL, libc::SIGSTOP];
-    // What is between the standard and the real-time ones belongs to the C library.
+    // The signals between the standard and the real-time ones belong to the C library.
     let exists = (1..32).contains(&signal) || (libc::SIGRTMIN()..=libc::SIGRTMAX()).contains(&signal);
     exists && !faults.contains(&signal) && !unstoppable.contains(&signal)
 }
 
-/// A set of signals.
+/// A set of signal numbers.
 #[derive(Clone, Copy)]
 pub(crate) struct SignalSet {
-    /// As the C library has it (Invariant S1).
+    /// The C library's representation (Invariant signalfd-1).
     set: libc::sigset_t,
 }
 
 impl SignalSet {
-    /// The set of `signals`.
+    /// Makes the set of `signals`.
     ///
     /// # Errors
     ///
@@ -66,7 +66,7 @@ impl SignalSet {
         SignalSet::of(signals.iter().copied())
     }
 
-    /// The set of the signals whose bits are set; bit 0 is signal 1. Async-signal-safe.
+    /// Makes the set of the signals of which the bits are set; bit 0 is signal 1. Async-signal-safe.
     ///
     /// # Errors
     ///
@@ -75,7 +75,7 @@ impl SignalSet {
         SignalSet::of((1..=LAST).filter(|signal| bits >> (signal - 1) & 1 != 0))
     }
 
-    /// All that can be waited for.
+    /// Makes the set of all signals that can be waited for.
     ///
     /// # Errors
     ///
@@ -84,7 +84,7 @@ impl SignalSet {
         SignalSet::of((1..=LAST).filter(|signal| can_wait(*signal)))
     }
 
-    /// What this OS thread has blocked.
+    /// Returns the signals that this OS thread has blocked.
     ///
     /// # Errors
     ///
@@ -93,27 +93,27 @@ impl SignalSet {
         SignalSet::new(&[])?.block()
     }
 
-    /// The set of `signals`.
+    /// Makes the set of `signals`.
     fn of(signals: impl Iterator<Item = i32>) -> io::Result<SignalSet> {
         let mut set = MaybeUninit::uninit();
         // SAFETY: `set` is room for one set, which the call fills (sigemptyset(3)).
         cvt(unsafe { libc::sigemptyset(set.as_mut_ptr()) })?;
-        // SAFETY: the call above has filled it.
+        // SAFETY: the call above has filled the set.
         let mut set = unsafe { set.assume_init() };
         for signal in signals {
-            // SAFETY: Invariant S1, and the set lives until the call returns (sigaddset(3)).
+            // SAFETY: Invariant signalfd-1, and the set lives until the call returns (sigaddset(3)).
             cvt(unsafe { libc::sigaddset(&raw mut set, signal) })?;
         }
         Ok(SignalSet { set })
     }
 
-    /// Whether `signal` is in it.
+    /// Reports whether `signal` is in the set.
     pub(crate) fn contains(&self, signal: i32) -> bool {
-        // SAFETY: Invariant S1, and the set lives until the call returns (sigismember(3)).
+        // SAFETY: Invariant signalfd-1, and the set lives until the call returns (sigismember(3)).
         unsafe { libc::sigismember(&raw const self.set, signal) == 1 }
     }
 
-    /// Blocks these signals in this OS thread, and those that it starts later; returns what was blocked before.
+    /// Blocks these signals in this OS thread, and in threads that it starts later; returns what was blocked before.
     ///
     /// # Errors
     ///
@@ -124,7 +124,7 @@ impl SignalSet {
         Ok(before)
     }
 
-    /// Takes these signals out of those that are blocked in this OS thread. What is pending is delivered at once.
+    /// Unblocks these signals in this OS thread. Pending ones are delivered at once.
     ///
     /// # Errors
     ///
@@ -138,16 +138,16 @@ impl SignalSet {
     /// # Errors
     ///
     /// None.
-    pub(crate) fn block_only(&self) -> io::Result<Instead> {
+    pub(crate) fn block_only(&self) -> io::Result<BlockedOnly> {
         let mut before = SignalSet::new(&[])?;
         self.change(libc::SIG_SETMASK, &raw mut before.set)?;
-        Ok(Instead { before, thread: PhantomData })
+        Ok(BlockedOnly { before, thread: PhantomData })
     }
 
-    /// Changes what is blocked; `before` is null or a set.
+    /// Changes the blocked signals, and stores the previous ones in `before` unless that is null.
     fn change(&self, how: i32, before: *mut libc::sigset_t) -> io::Result<()> {
-        // SAFETY: Invariant S1; `before` is null or points to a set that lives until the call returns, as all callers
-        // see to (pthread_sigmask(3)).
+        // SAFETY: Invariant signalfd-1; `before` is null or points to a set of the caller's that lives until the
+        // call returns (pthread_sigmask(3)).
         match unsafe { libc::pthread_sigmask(how, &raw const self.set, before) } {
             0 => Ok(()),
             // This call returns the error instead of setting errno.
@@ -156,18 +156,18 @@ impl SignalSet {
     }
 }
 
-/// Another set of signals is blocked in this OS thread, until this is dropped.
+/// A guard under which this OS thread blocks another set of signals. Dropping the guard restores the previous set.
 #[derive(Debug)]
-pub(crate) struct Instead {
-    /// What was blocked before.
+pub(crate) struct BlockedOnly {
+    /// The signals that were blocked before.
     before: SignalSet,
-    /// It must be dropped where it was made.
+    /// Keeps the guard on the OS thread that made it.
     thread: PhantomData<*const ()>,
 }
 
-impl Drop for Instead {
+impl Drop for BlockedOnly {
     fn drop(&mut self) {
-        // Does not fail: it was blocked before.
+        // Does not fail: the set came from the kernel.
         let _ = self.before.change(libc::SIG_SETMASK, ptr::null_mut());
     }
 }
@@ -178,47 +178,47 @@ impl fmt::Debug for SignalSet {
     }
 }
 
-/// A signal that was taken.
+/// A signal that was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Taken {
-    /// Which.
+    /// The number of the signal.
     pub(crate) number: i32,
-    /// The sender's process; 0 if the kernel itself sent it.
+    /// The sender's process; 0 if the kernel sent the signal.
     pub(crate) pid: u32,
-    /// The sender's user.
+    /// The user of the sender's process.
     pub(crate) uid: u32,
 }
 
-/// Reads signals out of those that are pending.
+/// A descriptor that reads pending signals.
 #[derive(Debug)]
 pub(crate) struct SignalFd {
-    /// The kernel object.
+    /// The descriptor of the kernel object.
     fd: OwnedFd,
 }
 
 impl SignalFd {
-    /// One that reads the signals of `set`, non-blocking and closed on exec.
+    /// Makes a descriptor that reads the signals of `set`, non-blocking and closed on exec.
     ///
     /// # Errors
     ///
     /// `EMFILE`, `ENFILE`, `ENOMEM`, `ENODEV`.
     pub(crate) fn new(set: &SignalSet) -> io::Result<SignalFd> {
         let flags = libc::SFD_CLOEXEC | libc::SFD_NONBLOCK;
-        // SAFETY: Invariant S1; the kernel reads the set, which lives until the call returns; -1 asks for a new
+        // SAFETY: Invariant signalfd-1; the kernel reads the set, which lives until the call returns; -1 asks for a new
         // descriptor (signalfd(2)).
         let fd = cvt(unsafe { libc::signalfd(-1, &raw const set.set, flags) })?;
-        // SAFETY: the kernel has just made `fd` and nobody else knows it, so the OwnedFd is its only owner.
+        // SAFETY: the kernel has just made `fd`, so the OwnedFd is the only owner.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
         Ok(SignalFd { fd })
     }
 
-    /// Takes one signal.
+    /// Reads one pending signal.
     ///
     /// # Errors
     ///
     /// `WouldBlock` if none is pending.
     pub(crate) fn take(&self) -> io::Result<Taken> {
-        // As bytes, because a plain read then does; the fields taken are four bytes each (signalfd(2)).
+        // Bytes, so that a plain read suffices; the fields used are four bytes each (signalfd(2)).
         let mut info = [0_u8; size_of::<libc::signalfd_siginfo>()];
         let n = socket::read(self.fd.as_fd(), &mut info)?;
         debug_assert_eq!(n, info.len(), "the kernel hands out whole records");

@@ -1,4 +1,4 @@
-//! Internet addresses in the kernel's byte layout, both ways, without unsafe code.
+//! Conversion of internet addresses to the kernel's byte layout and back, without unsafe code.
 //!
 //! ```text
 //!   sockaddr_in   0 family  2 port  4 address (4)                                       16 long
@@ -6,8 +6,8 @@
 //! ```
 //!
 //! The family, the flow info and the scope id are in the machine's order, the port in the network's; an address is
-//! plain bytes. The kernel copies the bytes in and out, so they need no type of their own; assertions below hold the
-//! numbers against `libc`'s structs.
+//! plain bytes. The kernel copies the bytes in and out, so they need no type of their own; the assertions below check
+//! the offsets against the structs of `libc`.
 
 #![forbid(unsafe_code)]
 
@@ -15,9 +15,9 @@ use std::io;
 use std::mem::{offset_of, size_of};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
-/// Bytes of the longer of the two structs.
+/// The size of the longer of the two structs, in bytes.
 pub(super) const MAX_LEN: usize = 28;
-/// Bytes of the shorter.
+/// The size of the shorter struct, in bytes.
 const V4_LEN: usize = 16;
 
 const _: () = {
@@ -35,22 +35,23 @@ const _: () = {
 pub(super) struct RawAddr {
     /// A `sockaddr_in` or `sockaddr_in6`; zeros where nothing was written.
     pub(super) bytes: [u8; MAX_LEN],
-    /// How many of them count. At most `MAX_LEN`, except after a call that had a longer address to report.
+    /// The number of bytes that count. At most `MAX_LEN`, except after a call that had a longer address to report.
     pub(super) len: libc::socklen_t,
 }
 
 impl RawAddr {
-    /// Room for the kernel to write an address into.
+    /// Makes room for the kernel to write an address into.
     pub(super) fn room() -> RawAddr {
         RawAddr { bytes: [0; MAX_LEN], len: MAX_LEN as libc::socklen_t }
     }
 
-    /// The address as `std` has it.
+    /// Converts to an address of `std`.
     ///
     /// # Errors
     ///
-    /// `InvalidInput` if it is of another family, as `std` says it.
+    /// `InvalidInput` if the address is of another family, with the message of `std`.
     pub(super) fn to_std(self) -> io::Result<SocketAddr> {
+        // The family says how long the struct must be.
         let len = self.len as usize;
         let family = i32::from(u16::from_ne_bytes(self.array(0)));
         let port = u16::from_be_bytes(self.array(2));
@@ -68,7 +69,7 @@ impl RawAddr {
         }
     }
 
-    /// The `N` bytes from `at` on.
+    /// Returns the `N` bytes from `at` on.
     fn array<const N: usize>(&self, at: usize) -> [u8; N] {
         std::array::from_fn(|i| self.bytes[at + i])
     }
@@ -76,6 +77,7 @@ impl RawAddr {
 
 impl From<&SocketAddr> for RawAddr {
     fn from(addr: &SocketAddr) -> RawAddr {
+        // The family and the port are at the same place in both structs.
         let mut bytes = [0; MAX_LEN];
         bytes[..2].copy_from_slice(&(family(addr) as libc::sa_family_t).to_ne_bytes());
         bytes[2..4].copy_from_slice(&addr.port().to_be_bytes());
@@ -95,7 +97,7 @@ impl From<&SocketAddr> for RawAddr {
     }
 }
 
-/// The family of a socket that talks to `addr`.
+/// Returns the family of a socket that talks to `addr`.
 pub(super) fn family(addr: &SocketAddr) -> libc::c_int {
     match addr {
         SocketAddr::V4(_) => libc::AF_INET,

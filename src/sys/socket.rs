@@ -1,4 +1,4 @@
-//! The socket calls that `std::net` cannot make, and plain calls on any fd.
+//! The socket calls that `std::net` cannot make, and plain calls on any descriptor.
 //!
 //! `std` connects only by blocking, accepts in two system calls (the second makes the socket non-blocking), and sets no
 //! option between `socket` and `bind`. Everything else (`read`, `shutdown`, `set_nodelay`, ...) is `std`'s, after
@@ -7,8 +7,8 @@
 //! Every socket made here is non-blocking and closed on exec from its first moment. A call that would block says
 //! `WouldBlock`; nothing here waits, except [`poll_one`].
 //!
-//! Invariant K1: a `RawAddr` is `bytes` of room, and the length passed with it is never above that. `RawAddr::room` and
-//! `RawAddr::from` uphold it.
+//! Invariant sys-socket-1: the length passed with a `RawAddr` is never above the size of `bytes`. Upheld by
+//! `RawAddr::room` and `RawAddr::from`.
 
 #![allow(unsafe_code)]
 
@@ -21,12 +21,13 @@ use std::ptr;
 use super::clock::{Timeout, timespec};
 use super::epoll::{Interest, Ready};
 use super::sockaddr::{RawAddr, family};
-use super::{cvt, cvt_len};
+use super::{cvt, cvt_len, virtual_sockets};
+use crate::pure::network::{Kind, Network, Setting};
 
-/// What a call says that would have to wait.
+/// The error of a call that would have to wait.
 pub(crate) const EAGAIN: i32 = libc::EAGAIN;
 
-/// What a call says of a descriptor that is not open.
+/// The error of a call on a descriptor that is not open.
 pub(crate) const EBADF: i32 = libc::EBADF;
 
 /// Makes a TCP socket of the family of `addr`, non-blocking and closed on exec.
@@ -38,25 +39,30 @@ pub(crate) fn stream_socket(addr: &SocketAddr) -> io::Result<OwnedFd> {
     let kind = libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
     // SAFETY: socket takes no pointer (socket(2)).
     let fd = cvt(unsafe { libc::socket(family(addr), kind, 0) })?;
-    // SAFETY: the kernel has just made `fd` and nobody else knows it, so the OwnedFd is its only owner.
+    // SAFETY: the kernel has just made `fd`, so the OwnedFd is the only owner.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Makes a TCP socket and begins to connect it to `addr`. The flag says whether it is connected already; if not, wait
-/// until it is writable, then ask [`take_error`] how it went.
+/// Makes a TCP socket and begins to connect it to `addr`. The flag says whether the socket is connected
+/// already; if not, wait until it is writable, then ask [`take_error`] for the result.
 ///
 /// # Errors
 ///
-/// As [`stream_socket`], and what connect(2) finds out at once: `ENETUNREACH`, `EADDRNOTAVAIL` (no free port), ...
+/// As [`stream_socket`], and the errors that connect(2) returns at once: `ENETUNREACH`, `EADDRNOTAVAIL` (no free port),
+/// ...
 pub(crate) fn connect_start(addr: &SocketAddr) -> io::Result<(OwnedFd, bool)> {
+    let kind = Kind::Tcp { v6: addr.is_ipv6() };
+    if let Some(started) = virtual_sockets::socket(kind, |network, id| network.connect(id, *addr)) {
+        return started;
+    }
     let socket = stream_socket(addr)?;
     let raw = RawAddr::from(addr);
-    // SAFETY: the fd is open, and the kernel reads `len` bytes of `raw` (Invariant K1), which lives until the call
-    // returns (connect(2)).
+    // SAFETY: the fd is open, and the kernel reads `len` bytes of `raw` (Invariant sys-socket-1), which lives until the
+    // call returns (connect(2)).
     let result = cvt(unsafe { libc::connect(socket.as_raw_fd(), raw.bytes.as_ptr().cast(), raw.len) });
     match result {
         Ok(_) => Ok((socket, true)),
-        // After EINTR the kernel goes on connecting as after EINPROGRESS; to call again would say EALREADY.
+        // After EINTR the kernel goes on connecting as after EINPROGRESS; a second call would return EALREADY.
         Err(error) if matches!(error.raw_os_error(), Some(libc::EINPROGRESS | libc::EINTR)) => Ok((socket, false)),
         Err(error) => Err(error),
     }
@@ -64,18 +70,26 @@ pub(crate) fn connect_start(addr: &SocketAddr) -> io::Result<(OwnedFd, bool)> {
 
 /// Makes a TCP listener on `addr`, non-blocking and closed on exec, with `SO_REUSEADDR` as `std` sets it.
 ///
-/// `backlog` is the number of connections that wait for accept; the kernel cuts it to `net.core.somaxconn`. With
-/// `reuse_port` several sockets may listen on one address, and the kernel spreads the connections over them; all of
-/// them must say so and belong to one user.
+/// `backlog` is the number of connections that wait for accept, at most `net.core.somaxconn`. With `reuse_port` several
+/// sockets may listen on one address, and the kernel spreads the connections over the sockets; all of them must have
+/// the option and belong to one user.
 ///
 /// # Errors
 ///
 /// As [`stream_socket`]; `EADDRINUSE`, `EADDRNOTAVAIL`, `EACCES` (a port below 1024).
 pub(crate) fn bind_listener(addr: &SocketAddr, backlog: i32, reuse_port: bool) -> io::Result<OwnedFd> {
+    let kind = Kind::Tcp { v6: addr.is_ipv6() };
+    let bound = virtual_sockets::socket(kind, |network, id| {
+        network.bind(id, *addr, reuse_port)?;
+        network.listen(id, backlog.max(0) as usize)
+    });
+    if let Some(bound) = bound {
+        return bound.map(|(fd, ())| fd);
+    }
     let socket = stream_socket(addr)?;
-    set_option(socket.as_fd(), libc::SO_REUSEADDR)?;
+    set_option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_REUSEADDR, true)?;
     if reuse_port {
-        set_option(socket.as_fd(), libc::SO_REUSEPORT)?;
+        set_option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_REUSEPORT, true)?;
     }
     let raw = RawAddr::from(addr);
     // SAFETY: as for connect in `connect_start` (bind(2)).
@@ -85,30 +99,33 @@ pub(crate) fn bind_listener(addr: &SocketAddr, backlog: i32, reuse_port: bool) -
 }
 
 /// Makes a bound socket listen, or changes the backlog of one that listens. Connections that wait already stay. With a
-/// backlog of 0 the kernel answers no new ones while one waits; they try again after a second.
+/// backlog of 0 the kernel answers no new connections while one waits; the peers try again after a second.
 ///
 /// # Errors
 ///
 /// `EINVAL` after a shutdown; `EADDRINUSE`.
 pub(crate) fn listen(fd: BorrowedFd<'_>, backlog: i32) -> io::Result<()> {
+    if let Some(listens) = virtual_sockets::with(&fd, |network, id| network.listen(id, backlog.max(0) as usize)) {
+        return listens;
+    }
     // SAFETY: the fd is open, and listen takes no pointer (listen(2)).
     cvt(unsafe { libc::listen(fd.as_raw_fd(), backlog) })?;
     Ok(())
 }
 
-/// What an error of [`accept4`] is about.
+/// The subject of an error of [`accept4`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AcceptError {
-    /// The process or the system has no descriptors or memory left. The connection stays in line.
+    /// The process or the system has no descriptors or memory left. The connection stays in the queue.
     Exhausted,
-    /// One connection, which is out of the line now: it has come and gone, or a firewall does not want it.
+    /// One connection, which has left the queue: it has come and gone, or a firewall has refused it.
     OneConnection,
-    /// The listener, which will not yield any more.
+    /// The listener, which accepts no more connections.
     Listener,
 }
 
-/// Sorts an error of [`accept4`]; one that does not come from the kernel is about the listener.
-pub(crate) fn sort_accept_error(error: &io::Error) -> AcceptError {
+/// Classifies an error of [`accept4`]; an error that does not come from the kernel is about the listener.
+pub(crate) fn classify_accept_error(error: &io::Error) -> AcceptError {
     match error.raw_os_error() {
         Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => AcceptError::Exhausted,
         Some(libc::EBADF | libc::EINVAL | libc::ENOTSOCK | libc::EOPNOTSUPP | libc::EFAULT) | None => {
@@ -118,23 +135,32 @@ pub(crate) fn sort_accept_error(error: &io::Error) -> AcceptError {
     }
 }
 
-/// What kind of socket a descriptor is.
+/// The kind of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SocketKind {
-    /// IPv4 or IPv6, as opposed to Unix or anything else.
+    /// An IPv4 or IPv6 socket.
     pub(crate) internet: bool,
-    /// A Unix socket.
+    /// A socket of the Unix family.
     pub(crate) unix: bool,
-    /// A stream socket.
+    /// A socket of type SOCK_STREAM.
     pub(crate) stream: bool,
-    /// A datagram socket.
+    /// A socket of type SOCK_DGRAM.
     pub(crate) datagram: bool,
-    /// It listens.
+    /// A socket that listens for connections.
     pub(crate) listens: bool,
 }
 
-/// What kind of socket `fd` is; none if it is no socket.
+/// Returns the kind of the socket; none if `fd` is no socket.
 pub(crate) fn socket_kind(fd: BorrowedFd<'_>) -> Option<SocketKind> {
+    if let Some(kind) = virtual_sockets::with(&fd, |network, id| Ok((network.kind(id)?, network.listens(id)?))) {
+        return kind.ok().map(|(kind, listens)| SocketKind {
+            internet: matches!(kind, Kind::Tcp { .. } | Kind::Udp { .. }),
+            unix: matches!(kind, Kind::UnixStream | Kind::UnixDatagram),
+            stream: kind.is_stream(),
+            datagram: !kind.is_stream(),
+            listens,
+        });
+    }
     let domain = option(fd, libc::SO_DOMAIN).ok()?;
     let kind = option(fd, libc::SO_TYPE).ok()?;
     Some(SocketKind {
@@ -146,31 +172,34 @@ pub(crate) fn socket_kind(fd: BorrowedFd<'_>) -> Option<SocketKind> {
     })
 }
 
-/// Takes one connection off an internet listener: the socket, non-blocking and closed on exec, and its peer.
+/// Takes one connection off an internet listener: the socket, non-blocking and closed on exec, and the peer's address.
 ///
 /// # Errors
 ///
-/// `WouldBlock` if none waits and `fd` is non-blocking; `ECONNABORTED` and network errors if one has come and gone
-/// (accept again); `EMFILE`, `ENFILE`, `ENOBUFS`, `ENOMEM`; `InvalidInput` if the peer has no internet address.
+/// `WouldBlock` if no connection waits and `fd` is non-blocking; `ECONNABORTED` and network errors if one has come and
+/// gone (accept again); `EMFILE`, `ENFILE`, `ENOBUFS`, `ENOMEM`; `InvalidInput` if the peer has no internet address.
 pub(crate) fn accept4(fd: BorrowedFd<'_>) -> io::Result<(OwnedFd, SocketAddr)> {
+    if let Some(accepted) = virtual_sockets::accept(&fd, Network::accepted_from) {
+        return accepted;
+    }
     let mut peer = RawAddr::room();
     let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
     let accepted = loop {
         let (bytes, len) = (peer.bytes.as_mut_ptr().cast(), &raw mut peer.len);
         // SAFETY: the fd is open, and the kernel writes at most `len` bytes, as many as `peer` has room for (Invariant
-        // K1); what the address is longer than that it cuts off (accept(2)).
+        // sys-socket-1); a longer address is cut off (accept(2)).
         match cvt(unsafe { libc::accept4(fd.as_raw_fd(), bytes, len, flags) }) {
-            // Nothing was written, so `len` still is the room.
+            // Nothing was written, so `len` is still the size of `bytes`.
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             result => break result?,
         }
     };
-    // SAFETY: the kernel has just made `accepted` and nobody else knows it, so the OwnedFd is its only owner.
+    // SAFETY: the kernel has just made `accepted`, so the OwnedFd is the only owner.
     let accepted = unsafe { OwnedFd::from_raw_fd(accepted) };
     Ok((accepted, peer.to_std()?))
 }
 
-/// Makes `fd` non-blocking or blocking, for everyone who shares the open file, other processes included.
+/// Makes `fd` non-blocking or blocking, for all users of the open file, other processes included.
 ///
 /// # Errors
 ///
@@ -182,96 +211,138 @@ pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
     Ok(())
 }
 
-/// Ends both directions of a socket, for everyone who shares it; a listener stops listening. What `std` has for streams
-/// only.
+/// Ends both directions of a socket, for all users of the open file; a listener stops listening. `std` has this call
+/// for streams only.
 ///
 /// # Errors
 ///
 /// `ENOTCONN`, `ENOTSOCK`.
 pub(crate) fn shutdown(fd: BorrowedFd<'_>) -> io::Result<()> {
+    if let Some(done) = virtual_sockets::shutdown(&fd, std::net::Shutdown::Both) {
+        return done;
+    }
     // SAFETY: the fd is open, and shutdown takes no pointer (shutdown(2)).
     cvt(unsafe { libc::shutdown(fd.as_raw_fd(), libc::SHUT_RDWR) })?;
     Ok(())
 }
 
-/// Takes the error that waits on a socket (`SO_ERROR`), as the end of a connect or after [`Ready::ERR`].
+/// Takes the pending error of a socket (`SO_ERROR`): the result of a connect, or after [`Ready::ERR`].
 ///
 /// # Errors
 ///
 /// `ENOTSOCK`.
 pub(crate) fn take_error(fd: BorrowedFd<'_>) -> io::Result<Option<io::Error>> {
+    if let Some(taken) = virtual_sockets::take_error(&fd) {
+        return taken;
+    }
     match option(fd, libc::SO_ERROR)? {
         0 => Ok(None),
         errno => Ok(Some(io::Error::from_raw_os_error(errno))),
     }
 }
 
-/// Whether `fd` is a stream socket of a family (IPv4, IPv6, Unix) in which a read that returns fewer bytes than asked
-/// for has emptied the queue, so that no second read is needed to learn that. `false` for everything else.
+/// Reports whether `fd` is a stream socket of a family (IPv4, IPv6, Unix) in which a read that returns fewer bytes than
+/// asked for has emptied the queue, so that no second read is needed to learn that. `false` for everything else.
 pub(crate) fn is_stream_socket(fd: BorrowedFd<'_>) -> bool {
+    if let Some(kind) = virtual_sockets::with(&fd, |network, id| network.kind(id)) {
+        return kind.is_ok_and(Kind::is_stream);
+    }
     let is_stream = matches!(option(fd, libc::SO_TYPE), Ok(libc::SOCK_STREAM));
     is_stream && matches!(option(fd, libc::SO_DOMAIN), Ok(libc::AF_INET | libc::AF_INET6 | libc::AF_UNIX))
 }
 
-/// Reads from any fd, into `buf`. 0 means the end of the file (or an empty `buf`).
+/// Reads from any descriptor into `buf`. 0 means the end of the file (or an empty `buf`).
 ///
 /// # Errors
 ///
-/// What read(2) says, `WouldBlock` and `Interrupted` included.
+/// Those of read(2), `WouldBlock` and `Interrupted` included.
 pub(crate) fn read(fd: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<usize> {
     // SAFETY: the fd is open, and the kernel writes at most `buf.len()` bytes into `buf` (read(2)).
     cvt_len(unsafe { libc::read(fd.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len()) })
 }
 
-/// Writes to any fd, from `buf`, and returns how much of it went.
+/// Writes to any descriptor from `buf`, and returns the number of bytes written.
 ///
 /// # Errors
 ///
-/// What write(2) says, `WouldBlock` and `Interrupted` included. `EPIPE` comes with a SIGPIPE, which Rust programs
+/// Those of write(2), `WouldBlock` and `Interrupted` included. `EPIPE` comes with a SIGPIPE, which Rust programs
 /// ignore from the start unless told otherwise.
 pub(crate) fn write(fd: BorrowedFd<'_>, buf: &[u8]) -> io::Result<usize> {
     // SAFETY: the fd is open, and the kernel reads at most `buf.len()` bytes of `buf` (write(2)).
     cvt_len(unsafe { libc::write(fd.as_raw_fd(), buf.as_ptr().cast(), buf.len()) })
 }
 
-/// Asks, or waits with the whole OS thread, whether `fd` is ready for any of `interest`.
+/// Returns which of `interest` is ready at `fd`, or blocks the OS thread until some is.
 ///
-/// Returns [`Ready::NONE`] if the time is over, and also, early, when a signal interrupts the wait. Unlike epoll it
-/// takes every kind of fd: a regular file is always ready.
+/// Returns [`Ready::NONE`] if the time is over, and also, early, when a signal interrupts the wait. Unlike epoll,
+/// poll takes every kind of descriptor: a regular file is always ready.
 ///
 /// # Errors
 ///
 /// `ENOMEM`.
 pub(crate) fn poll_one(fd: BorrowedFd<'_>, interest: Interest, timeout: Timeout) -> io::Result<Ready> {
+    // No caller waits here for a socket that may be simulated.
+    if let Some(ready) = virtual_sockets::with(&fd, |network, id| Ok(network.readiness(id))) {
+        return ready.map(|bits| Ready::of_virtual(bits).covered_by(interest));
+    }
     let mut entry = libc::pollfd { fd: fd.as_raw_fd(), events: interest.poll_bits(), revents: 0 };
     let span = timeout.map(timespec);
     let span = span.as_ref().map_or(ptr::null(), ptr::from_ref);
     // SAFETY: the kernel reads and fills one entry, which lives until the call returns as the span does; a null span
-    // is for ever, a null mask none (poll(2), ppoll).
+    // is for ever, a null mask is none (poll(2), ppoll).
     match cvt(unsafe { libc::ppoll(&raw mut entry, 1, span, ptr::null()) }) {
         Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(Ready::NONE),
         result => result.map(|_| Ready::from_poll_bits(entry.revents)),
     }
 }
 
-/// Switches a boolean option of the socket level on.
-fn set_option(fd: BorrowedFd<'_>, name: libc::c_int) -> io::Result<()> {
-    let on: libc::c_int = 1;
+/// Switches `TCP_QUICKACK` on or off.
+///
+/// # Errors
+///
+/// `ENOPROTOOPT` if `fd` is no TCP socket.
+pub(crate) fn set_quickack(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
+    if let Some(set) = virtual_sockets::set(&fd, Setting::QuickAck, on.into()) {
+        return set;
+    }
+    set_option(fd, libc::IPPROTO_TCP, libc::TCP_QUICKACK, on)
+}
+
+/// Reports whether `TCP_QUICKACK` is set.
+///
+/// # Errors
+///
+/// As [`set_quickack`].
+pub(crate) fn quickack(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    if let Some(on) = virtual_sockets::is_set(&fd, Setting::QuickAck) {
+        return on;
+    }
+    Ok(option_of(fd, libc::IPPROTO_TCP, libc::TCP_QUICKACK)? != 0)
+}
+
+/// Switches a boolean option on or off.
+fn set_option(fd: BorrowedFd<'_>, level: libc::c_int, name: libc::c_int, on: bool) -> io::Result<()> {
+    let on = libc::c_int::from(on);
     let (value, len) = ((&raw const on).cast(), size_of::<libc::c_int>() as libc::socklen_t);
     // SAFETY: the fd is open, and the kernel reads `len` bytes of `on`, which lives until the call returns
     // (setsockopt(2)).
-    cvt(unsafe { libc::setsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, name, value, len) })?;
+    cvt(unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, value, len) })?;
     Ok(())
 }
 
 /// Reads an integer option of the socket level.
 fn option(fd: BorrowedFd<'_>, name: libc::c_int) -> io::Result<libc::c_int> {
+    option_of(fd, libc::SOL_SOCKET, name)
+}
+
+/// Reads an integer option of any level.
+fn option_of(fd: BorrowedFd<'_>, level: libc::c_int, name: libc::c_int) -> io::Result<libc::c_int> {
     let mut result: libc::c_int = 0;
     let mut len = size_of::<libc::c_int>() as libc::socklen_t;
     let value = (&raw mut result).cast();
     // SAFETY: the fd is open, and the kernel writes at most `len` bytes into `result`, which has as many
     // (getsockopt(2)).
-    cvt(unsafe { libc::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, name, value, &raw mut len) })?;
+    cvt(unsafe { libc::getsockopt(fd.as_raw_fd(), level, name, value, &raw mut len) })?;
     Ok(result)
 }
 
@@ -283,7 +354,7 @@ mod tests {
     use std::net::{TcpListener, TcpStream, UdpSocket};
     use std::os::unix::net::{UnixDatagram, UnixStream};
 
-    /// A listener on a free port of the given loopback address, and the address with the port.
+    /// Makes a listener on a free port of the given loopback address; returns the address with the port, too.
     fn listener(ip: &str) -> (OwnedFd, SocketAddr) {
         let fd = bind_listener(&SocketAddr::new(ip.parse().unwrap(), 0), 16, false).unwrap();
         let addr = TcpListener::from(fd.try_clone().unwrap()).local_addr().unwrap();
@@ -291,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shorter_queue_keeps_who_is_in_it_and_lets_nobody_in() {
+    fn a_shorter_queue_keeps_its_clients_and_lets_no_other_in() {
         let (server, addr) = listener("127.0.0.1");
         let first = TcpStream::connect(addr).unwrap();
         listen(server.as_fd(), 0).unwrap();
@@ -311,20 +382,20 @@ mod tests {
         assert_eq!(kind(UdpSocket::bind("127.0.0.1:0").unwrap().as_fd()), Some((true, false, false)));
         assert_eq!(kind(UnixDatagram::unbound().unwrap().as_fd()), Some((false, false, false)));
         assert_eq!(kind(File::open("/dev/null").unwrap().as_fd()), None);
-        let sorted = |errno| sort_accept_error(&io::Error::from_raw_os_error(errno));
+        let sorted = |errno| classify_accept_error(&io::Error::from_raw_os_error(errno));
         assert_eq!([libc::EMFILE, libc::ENFILE].map(sorted), [AcceptError::Exhausted; 2]);
         assert_eq!([libc::ECONNABORTED, libc::EPERM].map(sorted), [AcceptError::OneConnection; 2]);
         assert_eq!([libc::EINVAL, libc::EBADF].map(sorted), [AcceptError::Listener; 2]);
-        assert_eq!(sort_accept_error(&io::Error::other("no hub")), AcceptError::Listener);
+        assert_eq!(classify_accept_error(&io::Error::other("no hub")), AcceptError::Listener);
     }
 
-    /// Waits until a connect is over and returns what went wrong.
+    /// Waits until a connect is over and returns the error.
     fn finish(socket: &OwnedFd) -> Option<io::Error> {
         poll_one(socket.as_fd(), Interest::OUT, None).unwrap();
         take_error(socket.as_fd()).unwrap()
     }
 
-    /// Whether the flags of `fd` are those of every socket made here.
+    /// Reports whether the flags of `fd` are those of every socket made here.
     fn is_nonblocking_and_cloexec(fd: &OwnedFd) -> bool {
         // SAFETY: the fd is open, and F_GETFL takes no argument (F_GETFL(2const)).
         let status = cvt(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) }).unwrap();
@@ -358,7 +429,7 @@ mod tests {
     fn nothing_waits() {
         let (server, _) = listener("127.0.0.1");
         assert_eq!(accept4(server.as_fd()).unwrap_err().kind(), ErrorKind::WouldBlock);
-        // A listener that accepts nothing and a full backlog: the connect stays under way, and the call returns.
+        // A listener that accepts nothing and a full backlog: the connect stays in progress, and the call returns.
         let addr = SocketAddr::new("127.0.0.1".parse().unwrap(), 0);
         let full = TcpListener::from(bind_listener(&addr, 0, false).unwrap());
         let addr = full.local_addr().unwrap();

@@ -1,37 +1,38 @@
-//! Where the running stack ends, from the register that says it.
+//! The end of the running stack, read from the stack pointer.
 //!
-//! The address of a local variable is no answer: the compiler lays out a frame as it likes, and a function that was
-//! inlined shares its frame with its callers, so a buffer of theirs may lie far below any local of its own.
+//! The address of a local variable is no answer: the compiler lays out a frame as it likes, and an inlined function
+//! shares a frame with its callers, so that a buffer of a caller may lie far below any local of the function.
 //!
 //! ```text
 //!   high   frames of the callers
 //!          +------------------------------------------+
 //!          | the frame of the function that asks      |   `local` is somewhere in here
 //!   SP --> +------------------------------------------+
-//!   low    what it calls from now on
+//!   low    the functions that it calls from now on
 //! ```
 //!
-//! Invariant P1: the instruction reads one register and nothing else. It is written so that the frame of the function
-//! that it ends up in is complete when it runs: it takes the address of a local as its input, and there is none before.
+//! Invariant stack-pointer-1: the instruction reads one register and nothing else. The address of a local is an input
+//! of the instruction, so the frame of the function into which it is inlined is complete when it runs.
 
 #![allow(unsafe_code)]
 
 use std::arch::asm;
 use std::mem::MaybeUninit;
 
-/// The stack pointer in the function that this is inlined into: all that its frame and its callers' hold lies at this
-/// address or above, whatever it calls afterwards below it (and on x86-64 128 bytes of its own, if it calls nothing).
+/// Returns the stack pointer of the function into which this is inlined. That frame and those of the callers lie at the
+/// address or above; frames of later calls lie below (and on x86-64 a red zone of 128 bytes, if nothing is called).
 #[inline(always)]
 pub(crate) fn stack_pointer() -> usize {
+    // The address of a local, as an input of the instruction, keeps the frame complete (stack-pointer-1).
     let local = MaybeUninit::<u8>::uninit();
     let pointer: usize;
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: Invariant P1: reads a register, no memory, no flags.
+    // SAFETY: Invariant stack-pointer-1: reads a register, no memory, no flags.
     unsafe {
         asm!("mov {0}, rsp", inout(reg) (&raw const local).addr() => pointer, options(nomem, nostack, preserves_flags));
     }
     #[cfg(target_arch = "aarch64")]
-    // SAFETY: Invariant P1: reads a register, no memory, no flags.
+    // SAFETY: Invariant stack-pointer-1: reads a register, no memory, no flags.
     unsafe {
         asm!("mov {0}, sp", inout(reg) (&raw const local).addr() => pointer, options(nomem, nostack, preserves_flags));
     }

@@ -1,204 +1,44 @@
-//! Spawning and joining.
+//! [`spawn`], [`Builder`] and [`JoinHandle`]: spawning and joining green threads.
 //!
 //! ```text
 //!   spawn:  slot from the pool -> closure and control block into it -> back of the run queue      (no allocation)
-//!   life:   run the closure -> locals and links, if any -> outcome into the slot -> wake the joiners -> the coroutine returns
-//!   join:   outcome there? take it, slot back to the pool. Otherwise queue up with the joiners and park.
+//!   life:   run the closure -> locals and hooks, if any -> outcome into the slot -> wake the joiners   (life.rs)
+//!   join:   outcome there? take it, slot back to the pool. Otherwise queue up with the joiners and park.  (join.rs)
 //! ```
+//!
+//! * Invariant hub-bound-1: a value that is `HubBound` may be used and dropped by any thread of its hub, under any
+//!   thread-locals: it rests on none but the runtime's own, which are the same in all of them, and neither it nor its
+//!   drop reaches a value of the program that is not `Send`. Such a value, a connection say, may therefore enter a
+//!   thread with thread-locals of its own although it is not `Send`: the runtime hands it over, on one OS thread.
+//!   Upheld by each implementation of the trait, which says why.
 #![forbid(unsafe_code)]
 
-use std::any::Any;
-use std::borrow::Cow;
-use std::cell::{Cell, OnceCell};
+use std::cell::OnceCell;
 use std::fmt;
 use std::io;
-use std::marker::PhantomData;
-use std::mem;
-use std::panic::{AssertUnwindSafe, Location, catch_unwind};
+use std::panic::Location;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::future::tell_awaiter;
 use super::handle::{Thread, ThreadId};
+use super::join::{EndArm, has_ended, join, join_until, kill, thread_of};
+use super::join_error::{JoinError, Outcome};
+use super::life::{call_back, live};
 use super::local::inherited;
-use crate::runtime::choose::{AnyArm, Arm, End, Failed, Who};
-use crate::runtime::hub::{ending, hub_of};
-use crate::runtime::park::{NEVER, Wake, park};
-use crate::runtime::source::after;
-use crate::switch::cancel::{self, GreenletExit, Killed};
-use crate::switch::extras::{Ending, Life, Link, Watch};
-use crate::switch::fiber::{Fiber, FiberRef, Reason, State, attention, drop_quietly};
+use crate::runtime::checkpoint::checkpoint;
+use crate::runtime::hub::hub;
+use crate::runtime::select_source::SelectEnd;
+use crate::switch::extras::{EndHook, EndListener, Ending, Life};
+use crate::switch::fiber::{Fiber, FiberRef};
 use crate::switch::packet::{self, Packet};
-use crate::switch::root::{Root, root, try_root};
+use crate::switch::root::{Root, try_root};
 use crate::switch::stack::Slot;
-use crate::switch::wait_list::WaitList;
+use crate::sys::clock::after;
+use crate::sys::tls;
 
-/// How a thread ended.
-pub(crate) type Outcome<T> = Result<T, JoinError>;
-
-/// Why a [`join`](JoinHandle::join) has no result.
-///
-/// `Send` and `Sync`, so `?` makes a `Box<dyn Error + Send + Sync>` of it.
-///
-/// ```
-/// fn answer() -> Result<u32, Box<dyn std::error::Error + Send + Sync>> {
-///     Ok(greenling::spawn(|| 42).join()?)
-/// }
-/// assert_eq!(answer().unwrap(), 42);
-/// ```
-pub struct JoinError {
-    /// What happened.
-    kind: Kind,
-}
-
-/// See [`JoinError`].
-enum Kind {
-    /// It was killed.
-    Killed,
-    /// It panicked.
-    Panicked(Box<Panic>),
-    /// Its hub ended; whether it had started.
-    HubEnded(bool),
-    /// The caller cannot wait for it, for this reason.
-    Refused(String),
-}
-
-/// What a thread panicked with.
-struct Panic {
-    /// What the payload says, if it is a string. Apart, since the payload cannot be looked at by reference.
-    message: Option<Cow<'static, str>>,
-    /// Whether it is one of the runtime's own kinds of unwinding, not a panic of the program.
-    control: bool,
-    /// The payload. Payloads are `Send` and not `Sync`; nobody locks it but to take it out, which needs no lock then.
-    payload: Mutex<Box<dyn Any + Send>>,
-}
-
-impl Panic {
-    /// Of this payload.
-    #[cold]
-    fn new(payload: Box<dyn Any + Send>) -> Box<Panic> {
-        let message = match payload.downcast_ref::<&'static str>() {
-            Some(text) => Some(Cow::Borrowed(*text)),
-            None => payload.downcast_ref::<String>().map(|text| Cow::Owned(text.clone())),
-        };
-        Box::new(Panic { message, control: cancel::is_control(&*payload), payload: Mutex::new(payload) })
-    }
-
-    /// The payload.
-    fn into_payload(self) -> Box<dyn Any + Send> {
-        self.payload.into_inner().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl JoinError {
-    /// The thread was killed.
-    pub(super) fn killed() -> JoinError {
-        JoinError { kind: Kind::Killed }
-    }
-
-    /// What a thread that unwound with `payload` leaves.
-    fn unwound(payload: Box<dyn Any + Send>) -> JoinError {
-        if payload.is::<Killed>() || payload.is::<GreenletExit>() {
-            return JoinError::killed();
-        }
-        JoinError::panicked(payload)
-    }
-
-    /// The caller cannot wait.
-    pub(crate) fn refused(why: impl fmt::Display) -> JoinError {
-        JoinError { kind: Kind::Refused(why.to_string()) }
-    }
-
-    /// The thread's hub ended; `began`: the thread had started.
-    pub(crate) fn hub_ended(began: bool) -> JoinError {
-        JoinError { kind: Kind::HubEnded(began) }
-    }
-
-    /// It panicked.
-    pub(crate) fn panicked(payload: Box<dyn Any + Send>) -> JoinError {
-        JoinError { kind: Kind::Panicked(Panic::new(payload)) }
-    }
-
-    /// Whether the thread was killed: by [`JoinHandle::kill`], its scope, or the end of its hub.
-    ///
-    /// May switch: no.
-    pub fn is_killed(&self) -> bool {
-        matches!(self.kind, Kind::Killed | Kind::HubEnded(_))
-    }
-
-    /// Whether the thread, one of another hub, was killed or never started because that hub ended or was shut down.
-    ///
-    /// May switch: no.
-    pub fn is_hub_ended(&self) -> bool {
-        matches!(self.kind, Kind::HubEnded(_))
-    }
-
-    /// Whether the thread panicked.
-    ///
-    /// May switch: no.
-    pub fn is_panic(&self) -> bool {
-        matches!(self.kind, Kind::Panicked(_))
-    }
-
-    /// What it panicked with, or the error itself if it did not.
-    ///
-    /// # Errors
-    /// If the thread did not panic.
-    ///
-    /// May switch: no.
-    pub fn try_into_panic(self) -> Result<Box<dyn Any + Send>, JoinError> {
-        match self.kind {
-            Kind::Panicked(panic) => Ok(panic.into_payload()),
-            kind => Err(JoinError { kind }),
-        }
-    }
-
-    /// What it panicked with, to be passed to `std::panic::resume_unwind`.
-    ///
-    /// # Panics
-    /// If the thread did not panic.
-    ///
-    /// May switch: no.
-    pub fn into_panic(self) -> Box<dyn Any + Send> {
-        match self.try_into_panic() {
-            Ok(payload) => payload,
-            Err(error) => panic!("into_panic on a thread that did not panic: {error}"),
-        }
-    }
-
-    /// The panic message, if it is a string, as that of `panic!` is.
-    ///
-    /// May switch: no.
-    pub fn panic_message(&self) -> Option<&str> {
-        let Kind::Panicked(panic) = &self.kind else { return None };
-        panic.message.as_deref()
-    }
-}
-
-impl fmt::Display for JoinError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.kind {
-            Kind::Killed => f.write_str("the green thread was killed"),
-            Kind::HubEnded(false) => f.write_str("the green thread never started: its hub has ended"),
-            Kind::HubEnded(true) => f.write_str("the green thread was killed: its hub has ended"),
-            Kind::Panicked(_) => {
-                write!(f, "the green thread panicked: {}", self.panic_message().unwrap_or("(no message)"))
-            }
-            Kind::Refused(why) => write!(f, "cannot wait for the green thread: {why}"),
-        }
-    }
-}
-
-impl fmt::Debug for JoinError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "JoinError({self})")
-    }
-}
-
-impl std::error::Error for JoinError {}
-
-/// The right to wait for a green thread and take its result. Dropping it detaches the thread, which goes on.
+/// The right to wait for a green thread and take its result. Dropping it detaches the thread, which goes on, as with
+/// std's.
 ///
 /// A handle stays on its OS thread:
 ///
@@ -206,15 +46,15 @@ impl std::error::Error for JoinError {}
 /// let handle = greenling::spawn(|| 1);
 /// std::thread::spawn(move || handle.join());
 /// ```
-#[must_use = "dropping the handle detaches the green thread: `join` it, or say `drop(handle)`"]
 pub struct JoinHandle<T> {
-    /// The result.
+    /// The owner of the thread's slot, in which the outcome will be.
     packet: Packet<Outcome<T>>,
-    /// Made when asked for, since it costs an atomic count; apart, since handles are moved about.
+    /// The handle, made when asked for, since it costs an atomic count; boxed, to keep the join handle small.
     thread: OnceCell<Box<Thread>>,
 }
 
-/// Spawns a green thread on this OS thread; it will run `f` when it is its turn, never before this call returns.
+/// Spawns a green thread on this OS thread. The new thread runs `f` at the next turn in the run queue, never before
+/// this call returns.
 ///
 /// ```
 /// let a = greenling::spawn(|| "first");
@@ -227,6 +67,7 @@ pub struct JoinHandle<T> {
 /// error instead.
 ///
 /// May switch: no.
+#[doc(alias("spawn_raw", "spawn_later"))]
 #[inline]
 #[track_caller]
 pub fn spawn<F, T>(f: F) -> JoinHandle<T>
@@ -240,18 +81,19 @@ where
     }
 }
 
-/// What to spawn a green thread with: its name and stack size.
+/// The settings of a new green thread: name and stack size.
 #[derive(Clone, Debug, Default)]
 #[must_use = "a builder does nothing until `spawn`"]
 pub struct Builder {
-    /// The name.
     name: Option<String>,
-    /// Bytes of stack.
+    /// The least size of the stack, in bytes.
     stack_size: Option<usize>,
+    /// The place that reports name; none for that of the spawn.
+    site: Option<&'static Location<'static>>,
 }
 
 impl Builder {
-    /// No name, default stack size.
+    /// Makes a builder without a name, for the default stack size.
     ///
     /// May switch: no.
     #[inline]
@@ -259,7 +101,8 @@ impl Builder {
         Builder::default()
     }
 
-    /// Names the thread in panics, reports and [`Thread::name`].
+    /// Names the thread in panics, reports and [`Thread::name`]. As with std, spawning panics if the name has a zero
+    /// byte.
     ///
     /// May switch: no.
     pub fn name(mut self, name: String) -> Builder {
@@ -267,12 +110,31 @@ impl Builder {
         self
     }
 
-    /// Asks for at least `size` bytes of stack. It is address space: only touched pages cost memory.
+    /// Asks for at least `size` bytes of stack, in place of
+    /// [`hub::default_stack_size`](crate::hub::default_stack_size): 241,664 bytes on x86-64, where std's default is 2
+    /// MiB. The size is address space: only touched pages cost memory.
     ///
     /// May switch: no.
     pub fn stack_size(mut self, size: usize) -> Builder {
         self.stack_size = Some(size);
         self
+    }
+
+    /// Has reports say that the thread was spawned at `site`: where the program asked for what the runtime spawns the
+    /// thread for.
+    pub(crate) fn at(mut self, site: &'static Location<'static>) -> Builder {
+        self.site = Some(site);
+        self
+    }
+
+    /// Returns the place that reports will name, for a spawn by the caller.
+    #[inline(always)]
+    #[track_caller]
+    pub(super) fn site(&self) -> &'static Location<'static> {
+        match self.site {
+            Some(site) => site,
+            None => Location::caller(),
+        }
     }
 
     /// Spawns the thread; see [`spawn`].
@@ -282,7 +144,8 @@ impl Builder {
     /// stack or more than 512 KiB, an OS thread that is ending, the child of a fork. The closure is dropped.
     ///
     /// # Panics
-    /// With the panics of what the new thread [inherits](crate::green_local) its green-local values with.
+    /// If the name has a zero byte. With the panics of what the new thread [inherits](crate::green_local) green-local
+    /// values with.
     ///
     /// May switch: no.
     #[inline(always)]
@@ -292,10 +155,13 @@ impl Builder {
         F: FnOnce() -> T + 'static,
         T: 'static,
     {
-        let root = try_root().ok_or_else(ending)?;
+        // Everything that can fail comes before the launch, or is the launch. A hub is needed as soon as there is a
+        // thread.
+        let (root, _) = hub()?;
         let shift = self.shift(root)?;
         let extras = inherited(root);
-        let (packet, fiber) = packet::launch(root, shift, Location::caller(), move |fiber| live(fiber, f))?;
+        let (packet, fiber) = packet::launch(root, shift, self.site(), move |fiber| live(fiber, f))?;
+        // What few threads have: inherited green-local values, and a name.
         if let Some(extras) = extras {
             fiber.adopt(extras);
         }
@@ -306,23 +172,37 @@ impl Builder {
         Ok(JoinHandle { packet, thread: OnceCell::new() })
     }
 
-    /// The slot size to ask for, as a power of two. Makes the hub if there is none.
+    /// Makes sure that there is a stack for such a thread: a spawn before anything else runs will get that stack. For a
+    /// caller that must not lose the closure.
+    ///
+    /// # Errors
+    /// As [`spawn`](Self::spawn).
+    pub(crate) fn reserve(&self) -> io::Result<()> {
+        // A hub is needed as soon as there is a thread.
+        let (root, _) = hub()?;
+        root.reserve(self.shift(root)?)
+    }
+
+    /// Returns the slot size to ask for, as a power of two.
     #[inline(always)]
-    pub(super) fn shift(&self, root: &'static Root) -> io::Result<u8> {
-        hub_of(root)?;
+    #[track_caller]
+    pub(super) fn shift(&self, root: &Root) -> io::Result<u8> {
+        if let Some(name) = &self.name {
+            without_zero(name);
+        }
         match self.stack_size {
             None => Ok(root.default_shift.get()),
             Some(size) => Slot::shift_for(size).ok_or_else(stack_too_large),
         }
     }
 
-    /// Whether the thread is to have a name.
+    /// Reports whether the thread is to have a name.
     #[inline(always)]
     pub(super) fn has_name(&self) -> bool {
         self.name.is_some()
     }
 
-    /// Names a thread that was launched, if it is to have a name.
+    /// Names a thread that was launched, if the builder has a name.
     #[cold]
     #[inline(never)]
     pub(super) fn give_name(self, fiber: Fiber) {
@@ -332,221 +212,186 @@ impl Builder {
     }
 }
 
-/// The error for a stack size above 4 GiB.
+/// The settings of a new green thread that is a thread in Rust's sense: with thread-locals of its own. Made by
+/// [`Builder::own_thread_locals`].
+///
+/// ```
+/// use greenling::thread;
+/// use std::cell::Cell;
+///
+/// thread_local!(static COUNT: Cell<u32> = const { Cell::new(0) });
+///
+/// COUNT.set(1);
+/// # if thread::own_thread_locals_supported().is_err() { return; }
+/// let thread = thread::Builder::new().own_thread_locals().spawn(|| {
+///     COUNT.set(COUNT.get() + 10);
+///     thread::yield_now();
+///     COUNT.get()
+/// });
+/// assert_eq!(thread.unwrap().join().unwrap(), 10);
+/// assert_eq!(COUNT.get(), 1);
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing until `spawn`"]
+pub struct OwnBuilder {
+    /// Name and stack size.
+    pub(super) builder: Builder,
+}
+
+impl Builder {
+    /// Makes a builder for threads with thread-locals of their own.
+    ///
+    /// Such a thread is to Rust, to std and to C what an OS thread is, but for what belongs to the OS thread: every
+    /// `thread_local!` is fresh in it, `std::thread::current().id()` is another, `panicking()` is its own count.
+    /// Nothing is inherited, green-local values neither. At its end the destructors of its thread-locals run on its own
+    /// stack, before joiners are told, and may wait. Calls may wait while the thread unwinds from a panic, which other
+    /// green threads must not; a kill or timeout that comes meanwhile is not raised.
+    ///
+    /// Therefore everything that enters such a thread or leaves it must be [`Send`], as with `std::thread::spawn`. A
+    /// value that is not may rest on the thread-locals of its thread, although both threads run on one OS thread.
+    ///
+    /// ```compile_fail,E0277
+    /// let local = std::rc::Rc::new(1);
+    /// let thread = greenling::thread::Builder::new().own_thread_locals().spawn(move || *local);
+    /// ```
+    ///
+    /// ```compile_fail,E0277
+    /// let thread = greenling::thread::Builder::new().own_thread_locals().spawn(|| std::rc::Rc::new(1));
+    /// ```
+    ///
+    /// Green threads and greenlets that this thread starts share its thread-locals, unless they are given their own,
+    /// and the thread-locals are destroyed when the last of them ends.
+    ///
+    /// The table of [`thread`](crate::thread#two-kinds-of-threads) has the calls for scopes, pools, servers and other
+    /// hubs, and says when to take which kind.
+    ///
+    /// Common to all threads of the OS thread stay: the signal mask, the alternate signal stack, scheduling, the
+    /// kernel's thread id and what goes by that, such as the owner of a C library's recursive mutex (unless
+    /// `monkey::patch_locks` was called). `pthread_self()` must not leave the thread. What it costs is in
+    /// docs/measurements.md.
+    ///
+    /// May switch: no.
+    pub fn own_thread_locals(self) -> OwnBuilder {
+        OwnBuilder { builder: self }
+    }
+}
+
+impl OwnBuilder {
+    /// Names the thread; see [`Builder::name`].
+    ///
+    /// May switch: no.
+    pub fn name(self, name: String) -> OwnBuilder {
+        OwnBuilder { builder: self.builder.name(name) }
+    }
+
+    /// Asks for at least `size` bytes of stack; see [`Builder::stack_size`].
+    ///
+    /// May switch: no.
+    pub fn stack_size(self, size: usize) -> OwnBuilder {
+        OwnBuilder { builder: self.builder.stack_size(size) }
+    }
+
+    /// Spawns the thread; see [`spawn`].
+    ///
+    /// # Errors
+    /// `Unsupported`, with the reason, where a thread cannot have thread-locals of its own; see
+    /// [`own_thread_locals_supported`]. Otherwise as [`Builder::spawn`].
+    ///
+    /// # Panics
+    /// If the name has a zero byte.
+    ///
+    /// May switch: no.
+    #[track_caller]
+    pub fn spawn<F, T>(self, f: F) -> io::Result<JoinHandle<T>>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        self.launch(f)
+    }
+
+    /// Spawns a thread that runs `f` with a value that the runtime hands over (hub-bound-1).
+    ///
+    /// # Errors
+    /// As [`spawn`](Self::spawn).
+    #[track_caller]
+    pub(crate) fn spawn_with<R, F, T>(self, handed_over: R, f: F) -> io::Result<JoinHandle<T>>
+    where
+        R: HubBound + 'static,
+        F: FnOnce(R) -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        self.launch(move || f(handed_over))
+    }
+
+    /// Makes sure that there is a stack and a block for such a thread, as [`Builder::reserve`] does.
+    ///
+    /// # Errors
+    /// As [`spawn`](Self::spawn).
+    pub(crate) fn reserve(&self) -> io::Result<()> {
+        self.builder.reserve()?;
+        let (root, _) = hub()?;
+        // The block that was given back last is the first to be used again.
+        drop(root.new_block()?);
+        Ok(())
+    }
+
+    /// Spawns the thread. The callers see to it that what enters and leaves the thread is `Send` or `HubBound`.
+    #[track_caller]
+    fn launch<F, T>(self, f: F) -> io::Result<JoinHandle<T>>
+    where
+        F: FnOnce() -> T + 'static,
+        T: 'static,
+    {
+        let (root, _) = hub()?;
+        let shift = self.builder.shift(root)?;
+        // The block first: a spawn that fails has launched nothing.
+        let block = root.new_block()?;
+        let (packet, fiber) = packet::launch(root, shift, self.builder.site(), move |fiber| live(fiber, f))?;
+        root.enter_block(fiber, block);
+        if self.builder.has_name() {
+            self.builder.give_name(fiber);
+        }
+        root.enqueue(fiber);
+        Ok(JoinHandle { packet, thread: OnceCell::new() })
+    }
+}
+
+/// A value of the runtime that may be handed over to a thread with thread-locals of its own although it is not `Send`
+/// (hub-bound-1). No type of the program may get this by an implementation for all types of a kind.
+pub(crate) trait HubBound {}
+
+/// Reports whether green threads can have thread-locals of their own in this process. They need Linux on x86-64 or
+/// aarch64, on x86-64 a processor and kernel with the FSGSBASE instructions, and glibc, of which the symbols are found
+/// and a self-test passes. The first call makes the test, which takes some hundred microseconds.
+///
+/// # Errors
+/// `Unsupported`, with the reason.
+///
+/// May switch: no.
+pub fn own_thread_locals_supported() -> io::Result<()> {
+    tls::layout()?;
+    Ok(())
+}
+
+/// Panics if a thread's name has a zero byte, as std does.
+#[cold]
+#[track_caller]
+fn without_zero(name: &str) {
+    assert!(!name.contains('\0'), "thread name may not contain interior null bytes: {name:?}");
+}
+
+/// Makes the error for a stack size above 4 GiB.
 #[cold]
 fn stack_too_large() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, "a stack of more than 4 GiB")
 }
 
-/// A green thread's life, on its own stack: runs `f`, turns unwinding into an outcome, wakes who waits.
-#[inline]
-pub(crate) fn live<F, T>(fiber: Fiber, f: F) -> Outcome<T>
-where
-    F: FnOnce() -> T,
-{
-    let outcome = if fiber.attention.get() & attention::KILL != 0 {
-        // Killed before it started: the body never runs.
-        drop_quietly(f);
-        Err(JoinError::killed())
-    } else {
-        match catch_unwind(AssertUnwindSafe(f)) {
-            Ok(value) => Ok(value),
-            Err(payload) => Err(JoinError::unwound(payload)),
-        }
-    };
-    let root = root();
-    let outcome = match fiber.life.get() {
-        Life::WithExtras => settle(root, fiber, outcome),
-        Life::Plain | Life::Ended(_) => {
-            fiber.life.set(Life::Ended(ending_of(&outcome)));
-            outcome
-        }
-    };
-    // From here on nothing of ours switches: who joins now would not be woken any more.
-    while let Some(joiner) = fiber.joiners.pop() {
-        root.wake(joiner);
-    }
-    if fiber.awaited.get() {
-        tell_awaiter(root, fiber);
-    }
-    outcome
-}
-
-/// How a thread with this outcome ended.
-#[inline(always)]
-fn ending_of<T>(outcome: &Outcome<T>) -> Ending {
-    match outcome {
-        Ok(_) => Ending::Returned,
-        Err(JoinError { kind: Kind::Panicked(_) }) => Ending::Panicked,
-        Err(_) => Ending::Killed,
-    }
-}
-
-/// The end of a thread that has green-local values or links: destroys the ones, on the thread's stack and before anybody
-/// is told, then follows the others. What a destructor unwinds with becomes the outcome of a thread that had returned.
-#[cold]
-#[inline(never)]
-fn settle<T>(root: &'static Root, fiber: Fiber, mut outcome: Outcome<T>) -> Outcome<T> {
-    cancel::calm(fiber);
-    fiber.drop_locals(|payload| match outcome {
-        Ok(_) => drop_quietly(mem::replace(&mut outcome, Err(JoinError::unwound(payload)))),
-        Err(_) => drop_quietly(payload),
-    });
-    let ending = ending_of(&outcome);
-    let links = fiber.end_with(ending).map(|extras| extras.into_links());
-    for link in links.unwrap_or_default() {
-        match link {
-            Link::Watch(watch, token) => watch.ended(token),
-            Link::Call(f, asked_at) => call_back(root, f, ending, asked_at),
-        }
-    }
-    outcome
-}
-
-/// Runs a callback in a thread of its own, where it may block and panic without hurting anybody.
-pub(super) fn call_back(
-    root: &'static Root,
-    f: Box<dyn FnOnce(Ending)>,
-    ending: Ending,
-    asked_at: &'static Location<'static>,
-) {
-    // Shared, since a launch that fails drops its closure.
-    let ours = Rc::new(Cell::new(Some(f)));
-    let theirs = Rc::clone(&ours);
-    let body = move || theirs.take().map(|f| f(ending)).unwrap_or_default();
-    match packet::launch(root, root.default_shift.get(), asked_at, move |fiber| live(fiber, body)) {
-        Ok((packet, fiber)) => {
-            root.enqueue(fiber);
-            drop(packet);
-        }
-        // No stack for it: it runs here, and waiting there holds up the caller.
-        Err(_) => {
-            let run = AssertUnwindSafe(|| ours.take().map(|f| f(ending)).unwrap_or_default());
-            catch_unwind(run).unwrap_or_else(drop_quietly);
-        }
-    }
-}
-
-/// Waits for the end of the thread of `packet` and takes its outcome.
-#[inline(always)]
-pub(super) fn join<T>(packet: &Packet<Outcome<T>>) -> Outcome<T> {
-    let root = match try_root() {
-        Some(root) => root,
-        None => return Err(JoinError::refused(ending())),
-    };
-    loop {
-        if let Some(outcome) = packet.take() {
-            return outcome;
-        }
-        let Some(fiber) = packet.fiber() else { return Err(JoinError::killed()) };
-        if packet.is_finished() {
-            // It was cancelled before it started, and left no outcome.
-            return Err(JoinError::killed());
-        }
-        let me = root.current();
-        if fiber == me && cancel::obstacle().is_none() {
-            panic!("a green thread cannot wait for its own end");
-        }
-        let hub = match hub_of(root) {
-            Ok(hub) => hub,
-            Err(error) => return Err(JoinError::refused(error)),
-        };
-        let _place = fiber.joiners.join(me);
-        if let Err(obstacle) = park(root, hub, me, Reason::Join(fiber.id.get()), NEVER) {
-            return Err(JoinError::refused(obstacle));
-        }
-    }
-}
-
-/// [`join`] until `deadline`; none if the thread has not ended by then, or the caller may not wait.
-fn join_until<T>(packet: &Packet<Outcome<T>>, deadline: u64) -> Option<Outcome<T>> {
-    while let Some(root) = try_root()
-        && let Some(fiber) = packet.fiber()
-        && !packet.is_finished()
-        && let Ok(hub) = hub_of(root)
-    {
-        let me = root.current();
-        assert!(fiber != me || cancel::obstacle().is_some(), "a green thread cannot wait for its own end");
-        let _place = fiber.joiners.join(me);
-        match park(root, hub, me, Reason::Join(fiber.id.get()), deadline) {
-            Ok(Wake::Woken) => {}
-            Ok(Wake::TimedOut) if packet.is_finished() => {}
-            Ok(Wake::TimedOut) | Err(_) => return None,
-        }
-    }
-    // It has ended, or there is nothing to wait for.
-    Some(join(packet))
-}
-
-/// The arm of a `select!` that waits for the end of a thread.
-#[derive(Debug)]
-pub struct EndArm<'a> {
-    /// The thread; none if it is gone.
-    fiber: Option<Fiber>,
-    /// The handle, without which the thread's slot could be reused.
-    handle: PhantomData<&'a ()>,
-}
-
-impl<'a> EndArm<'a> {
-    /// For the thread of `packet`.
-    pub(super) fn new<T>(packet: &'a Packet<Outcome<T>>) -> EndArm<'a> {
-        EndArm { fiber: packet.fiber(), handle: PhantomData }
-    }
-
-    /// For `select!`.
-    #[doc(hidden)]
-    pub fn erase(&self) -> AnyArm<'_> {
-        AnyArm::new(self)
-    }
-
-    /// For `select!`.
-    #[doc(hidden)]
-    pub fn finish(self) {}
-}
-
-impl Arm for EndArm<'_> {
-    fn look(&self) -> bool {
-        self.fiber.is_none_or(|fiber| fiber.state.get() == State::Finished)
-    }
-
-    fn enter(&self, who: Who) -> Result<Option<&WaitList>, Failed> {
-        match &self.fiber {
-            Some(fiber) if fiber.id.get() == who.0 => panic!("a green thread cannot wait for its own end"),
-            fiber => Ok(fiber.as_ref().map(|fiber| &fiber.joiners)),
-        }
-    }
-
-    fn complete(&self) {}
-
-    fn left(&self, _: End) {}
-}
-
-/// The handle of the thread of `packet`.
-pub(super) fn thread_of<'a, T>(packet: &Packet<T>, cell: &'a OnceCell<Box<Thread>>) -> &'a Thread {
-    cell.get_or_init(|| {
-        Box::new(match (try_root(), packet.fiber()) {
-            (Some(root), Some(fiber)) => match hub_of(root) {
-                Ok(hub) => Thread::of(root, fiber, hub),
-                Err(error) => panic!("{error}"),
-            },
-            _ => Thread::of_the_dead(packet.fiber_ref().id()),
-        })
-    })
-}
-
-/// Marks the thread of `packet` for death.
-pub(super) fn kill<T>(packet: &Packet<T>) -> bool {
-    match (try_root(), packet.fiber()) {
-        (Some(root), Some(fiber)) => root.kill(fiber),
-        _ => false,
-    }
-}
-
 impl<T> JoinHandle<T> {
-    /// Waits for the thread to end and returns its result.
+    /// Waits for the thread to end and returns the result.
     ///
     /// # Errors
-    /// [`JoinError`]: the thread panicked (its payload is inside) or was killed; or the caller is unwinding and may
+    /// [`JoinError`]: the thread panicked (the payload is inside) or was killed; or the caller is unwinding and may
     /// not wait, or the OS thread is ending.
     ///
     /// # Panics
@@ -557,16 +402,18 @@ impl<T> JoinHandle<T> {
     #[inline(always)]
     pub fn join(self) -> Result<T, JoinError> {
         let JoinHandle { packet, thread } = self;
-        // Nobody can ask for it any more, and a handle that is left would hide a deadlock.
+        // A `Thread` handle would hide a deadlock, and no call can ask for one any more.
         drop(thread);
+        // Most joins come after the end: take the outcome and give the slot back, without a wait.
         match packet.take_and_release() {
             Ok(outcome) => outcome,
             Err(packet) => join(&packet),
         }
     }
 
-    /// [`join`](Self::join), but no longer than `limit`: then the handle comes back. A thread that ends in the turn in which
-    /// the time is over has ended in time. While the caller unwinds it does not wait at all.
+    /// Waits as [`join`](Self::join) does, but no longer than `limit`; then the handle comes back. A thread that ends
+    /// in the turn in which the time is over has ended in time. While the caller unwinds, the call does not wait at
+    /// all.
     ///
     /// ```
     /// use std::time::Duration;
@@ -584,15 +431,17 @@ impl<T> JoinHandle<T> {
     ///
     /// May switch: yes, unless the thread has ended.
     pub fn join_timeout(self, limit: Duration) -> Result<Result<T, JoinError>, JoinHandle<T>> {
+        checkpoint();
         join_until(&self.packet, after(limit)).ok_or(self)
     }
 
-    /// Its only field that counts; the `Thread` handle is dropped, as in `join`.
+    /// Takes the packet out, for a future; the `Thread` handle is dropped, as in `join`.
     pub(super) fn into_packet(self) -> Packet<Outcome<T>> {
         self.packet
     }
 
-    /// Its name, id and `unpark`. If the OS thread is ending and nobody asked before, the name is lost.
+    /// Returns the thread's name, id and `unpark`. If the OS thread is ending and this was not called before, the name
+    /// is lost.
     ///
     /// # Panics
     /// In the child of a fork.
@@ -602,31 +451,36 @@ impl<T> JoinHandle<T> {
         thread_of(&self.packet, &self.thread)
     }
 
-    /// Whether the thread has ended.
+    /// Reports whether the thread has ended.
     ///
-    /// May switch: no.
+    /// May switch: if the thread has not, and the caller's share of the CPU is used up (see [`thread`](crate::thread)).
     pub fn is_finished(&self) -> bool {
-        self.packet.fiber().is_none() || self.packet.is_finished()
+        // A caller that asks in a loop must let the thread run.
+        self.has_ended() || {
+            checkpoint();
+            self.has_ended()
+        }
     }
 
-    /// [`join`](Self::join) for a caller that still has the handle if it is interrupted, and uses it no more if not.
+    /// Reports whether the thread has ended, without letting others run first.
+    pub(crate) fn has_ended(&self) -> bool {
+        has_ended(&self.packet)
+    }
+
+    /// Joins for a caller that keeps the handle if the wait is interrupted. After a result the caller must not use the
+    /// handle.
     pub(crate) fn wait(&self) -> Result<T, JoinError> {
         join(&self.packet)
     }
 
-    /// For `select!`.
-    #[doc(hidden)]
-    pub fn select_end(&self) -> EndArm<'_> {
-        EndArm::new(&self.packet)
-    }
-
-    /// Has `f` called once with how the thread ended: in a green thread of its own, in the turn after the end, or in the
-    /// next one if the thread has ended already.
+    /// Calls `f` once with how the thread ended: in a green thread of its own, in the turn after the end, or in the
+    /// next turn if the thread has ended already.
     ///
-    /// Callbacks start in the order in which they were registered, before whoever joins goes on. One that panics is
-    /// reported like any thread that does, one that blocks holds up nobody. Dropping or joining the handle changes
-    /// nothing. Threads that are killed before they start end, too. But when [`hub::shutdown`](crate::hub::shutdown) or
-    /// the end of the OS thread unwinds everything, nothing new is started: callbacks are dropped.
+    /// Callbacks start in the order in which they were registered, before the joiners go on. A callback that panics is
+    /// reported like any thread that does, and one that blocks holds up no other. Dropping or joining the handle
+    /// changes nothing. Threads that are killed before they start end, too. But when
+    /// [`hub::shutdown`](crate::hub::shutdown) unwinds everything, nothing new is started: callbacks are dropped. A
+    /// thread that is given up at the end of its OS thread does not end.
     ///
     /// ```
     /// use greenling::{spawn, thread::{Ending, yield_now}};
@@ -642,54 +496,57 @@ impl<T> JoinHandle<T> {
     /// ```
     ///
     /// May switch: no.
+    #[doc(alias("link", "rawlink"))]
     #[track_caller]
     pub fn on_finish(&self, f: impl FnOnce(Ending) + 'static) {
+        // Add a hook. The closure stays in `call` if the thread has ended, and is called from here then.
         let (Some(root), Some(fiber)) = (try_root(), self.packet.fiber()) else { return };
-        let mut call = Some(Link::Call(Box::new(f), Location::caller()));
-        fiber.with_extras_made(|extras| extras.link(call.take().unwrap_or_else(|| unreachable!("called once"))));
-        if let (Some(Link::Call(f, asked_at)), Life::Ended(ending)) = (call, fiber.life.get()) {
-            call_back(root, f, ending, asked_at);
+        let mut call = Some(EndHook::Callback(Box::new(f), Location::caller(), root.hold_block()));
+        fiber.with_extras_made(|extras| extras.add_hook(call.take().unwrap_or_else(|| unreachable!("called once"))));
+        if let (Some(EndHook::Callback(f, asked_at, hold)), Life::Ended(ending)) = (call, fiber.life.get()) {
+            call_back(root, f, ending, asked_at, hold);
         }
     }
 
-    /// Has `watch` told of the end. False if the thread has ended already: then it is not told.
-    pub(crate) fn watch(&self, watch: Rc<dyn Watch>, token: u64) -> bool {
+    /// Registers `listener`, to be told of the end. Returns false if the thread has ended already: then `watch` is not
+    /// told.
+    pub(crate) fn add_listener(&self, listener: Rc<dyn EndListener>, token: u64) -> bool {
         let Some(fiber) = self.packet.fiber() else { return false };
-        fiber.with_extras_made(|extras| extras.link(Link::Watch(watch, token))).is_some()
+        fiber.with_extras_made(|extras| extras.add_hook(EndHook::Listener(listener, token))).is_some()
     }
 
-    /// Takes back a [`watch`](Self::watch).
-    pub(crate) fn unwatch(&self, watch: &Rc<dyn Watch>, token: u64) {
+    /// Removes a listener that [`add_listener`](Self::add_listener) registered.
+    pub(crate) fn remove_listener(&self, listener: &Rc<dyn EndListener>, token: u64) {
         if let Some(fiber) = self.packet.fiber() {
-            fiber.with_extras(|extras| extras.unlink(watch, token));
+            fiber.with_extras(|extras| extras.remove_listener(listener, token));
         }
     }
 
-    /// The thread's id, without a [`Thread`], which would hide deadlocks.
+    /// Returns the thread's id, without a [`Thread`], which would hide deadlocks.
     pub(crate) fn id(&self) -> ThreadId {
         ThreadId::here(self.packet.fiber_ref())
     }
 
-    /// What identifies the thread, for `Root::kill`.
+    /// Returns what identifies the thread, for `Root::kill`.
     pub(crate) fn fiber_ref(&self) -> FiberRef {
         self.packet.fiber_ref()
     }
 
-    /// Whether this is the calling thread.
+    /// Reports whether this is the calling thread.
     pub(crate) fn is_current(&self) -> bool {
         try_root().is_some_and(|root| root.current().to_ref() == self.packet.fiber_ref())
     }
 
-    /// Unwinds the thread, without a message, at the blocking call it is in or will make next; its destructors run on
-    /// its own stack when it is its turn. Says whether it was still alive.
+    /// Unwinds the thread, without a message, at the blocking call that the thread is in or makes next; destructors run
+    /// on the thread's own stack at the next turn. Reports whether the thread was still alive.
     ///
     /// A thread that has not started never runs its closure. If the thread catches the unwinding with `catch_unwind`,
-    /// its next blocking call raises it again, after the others had their turn. [`shield`](crate::shield) defers it. Under
-    /// `panic = "abort"` nothing can unwind: nothing happens, and the answer is false.
+    /// the next blocking call raises the kill again, after the others had their turn. [`shield`](crate::shield) defers
+    /// a kill. Under `panic = "abort"` nothing can unwind: nothing happens, and the answer is false.
     ///
     /// Limits, and what to do about them: a frame of foreign code (C that calls back) must not be unwound, so put a
-    /// [`shield`](crate::shield) around the call; code that computes and never blocks is not reached, so let it call
-    /// [`yield_now`](super::yield_now) now and then.
+    /// [`shield`](crate::shield) around the call; code that computes and never blocks is not reached, so let such code
+    /// call [`yield_now`](super::yield_now) now and then.
     ///
     /// May switch: no; to wait for the end, `join`.
     pub fn kill(&self) -> bool {
@@ -697,16 +554,19 @@ impl<T> JoinHandle<T> {
     }
 }
 
-impl<T> fmt::Debug for JoinHandle<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("JoinHandle").field("finished", &self.is_finished()).finish_non_exhaustive()
+impl<T> SelectEnd for JoinHandle<T> {
+    type Arm<'s>
+        = EndArm<'s>
+    where
+        Self: 's;
+
+    fn select_end(&self) -> EndArm<'_> {
+        EndArm::new(&self.packet)
     }
 }
 
-/// Whether a payload is a panic of the program, as opposed to the runtime's own kinds of unwinding.
-pub(super) fn is_program_panic(error: &JoinError) -> bool {
-    match &error.kind {
-        Kind::Panicked(panic) => !panic.control,
-        _ => false,
+impl<T> fmt::Debug for JoinHandle<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JoinHandle").field("finished", &self.has_ended()).finish_non_exhaustive()
     }
 }

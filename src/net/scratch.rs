@@ -1,0 +1,56 @@
+//! The hub's scratch buffer, lent to a reader only while there is data, so that no waiter holds a buffer.
+#![forbid(unsafe_code)]
+
+use std::io;
+
+use crate::runtime::hub::{Hub, hub};
+use crate::runtime::source::Moved;
+
+/// The hub's scratch buffer on loan, until the drop of this guard.
+pub(crate) struct Scratch {
+    /// The hub that gets the buffer back.
+    hub: &'static Hub,
+    /// The buffer; empty once the hub has it back.
+    buffer: Box<[u8]>,
+    /// The number of bytes that were read into the buffer.
+    len: usize,
+}
+
+impl Moved for Scratch {
+    #[inline]
+    fn bytes(&self) -> usize {
+        self.len
+    }
+}
+
+impl Scratch {
+    /// Borrows the buffer and calls `read` once to fill it.
+    ///
+    /// # Errors
+    /// Those of `read`; the hub has the buffer back then.
+    #[inline]
+    pub(crate) fn filled_by(read: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> io::Result<Scratch> {
+        let (_, hub) = hub()?;
+        let mut scratch = Scratch { hub, buffer: hub.take_scratch(), len: 0 };
+        scratch.len = read(&mut scratch.buffer)?;
+        Ok(scratch)
+    }
+
+    /// Returns the bytes that were read.
+    #[inline]
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.buffer[..self.len]
+    }
+
+    /// Returns the size of the buffer.
+    #[inline]
+    pub(crate) fn capacity(&self) -> usize {
+        self.buffer.len()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        self.hub.return_scratch(std::mem::take(&mut self.buffer));
+    }
+}

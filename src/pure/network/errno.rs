@@ -1,0 +1,71 @@
+//! The errors of simulated sockets, by the numbers that Linux gives them.
+//!
+//! This layer does not know the C library: `sys` checks that the numbers are those of `libc`.
+#![forbid(unsafe_code)]
+
+/// The number of an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Errno(pub(crate) i32);
+
+/// The result of a call on a socket.
+pub(crate) type Result<T> = std::result::Result<T, Errno>;
+
+/// Declares the numbers, and a list of them for the check.
+macro_rules! numbers {
+    ($($(#[$doc:meta])* $name:ident = $number:literal;)+) => {
+        impl Errno {
+            $($(#[$doc])* pub(crate) const $name: Errno = Errno($number);)+
+
+            /// All of them, for the check against `libc`.
+            #[cfg(test)]
+            pub(crate) const ALL: &'static [Errno] = &[$(Errno::$name),+];
+        }
+    };
+}
+
+numbers! {
+    /// Another socket is the only one that may send there.
+    EPERM = 1;
+    /// No socket has the name.
+    ENOENT = 2;
+    /// The number names no socket, or none any more.
+    EBADF = 9;
+    /// The call would have to wait.
+    EAGAIN = 11;
+    /// The socket may not send there.
+    EACCES = 13;
+    /// The call does not fit the state of the socket.
+    EINVAL = 22;
+    /// The stream has ended in this direction.
+    EPIPE = 32;
+    /// A datagram without a receiver.
+    EDESTADDRREQ = 89;
+    /// The datagram is too long.
+    EMSGSIZE = 90;
+    /// The socket at that address is of another type.
+    EPROTOTYPE = 91;
+    /// There is no such option.
+    ENOPROTOOPT = 92;
+    /// The call is for sockets of another type.
+    EOPNOTSUPP = 95;
+    /// The address is of another family.
+    EAFNOSUPPORT = 97;
+    /// Another socket has the address.
+    EADDRINUSE = 98;
+    /// The address belongs to another host.
+    EADDRNOTAVAIL = 99;
+    /// No host has the address.
+    ENETUNREACH = 101;
+    /// The peer has ended the connection.
+    ECONNRESET = 104;
+    /// The socket is connected already.
+    EISCONN = 106;
+    /// The socket is not connected.
+    ENOTCONN = 107;
+    /// The peer does not answer.
+    ETIMEDOUT = 110;
+    /// No socket listens there.
+    ECONNREFUSED = 111;
+    /// The socket connects already.
+    EALREADY = 114;
+}

@@ -1,0 +1,194 @@
+//! What stands in for the kernel in an OS thread that simulates: a virtual clock and a network in memory; and the error
+//! of what would leave the simulation.
+//!
+//! An OS thread that simulates does so from before its hub is made until it ends. Its clock is a cell of the hub, which
+//! stands still until the hub moves it. An OS thread that does not simulate has the kernel's clock and the kernel's
+//! sockets; for it, one load of a flag that is false in almost every process tells the two apart.
+#![forbid(unsafe_code)]
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::pure::lock::get_or_init;
+use crate::pure::network::{HostId, LOCALHOST, Network, SocketId};
+
+/// The moment at which each virtual clock starts, in nanoseconds: a hundred years. No machine has run for so long, so
+/// a smaller number is one of the kernel's clock.
+pub(crate) const START: u64 = 100 * 365 * 24 * 3_600_000_000_000;
+
+/// Whether any OS thread of this process simulates, or did.
+static ANY: AtomicBool = AtomicBool::new(false);
+
+/// The network of a simulation, and the numbers of its sockets.
+pub(crate) struct VirtualSockets {
+    /// The network of the simulation.
+    pub(crate) network: Network,
+    /// The sockets by the numbers of their placeholders, and under which token each is watched.
+    pub(super) numbers: BTreeMap<RawFd, (SocketId, Option<u64>)>,
+    /// What each placeholder is a duplicate of, once there is one.
+    original: Option<File>,
+}
+
+impl VirtualSockets {
+    /// Makes a network without sockets, at a time in nanoseconds.
+    pub(crate) fn new(now: u64, seed: u64) -> VirtualSockets {
+        VirtualSockets { network: Network::new(now, seed), numbers: BTreeMap::new(), original: None }
+    }
+
+    /// Begins anew. Descriptors that are left of before lead nowhere.
+    pub(crate) fn restart(&mut self, now: u64, seed: u64) {
+        self.network = Network::new(now, seed);
+        self.numbers.clear();
+    }
+
+    /// Makes a placeholder for a socket.
+    pub(super) fn placeholder(&mut self, id: SocketId) -> io::Result<OwnedFd> {
+        let original = match &self.original {
+            Some(original) => original,
+            None => self.original.insert(File::open("/dev/null")?),
+        };
+        let fd: OwnedFd = original.try_clone()?.into();
+        self.enter(fd.as_raw_fd(), id);
+        Ok(fd)
+    }
+
+    /// Makes a number lead to a socket.
+    pub(super) fn enter(&mut self, number: RawFd, id: SocketId) {
+        if let Some((old, _)) = self.numbers.insert(number, (id, None)) {
+            self.network.close(old);
+        }
+    }
+}
+
+/// What an OS thread that simulates has in place of the kernel.
+pub(crate) struct Simulated {
+    /// The virtual clock, in nanoseconds.
+    pub(crate) clock: Cell<u64>,
+    /// The network, and which descriptors stand for which of its sockets.
+    pub(crate) sockets: RefCell<VirtualSockets>,
+    /// Says which host the running thread is on.
+    host: Cell<fn() -> HostId>,
+}
+
+impl Simulated {
+    /// Makes a clock that is at its start, and a network with one host.
+    pub(crate) fn new() -> Simulated {
+        let sockets = RefCell::new(VirtualSockets::new(START, 0));
+        Simulated { clock: Cell::new(START), sockets, host: Cell::new(|| LOCALHOST) }
+    }
+
+    /// Sets what says which host the running thread is on.
+    pub(crate) fn ask_for_host(&self, host: fn() -> HostId) {
+        self.host.set(host);
+    }
+
+    /// Returns the host of the running thread.
+    pub(crate) fn host(&self) -> HostId {
+        self.host.get()()
+    }
+}
+
+thread_local! {
+    /// What this OS thread has in place of the kernel, or this green thread's own thread-locals; `None` for the kernel.
+    /// Has no destructor, so it can always be read.
+    static SIMULATED: Cell<Option<&'static Simulated>> = const { Cell::new(None) };
+}
+
+/// Makes `simulated` what the code under the loaded thread pointer has from now on; `None` for the kernel.
+pub(crate) fn follow(simulated: Option<&'static Simulated>) {
+    if simulated.is_some() {
+        // Relaxed: this OS thread sees its own store, and others have no virtual clock to find.
+        ANY.store(true, Ordering::Relaxed);
+    }
+    SIMULATED.set(simulated);
+}
+
+/// Returns what stands in for the kernel; `None` where that is the kernel.
+#[inline(always)]
+pub(crate) fn simulated() -> Option<&'static Simulated> {
+    // Relaxed: as in `follow`.
+    if ANY.load(Ordering::Relaxed) { simulated_here() } else { None }
+}
+
+/// Does the work of [`simulated`] in a process that simulates, or did.
+#[cold]
+#[inline(never)]
+fn simulated_here() -> Option<&'static Simulated> {
+    SIMULATED.get()
+}
+
+/// Returns the time of the virtual clock, in nanoseconds; `None` where the kernel's clock is read.
+#[inline(always)]
+pub(crate) fn virtual_ns() -> Option<u64> {
+    simulated().map(|simulated| simulated.clock.get())
+}
+
+/// Returns the error of a call that would leave the simulation; `what` names what it asks for. None outside.
+///
+/// # Errors
+/// `Unsupported`, in a simulation.
+pub(crate) fn stay_inside(what: &str) -> io::Result<()> {
+    if virtual_ns().is_none() {
+        return Ok(());
+    }
+    Err(io::Error::new(io::ErrorKind::Unsupported, format!("greenling: {what} is outside of the simulation")))
+}
+
+/// Returns the `Instant` that stands for [`START`] in this process.
+fn anchor() -> Instant {
+    static ANCHOR: OnceLock<Instant> = OnceLock::new();
+    // A hundred years after a moment of now: the kernel's clock will not come near.
+    *get_or_init(&ANCHOR, || Instant::now() + Duration::from_nanos(START))
+}
+
+/// Returns the `Instant` of a virtual time.
+pub(crate) fn instant_of(ns: u64) -> Instant {
+    anchor() + Duration::from_nanos(ns.saturating_sub(START))
+}
+
+/// Converts a point in time to virtual nanoseconds. `None` for a point of the kernel's clock.
+pub(crate) fn virtual_of(at: Instant) -> Option<u64> {
+    // The years before the anchor belong to the kernel's clock, but for what a program has subtracted.
+    const MARGIN: Duration = Duration::from_nanos(START / 2);
+    // The farthest points in time are beyond the range of both.
+    let Some(late) = at.checked_add(MARGIN) else { return Some(u64::MAX) };
+    let since = late.checked_duration_since(anchor())?;
+    let nanos = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
+    Some(nanos.saturating_add(START - START / 2))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_virtual_time_is_an_instant_and_back() {
+        for ns in [START, START + 1, START + 3_600_000_000_000, START * 2] {
+            assert_eq!(virtual_of(instant_of(ns)), Some(ns));
+        }
+        assert_eq!(virtual_of(instant_of(START) - Duration::from_secs(1)), Some(START - 1_000_000_000));
+        assert_eq!(virtual_of(Instant::now() + Duration::from_secs(3600)), None);
+    }
+
+    #[test]
+    fn the_kernels_clock_is_read_where_nothing_simulates() {
+        assert_eq!(virtual_ns(), None);
+        assert!(stay_inside("a socket").is_ok());
+        std::thread::spawn(|| {
+            follow(Some(Box::leak(Box::new(Simulated::new()))));
+            assert_eq!(virtual_ns(), Some(START));
+            let error = stay_inside("a socket").unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::Unsupported);
+            follow(None);
+            assert_eq!(virtual_ns(), None);
+        })
+        .join()
+        .unwrap();
+    }
+}
