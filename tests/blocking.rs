@@ -1,4 +1,4 @@
-//! The five properties of gevent.md 5.7 over all blocking calls that wait for something of this crate. See `common/five`.
+//! The properties of `common/five`, five of them from gevent.md 5.7, over all blocking calls of this crate.
 #![forbid(unsafe_code)]
 
 mod common;
@@ -13,8 +13,9 @@ use std::sync::{Arc, mpsc};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use common::{Primitive, Subject, Wakes, five_properties};
+use common::{Primitive, Subject, Wakes, due_properties, five_properties};
 use greenling::group::{Group, Pool, join_all, wait_any};
+use greenling::hub::sync as shared;
 use greenling::io::{Registered, pipe};
 use greenling::net::{TcpListener, TcpStream, UdpSocket};
 use greenling::offload::ThreadPool;
@@ -26,14 +27,14 @@ use greenling::thread::{
     self, JoinHandle, Thread, current, park, park_timeout, scope, sleep, spawn, try_scope, yield_now,
 };
 use greenling::time::{Instant, interval_at};
-use greenling::{Greenlet, GreenletExit, block_on, channel, hub, select, timeout};
+use greenling::{Greenlet, GreenletExit, Select, block_on, channel, hub, select, timeout};
 
 #[test]
 fn sleep_has_the_five_properties() {
     let _guard = common::guard();
     five_properties(&Primitive {
         name: "sleep",
-        wakes: Wakes::Nobody,
+        wakes: Wakes::None,
         make: || {
             Subject::new(|| sleep(Duration::from_secs(3600)), || {}).or_for(|limit| {
                 sleep(limit);
@@ -84,7 +85,7 @@ fn park_has_the_five_properties() {
             };
             let wake = move || {
                 set.set(true);
-                c.borrow().as_ref().expect("somebody waits").unpark();
+                c.borrow().as_ref().expect("a thread waits").unpark();
             };
             Subject::new(wait, wake).or_for(move |limit| {
                 *b.borrow_mut() = Some(current());
@@ -210,10 +211,10 @@ fn a_greenlet_switch_has_the_five_properties() {
     });
 }
 
-/// A semaphore of green threads made of park and unpark, as a program might write it; `broken` forgets that who was
+/// A semaphore of green threads made of park and unpark, as a program might write it; `broken` forgets that a thread that was
 /// woken may have been killed, and lets latecomers overtake.
 struct Semaphore {
-    /// Permits that nobody has.
+    /// Permits that no thread has.
     free: Cell<usize>,
     /// Who waits, with a mark whether it got a permit.
     queue: RefCell<VecDeque<(Thread, Rc<Cell<bool>>)>>,
@@ -227,7 +228,7 @@ impl Semaphore {
         Rc::new(Semaphore { free: Cell::new(0), queue: RefCell::default(), broken })
     }
 
-    /// Gives a permit to who waits longest.
+    /// Gives a permit to the thread that waits longest.
     fn release(&self) {
         match self.queue.borrow_mut().pop_front() {
             Some((thread, got)) => {
@@ -312,7 +313,7 @@ fn a_killed_switch_leaves_no_greenlet_behind() {
     let _: fn(GreenletExit) = drop;
 }
 
-/// A connected pair: who waits reads, who wakes writes a byte.
+/// A connected pair: the waiter reads, the waker writes a byte.
 #[test]
 fn a_read_of_a_tcp_stream_has_the_five_properties() {
     let _guard = common::guard();
@@ -366,7 +367,7 @@ fn leaked<T>(value: T) -> &'static T {
     Box::leak(Box::new(value))
 }
 
-/// A guard that a thread took which has ended: who takes it itself and locks again is told so, and does not wait.
+/// A guard of a thread that has ended: a thread that takes over the guard and locks again is told so, and does not wait.
 fn of_another<G: 'static>(lock: impl FnOnce() -> G + 'static) -> G {
     spawn(lock).join().expect("free")
 }
@@ -414,7 +415,7 @@ fn both_sides_of_a_rwlock_have_the_five_properties() {
     });
 }
 
-/// A count that is waited for with a condvar, so that a notification nobody waits for is not lost.
+/// A count that is waited for with a condvar, so that a notification that no thread waits for is not lost.
 #[test]
 fn a_condvar_has_the_five_properties() {
     let _guard = common::guard();
@@ -508,6 +509,90 @@ fn a_once_has_the_five_properties() {
         wakes: Wakes::All,
         make: || {
             let lock = leaked(OnceLock::new());
+            Subject::new(|| *lock.wait(), || assert!(lock.set(()).is_ok() || lock.get().is_some()))
+        },
+    });
+}
+
+/// The locks that other OS threads share, used within one hub.
+#[test]
+fn shared_locks_have_the_five_properties() {
+    let _guard = common::guard();
+    five_properties(&Primitive {
+        name: "hub::sync::Mutex",
+        wakes: Wakes::All,
+        make: || {
+            let mutex = leaked(shared::Mutex::new(()));
+            let held = of_another(|| mutex.lock().expect("fresh"));
+            locked(held, || drop(mutex.lock().expect("sound")), |limit| mutex.lock_timeout(limit).is_ok())
+        },
+    });
+    five_properties(&Primitive {
+        name: "hub::sync::RwLock::write, behind a reader",
+        wakes: Wakes::All,
+        make: || {
+            let lock = leaked(shared::RwLock::new(()));
+            let held = of_another(|| lock.read().expect("fresh"));
+            locked(held, || drop(lock.write().expect("sound")), |limit| lock.write_timeout(limit).is_ok())
+        },
+    });
+    five_properties(&Primitive {
+        name: "hub::sync::RwLock::read, behind a writer",
+        wakes: Wakes::All,
+        make: || {
+            let lock = leaked(shared::RwLock::new(()));
+            let held = of_another(|| lock.write().expect("fresh"));
+            locked(held, || drop(lock.read().expect("sound")), |limit| lock.read_timeout(limit).is_ok())
+        },
+    });
+}
+
+#[test]
+fn shared_signals_have_the_five_properties() {
+    let _guard = common::guard();
+    five_properties(&Primitive {
+        name: "hub::sync::Semaphore",
+        wakes: Wakes::One,
+        make: || {
+            let semaphore = leaked(shared::Semaphore::new(0));
+            Subject::new(|| semaphore.acquire().forget(), || semaphore.release().expect("no bound"))
+                .or_for(|limit| semaphore.acquire_timeout(limit).map(shared::SemaphorePermit::forget).is_some())
+        },
+    });
+    five_properties(&Primitive {
+        name: "hub::sync::Condvar",
+        wakes: Wakes::One,
+        make: || {
+            let (count, changed) = leaked((shared::Mutex::new(0), shared::Condvar::new()));
+            let wait = || {
+                let count = count.lock().expect("sound");
+                *changed.wait_while(count, |count| *count == 0).expect("sound") -= 1;
+            };
+            let wake = || {
+                *count.lock().expect("sound") += 1;
+                changed.notify_one();
+            };
+            Subject::new(wait, wake).or_for(|limit| {
+                let count = count.lock().expect("sound");
+                let (mut count, result) = changed.wait_timeout_while(count, limit, |count| *count == 0).expect("sound");
+                *count -= usize::from(!result.timed_out());
+                !result.timed_out()
+            })
+        },
+    });
+    five_properties(&Primitive {
+        name: "hub::sync::Once",
+        wakes: Wakes::All,
+        make: || {
+            let once = leaked(shared::Once::new());
+            Subject::new(|| once.wait(), || once.call_once(|| ()))
+        },
+    });
+    five_properties(&Primitive {
+        name: "hub::sync::OnceLock",
+        wakes: Wakes::All,
+        make: || {
+            let lock = leaked(shared::OnceLock::new());
             Subject::new(|| *lock.wait(), || assert!(lock.set(()).is_ok() || lock.get().is_some()))
         },
     });
@@ -724,7 +809,7 @@ fn receiving_has_the_five_properties() {
     });
 }
 
-/// Who waits sends; who wakes receives.
+/// The waiter sends; the waker receives.
 #[test]
 fn sending_has_the_five_properties() {
     let _guard = common::guard();
@@ -856,6 +941,77 @@ fn more_arms_of_select_have_the_five_properties() {
     });
 }
 
+/// A set, and the time limits that are no arms.
+#[test]
+fn sets_and_time_limits_of_select_have_the_five_properties() {
+    let _guard = common::guard();
+    five_properties(&Primitive {
+        name: "select! recv, default(after:)",
+        wakes: Wakes::One,
+        make: || {
+            let (send, receive) = leaked(channel::unbounded());
+            let (never, long) = (leaked(Event::new()), Duration::from_secs(3600));
+            let wait = move || {
+                select! {
+                    wait(never) => panic!("never set"),
+                    recv(receive) -> value => assert_eq!(value, Ok(())),
+                    default(after: long) => panic!("too late"),
+                }
+            };
+            Subject::new(wait, || send.send(()).expect("open")).or_for(|limit| {
+                select! { recv(receive) -> value => value.is_ok(), default(after: limit) => false }
+            })
+        },
+    });
+    five_properties(&Primitive {
+        name: "Select, recv",
+        wakes: Wakes::One,
+        make: || {
+            let (send, receive) = leaked(channel::unbounded());
+            let (never, nothing) = leaked((Event::new(), channel::unbounded::<()>()));
+            let set = || {
+                let mut select = Select::new();
+                select.wait(never, |()| panic!("never set"));
+                select.recv(receive, |value| value.expect("open"));
+                (0..20).for_each(|_| select.recv(&nothing.1, |_| panic!("never sent")));
+                select
+            };
+            Subject::new(move || set().select(), || send.send(()).expect("open"))
+                .or_for(move |limit| set().select_timeout(limit).is_some())
+        },
+    });
+    five_properties(&Primitive {
+        name: "Select, send",
+        wakes: Wakes::OneAtOnce,
+        make: || {
+            let (send, receive) = leaked(channel::bounded(1));
+            send.send(()).expect("room");
+            let set = || {
+                let mut select = Select::biased();
+                select.send(send, (), |sent| sent.expect("open"));
+                select
+            };
+            Subject::new(move || set().select(), || receive.recv().expect("it is full"))
+                .or_for(move |limit| set().select_deadline(Instant::now() + limit).is_some())
+        },
+    });
+    five_properties(&Primitive {
+        name: "Select, wait",
+        wakes: Wakes::All,
+        make: || {
+            let (event, never) = leaked((Event::new(), Event::new()));
+            let set = || {
+                let mut select = Select::new();
+                select.wait(never, |()| panic!("never set"));
+                select.wait(event, |()| ());
+                select
+            };
+            Subject::new(move || set().select(), || event.set())
+                .or_for(move |limit| set().select_timeout(limit).is_some())
+        },
+    });
+}
+
 /// Each kind of arm, between two that never go on.
 #[test]
 fn every_arm_of_select_has_the_five_properties() {
@@ -955,7 +1111,7 @@ fn every_arm_of_select_has_the_five_properties() {
     });
     five_properties(&Primitive {
         name: "select! after",
-        wakes: Wakes::Nobody,
+        wakes: Wakes::None,
         make: || {
             let long = Duration::from_secs(3600);
             Subject::new(move || select! { after(long) => () }, || {}).or_for(move |limit| {
@@ -1111,7 +1267,7 @@ fn a_pool_has_the_five_properties() {
                 drop(a.spawn(move || job()));
             };
             let wake = move || {
-                // The one inside ends now, and its slot is given on before anybody else comes.
+                // The one inside ends now, and its slot is given on before another one comes.
                 let next = ends.borrow_mut().pop_front();
                 match next {
                     Some(thread) => thread.unpark(),
@@ -1121,7 +1277,7 @@ fn a_pool_has_the_five_properties() {
                             while ends.borrow().is_empty() {
                                 yield_now();
                             }
-                            ends.borrow_mut().pop_front().expect("somebody is inside").unpark();
+                            ends.borrow_mut().pop_front().expect("a thread is inside").unpark();
                         }
                     })),
                 }
@@ -1201,7 +1357,7 @@ fn an_interval_has_the_five_properties() {
     let _guard = common::guard();
     five_properties(&Primitive {
         name: "Interval::tick",
-        wakes: Wakes::Nobody,
+        wakes: Wakes::None,
         make: || {
             let hour = Duration::from_secs(3600);
             let ticks = interval_at(Instant::now() + hour, hour);
@@ -1404,4 +1560,120 @@ fn copies_have_the_five_properties() {
             })
         },
     });
+}
+
+/// What to write that no buffer takes.
+static MUCH: [u8; 1 << 20] = [7; 1 << 20];
+
+/// Writes until it has to wait, and on.
+fn write_on(mut to: impl Write) {
+    loop {
+        to.write_all(&MUCH).expect("it is open");
+    }
+}
+
+/// Calls that nothing wakes here: a kill or time limit that is due when they begin is raised all the same.
+#[test]
+fn what_is_due_is_raised_by_calls_on_sockets() {
+    let _guard = common::guard();
+    due_properties("TcpListener::accept", || {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        Subject::new(move || drop(listener.accept()), || ())
+    });
+    due_properties("TcpStream::write", || {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let ours = TcpStream::connect(listener.local_addr().expect("bound")).expect("connect");
+        let theirs = listener.accept().expect("accept").0;
+        Subject::new(move || write_on(&ours), move || _ = theirs.peer_addr())
+    });
+    due_properties("TcpStream::read_with and peek", || {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let ours = TcpStream::connect(listener.local_addr().expect("bound")).expect("connect");
+        let theirs = listener.accept().expect("accept").0;
+        let turn = Cell::new(0);
+        let wait = move || match turn.replace(turn.get() + 1) % 2 {
+            0 => drop(ours.read_with(|bytes| bytes.len())),
+            _ => drop(ours.peek(&mut [0])),
+        };
+        Subject::new(wait, move || _ = theirs.peer_addr())
+    });
+    due_properties("UnixStream::write", || {
+        let (ours, theirs) = UnixStream::pair().expect("a pair");
+        Subject::new(move || write_on(&ours), move || _ = theirs.peer_addr())
+    });
+    due_properties("UnixDatagram::send", || {
+        let (ours, theirs) = UnixDatagram::pair().expect("a pair");
+        let wait = move || loop {
+            ours.send(&[7; 1000]).expect("it is open");
+        };
+        Subject::new(wait, move || _ = theirs.local_addr())
+    });
+}
+
+#[test]
+fn what_is_due_is_raised_by_calls_that_others_work_on() {
+    let _guard = common::guard();
+    due_properties("Command::output", || Subject::new(|| drop(Command::new("sleep").arg("3600").output()), || ()));
+    due_properties("Command::status", || Subject::new(|| drop(Command::new("sleep").arg("3600").status()), || ()));
+    due_properties("RunningHubs::join", || {
+        let (end, over) = mpsc::channel::<()>();
+        let over = std::sync::Mutex::new(over);
+        let wait_for_end = move |_| over.lock().expect("one at a time").recv().is_ok();
+        let hubs = RefCell::new(Some(greenling::Hubs::new(1).start(wait_for_end).expect("an OS thread")));
+        // The hub ends when the subject is gone.
+        let wait = move || {
+            let _end = &end;
+            drop(hubs.take().expect("one waiter").join());
+        };
+        Subject::new(wait, || ())
+    });
+    due_properties("sleep_until", || {
+        let until = Instant::now() + Duration::from_secs(3600);
+        Subject::new(move || thread::sleep_until(until), || ())
+    });
+    due_properties("timeout in timeout", || {
+        Subject::new(|| timeout(Duration::from_secs(3600), park).expect("an hour is not over"), || ())
+    });
+    due_properties("scope in scope", || {
+        Subject::new(|| scope(|s| s.spawn(|| scope(|s| drop(s.spawn(park)))).join().unwrap()), || ())
+    });
+}
+
+/// Opening a FIFO for reading waits for a writer, on an OS thread of the pool.
+#[test]
+fn what_is_due_is_raised_by_calls_on_files() {
+    let _guard = common::guard();
+    let fifo = || std::env::temp_dir().join(format!("greenling-due-{}", std::process::id()));
+    let made = std::process::Command::new("mkfifo").arg(fifo()).status().expect("mkfifo");
+    assert!(made.success());
+    due_properties("fs::File::open", move || {
+        let fifo = std::env::temp_dir().join(format!("greenling-due-{}", std::process::id()));
+        Subject::new(move || drop(greenling::fs::File::open(&fifo)), || ())
+    });
+    // Lets those go on that were left in it.
+    drop(std::fs::OpenOptions::new().read(true).write(true).open(fifo()).expect("on Linux this does not wait"));
+    std::fs::remove_file(fifo()).expect("it is ours");
+}
+
+/// Standard input on which nothing comes, and standard output without a reader, which only a process of its own can have.
+#[test]
+fn what_is_due_is_raised_by_the_standard_streams() {
+    const NAME: &str = "what_is_due_is_raised_by_the_standard_streams";
+    let _guard = common::guard();
+    if std::env::var_os("GREENLING_TEST_CHILD").is_some_and(|role| role == NAME) {
+        due_properties("Stdin::read", || Subject::new(|| drop(greenling::io::stdin().read(&mut [0])), || ()));
+        due_properties("Stdin::read_line", || {
+            Subject::new(|| drop(greenling::io::stdin().read_line(&mut String::new())), || ())
+        });
+        due_properties("Stdout::write", || Subject::new(|| write_on(greenling::io::stdout()), || ()));
+        std::process::exit(17);
+    }
+    let mut command = std::process::Command::new(std::env::current_exe().expect("the path of the test binary"));
+    command.args(["--exact", NAME, "--nocapture", "--test-threads=1"]).env("GREENLING_TEST_CHILD", NAME);
+    let piped = std::process::Stdio::piped;
+    let mut child = command.stdin(piped()).stdout(piped()).stderr(piped()).spawn().expect("a child");
+    let mut said = String::new();
+    child.stderr.take().expect("piped").read_to_string(&mut said).expect("text");
+    let (_input, _output) = (child.stdin.take(), child.stdout.take());
+    assert_eq!(child.wait().expect("its end").code(), Some(17), "{said}");
 }

@@ -185,7 +185,7 @@ fn a_kill_drops_the_future_on_its_own_stack() {
 }
 
 #[test]
-fn a_timeout_drops_the_future_and_its_late_waker_disturbs_nobody() {
+fn a_timeout_drops_the_future_and_its_late_waker_disturbs_no_thread() {
     let _guard = common::guard();
     let (flag, dropped) = (Flag::default(), Rc::new(Cell::new(false)));
     let (theirs, mark) = (flag.clone(), Rc::clone(&dropped));
@@ -241,7 +241,7 @@ fn block_on_nests_and_a_future_may_block() {
 }
 
 #[test]
-fn a_future_that_nobody_can_wake_is_a_deadlock() {
+fn a_future_without_a_waker_is_a_deadlock() {
     let _guard = common::guard();
     let caught = catch_unwind(AssertUnwindSafe(|| block_on(pending::<()>())));
     let report = *caught.unwrap_err().downcast::<String>().unwrap();
@@ -249,7 +249,7 @@ fn a_future_that_nobody_can_wake_is_a_deadlock() {
 }
 
 #[test]
-fn a_future_whose_last_waker_is_dropped_is_a_deadlock() {
+fn a_future_without_a_waker_left_is_a_deadlock() {
     let _guard = common::guard();
     let report = |drops: fn(Waker)| {
         let polls = Cell::new(0);
@@ -510,7 +510,7 @@ fn a_future_of_a_thread_that_was_polled_may_be_dropped() {
 }
 
 #[test]
-fn a_waker_that_panics_harms_nobody() {
+fn a_waker_that_panics_harms_no_other() {
     let _guard = common::guard();
     /// Panics.
     struct Bad;

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::sync::mpsc as std_mpsc;
 use std::time::{Duration, Instant};
 
-use common::{Log, OnDrop, hog_until};
+use common::{Log, OnDrop, hog_until, settle};
 use greenling::channel::{
     self, BroadcastError, Receiver, RecvError, RecvTimeoutError, SendError, SendTimeoutError, Sender, TryRecvError,
     TrySendError,
@@ -19,11 +19,6 @@ use greenling::{no_switch, sleep, spawn, thread, timeout, yield_now};
 
 /// Long enough that it never passes in a test.
 const LONG: Duration = Duration::from_secs(3600);
-
-/// Lets everybody run who can.
-fn settle() {
-    (0..10).for_each(|_| yield_now());
-}
 
 #[test]
 fn values_come_out_in_the_order_of_their_channel() {
@@ -54,23 +49,23 @@ fn a_full_channel_makes_senders_wait_and_serves_them_in_order() {
         })
         .collect();
     settle();
-    assert_eq!(log.text(), "0 1");
+    assert_eq!(log.sorted(), "0 1");
     assert!(send.is_full() && receive.is_full());
     assert_eq!((send.len(), send.capacity()), (2, Some(2)));
     assert_eq!(send.try_send(9), Err(TrySendError::Full(9)));
     assert_eq!(receive.recv(), Ok(0));
-    // The room belongs to the first who waits, although it has not run.
+    // The room belongs to the first waiter, although that one has not run.
     assert_eq!(send.try_send(9), Err(TrySendError::Full(9)));
     assert_eq!(receive.len(), 2);
     settle();
-    assert_eq!(log.text(), "0 1 2");
+    assert_eq!(log.sorted(), "0 1 2");
     assert!(receive.try_iter().eq(1..5), "a receive lets the next one in");
     assert_eq!(receive.try_recv(), Err(TryRecvError::Empty));
     senders.into_iter().for_each(|thread| thread.join().unwrap());
 }
 
 #[test]
-fn a_value_is_handed_to_who_waits_longest_and_nobody_overtakes() {
+fn a_value_is_handed_to_the_longest_waiter_and_none_overtakes() {
     let _guard = common::guard();
     let (send, receive) = channel::unbounded();
     let got = Rc::new(RefCell::new(Vec::new()));
@@ -85,7 +80,7 @@ fn a_value_is_handed_to_who_waits_longest_and_nobody_overtakes() {
         .collect();
     settle();
     (0..4).for_each(|n| send.send(n).unwrap());
-    // Three are promised; who comes now gets the fourth.
+    // Three are reserved; a receiver that comes now gets the fourth.
     assert_eq!((send.len(), receive.len()), (1, 1));
     assert_eq!(receive.try_recv(), Ok(3));
     assert_eq!(receive.try_recv(), Err(TryRecvError::Empty));
@@ -141,7 +136,8 @@ fn a_value_handed_to_a_dead_receiver_goes_to_the_next_or_stays_in_front() {
             let theirs = receive.clone();
             let second = next_waits.then(|| spawn(move || theirs.recv()));
             settle();
-            send.try_send(1).unwrap();
+            // At once, so that the first has no turn before it is killed.
+            no_switch(|| send.try_send(1)).unwrap();
             first.kill();
             if send.capacity().is_none() && !next_waits {
                 send.send(2).unwrap();
@@ -201,7 +197,7 @@ fn time_limits_give_the_value_back_and_leave_nothing_behind() {
 }
 
 #[test]
-fn a_value_that_comes_when_the_time_is_over_but_nobody_has_looked_is_received() {
+fn a_value_that_comes_when_the_time_is_over_but_not_yet_noticed_is_received() {
     let _guard = common::guard();
     let (send, receive) = channel::unbounded();
     let limit = Duration::from_millis(2);
@@ -280,7 +276,7 @@ fn close_lets_receivers_drain_and_refuses_senders() {
 }
 
 #[test]
-fn close_and_discard_drops_what_is_in_it_also_what_was_promised() {
+fn close_and_discard_drops_what_is_in_it_also_what_was_reserved() {
     let _guard = common::guard();
     for make in [channel::unbounded, channel::priority, channel::lifo] {
         let (send, receive) = make();
@@ -288,8 +284,7 @@ fn close_and_discard_drops_what_is_in_it_also_what_was_promised() {
         let promised = spawn(move || theirs.recv());
         settle();
         let rc = Rc::new(1);
-        send.send(Rc::clone(&rc)).unwrap();
-        send.send(Rc::clone(&rc)).unwrap();
+        no_switch(|| (0..2).for_each(|_| send.send(Rc::clone(&rc)).unwrap()));
         receive.close_and_discard();
         assert_eq!(Rc::strong_count(&rc), 1);
         assert_eq!((receive.len(), receive.try_recv()), (0, Err(TryRecvError::Disconnected)));
@@ -304,7 +299,7 @@ fn a_promise_that_a_discard_took_back_is_no_value_of_the_next() {
     let theirs = receive.clone();
     let victim = spawn(move || theirs.recv());
     settle();
-    send.send(1).unwrap();
+    no_switch(|| send.send(1)).unwrap();
     send.close_and_discard();
     victim.kill();
     assert!(victim.join().is_err());
@@ -388,9 +383,10 @@ fn a_comparison_that_switches_or_uses_the_channel_panics_and_the_values_stay() {
     let (send, receive) = channel::priority();
     let act = Act::default();
     send.send(Rude(1, Rc::clone(&act))).unwrap_or_else(|_| panic!("it is open"));
-    for (number, text) in [(2, "no_switch"), (3, "uses the channel itself")] {
+    for (number, text) in [(2, "no_switch"), (3, "uses the channel itself"), (4, "no_switch")] {
         *act.borrow_mut() = match number {
             2 => Some(Box::new(yield_now)),
+            4 => Some(Box::new(|| thread::scope(|s| drop(s.spawn(|| ()))))),
             _ => {
                 let receive = receive.clone();
                 Some(Box::new(move || drop(receive.try_recv())))
@@ -403,8 +399,27 @@ fn a_comparison_that_switches_or_uses_the_channel_panics_and_the_values_stay() {
     }
     let mut left: Vec<i32> = receive.try_iter().map(|value| value.0).collect();
     left.sort_unstable();
-    assert_eq!(left, [1, 2, 3]);
+    assert_eq!(left, [1, 2, 3, 4]);
     assert!(receive.is_empty());
+}
+
+/// In main, since a shutdown is main's: it panics before any other thread runs, in the program's other uses of `no_switch` as well.
+#[test]
+fn a_comparison_that_shuts_the_hub_down_panics_and_the_values_stay() {
+    let _guard = common::guard();
+    let (send, receive) = channel::priority();
+    let (act, ran) = (Act::default(), Rc::new(Cell::new(false)));
+    let theirs = Rc::clone(&ran);
+    send.send(Rude(1, Rc::clone(&act))).unwrap_or_else(|_| panic!("it is open"));
+    let other = spawn(move || theirs.set(true));
+    *act.borrow_mut() = Some(Box::new(|| assert_eq!(greenling::hub::shutdown(), 0)));
+    let sent = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| send.send(Rude(2, Rc::clone(&act)))));
+    let message = *sent.expect_err("it panics").downcast::<&str>().expect("a text");
+    assert!(message.contains("no_switch") && !ran.get(), "{message}");
+    *act.borrow_mut() = None;
+    assert_eq!(receive.try_iter().count(), 2);
+    other.join().unwrap();
+    assert!(ran.get(), "it was not killed either");
 }
 
 #[test]
@@ -452,9 +467,9 @@ fn while_a_thread_unwinds_what_must_wait_returns_and_what_need_not_works() {
 }
 
 #[test]
-fn a_channel_that_nobody_will_ever_use_is_reported_as_a_deadlock() {
+fn a_channel_that_no_thread_can_ever_use_is_reported_as_a_deadlock() {
     let _guard = common::guard();
-    let out = common::child("a_channel_that_nobody_will_ever_use_is_reported_as_a_deadlock", || {
+    let out = common::child("a_channel_that_no_thread_can_ever_use_is_reported_as_a_deadlock", || {
         let (_send, receive) = channel::unbounded::<i32>();
         let _ = receive.recv();
     });
@@ -463,7 +478,7 @@ fn a_channel_that_nobody_will_ever_use_is_reported_as_a_deadlock() {
 }
 
 #[test]
-fn threads_that_wait_at_a_channel_end_with_the_hub() {
+fn threads_that_wait_at_a_channel_are_unwound_by_a_shutdown() {
     let _guard = common::guard();
     let dropped = std::thread::spawn(|| {
         let count = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
@@ -484,6 +499,7 @@ fn threads_that_wait_at_a_channel_end_with_the_hub() {
             settle();
             drop((receive, empty).0);
             std::mem::forget(send);
+            assert_eq!(greenling::hub::shutdown(), 0);
         })
         .join()
         .unwrap();

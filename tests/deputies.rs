@@ -1,4 +1,4 @@
-//! A fiber that gives the CPU away runs the loop for main, inside its own call, until its turn comes (`switch/root.rs`).
+//! A fiber that gives the CPU away runs the loop for main, inside its own call, until its turn comes (`switch/run_loop.rs`).
 //! Nobody notices: turns, ends, kills, panics, stacks are what they are when main's loop runs everybody.
 #![forbid(unsafe_code)]
 
@@ -17,7 +17,7 @@ use greenling::{Greenlet, hub, spawn, thread, timeout, yield_now};
 
 type Log<T> = Rc<RefCell<Vec<T>>>;
 
-/// What a thread of [`turns_are_first_come_first_served_whoever_runs_the_loop`] does in one turn.
+/// What a thread of [`turns_are_first_come_first_served_whichever_thread_runs_the_loop`] does in one turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     /// It lets the others run.
@@ -82,7 +82,7 @@ impl Scripts {
 
 /// Thread 0 is main, which yields and spawns like everybody; threads end under the loop of others all the time.
 #[test]
-fn turns_are_first_come_first_served_whoever_runs_the_loop() {
+fn turns_are_first_come_first_served_whichever_thread_runs_the_loop() {
     let _guard = common::guard();
     let mut random = common::Random::new();
     for _ in 0..200 {
@@ -137,7 +137,7 @@ fn rings_of_greenlets_in_several_threads_do_not_mix() {
 
 /// The first thread parks and so runs the second, which kills it.
 #[test]
-fn who_runs_the_loop_is_killed_by_those_it_runs() {
+fn a_deputy_is_killed_by_the_threads_that_it_runs() {
     let _guard = common::guard();
     struct Note(Log<&'static str>);
     impl Drop for Note {
@@ -167,7 +167,7 @@ fn who_runs_the_loop_is_killed_by_those_it_runs() {
 
 /// The same with a time limit: those whom it runs never stop, but for a moment.
 #[test]
-fn a_timeout_reaches_who_runs_the_loop() {
+fn a_timeout_reaches_the_thread_that_runs_the_loop() {
     let _guard = common::guard();
     let stop = Rc::new(Cell::new(false));
     let theirs = Rc::clone(&stop);
@@ -242,7 +242,7 @@ fn a_parked_deputy_keeps_the_frames_of_its_loop() {
 
 /// Between two looks of a hub that has nothing but threads that yield lie many resumptions, but not if there is mail.
 #[test]
-fn mail_is_read_soon_in_a_hub_where_everybody_only_yields() {
+fn remote_ops_are_read_soon_in_a_hub_where_all_only_yield() {
     let _guard = common::guard();
     for _ in 0..20 {
         let (sent, arrived) = (Arc::new(AtomicBool::new(false)), Rc::new(Cell::new(false)));

@@ -3,6 +3,9 @@
 #![allow(unsafe_code)]
 
 #[allow(dead_code, reason = "made for the tests of the examples, which need all of it")]
+#[path = "examples/built.rs"]
+mod built;
+#[allow(dead_code, reason = "the same")]
 #[path = "examples/support.rs"]
 mod support;
 
@@ -12,7 +15,8 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use support::{Ended, Lines, Running, Server, example, limit_descriptors, reset, run, terminal};
+use built::example;
+use support::{Ended, Lines, Running, Server, limit_descriptors, reset, run, terminal};
 
 /// Runs it for programs, and gives the values by name.
 struct Values {
@@ -49,8 +53,8 @@ impl Values {
     }
 }
 
-/// A server that gets each message of 64 bytes whole. `answer(connection, message, stream, bytes)` counts both from 0 and
-/// returns whether it goes on.
+/// A server that gets each message of 64 bytes whole. `answer(connection, message, stream, bytes)` counts both from 0
+/// and returns whether it goes on.
 fn bad_server(
     answer: impl Fn(usize, usize, &mut TcpStream, &mut [u8; 64]) -> bool + Send + Sync + 'static,
 ) -> SocketAddr {
@@ -148,7 +152,7 @@ fn what_the_warm_up_leaves_behind_is_not_counted_among_the_messages_asked_for() 
     assert!(values.get("answers") > 50.0 && values.get("seconds") < 25.0, "{:?}", values.ended.lines());
 }
 
-/// The server stops once, for a second. Whoever waits for an answer before asking again asks nothing meanwhile.
+/// The server stops once, for a second. A client that waits for an answer before it asks again asks nothing meanwhile.
 #[test]
 fn only_an_open_loop_notices_all_that_a_pause_delays() {
     let pauses_at_20 = || {
@@ -162,7 +166,7 @@ fn only_an_open_loop_notices_all_that_a_pause_delays() {
     let args = ["--connections", "1", "--rate", "100", "--requests", "200"];
     let open = Values::of(pauses_at_20(), &args);
     open.assert_fine();
-    // 20 in time, then some 100 whose time came during the pause: the tenth part of them waited 0.9 s.
+    // 20 in time, then some 100 that were due during the pause: the tenth part of them waited 0.9 s.
     assert!(open.get("max_us") > 900e3 && open.get("p90_us") > 500e3, "{:?}", open.ended.lines());
     let closed = Values::of(pauses_at_20(), &["--connections", "1", "--requests", "200"]);
     closed.assert_fine();
@@ -223,7 +227,7 @@ fn lost_connections_are_counted_by_kind_and_the_others_go_on() {
 }
 
 #[test]
-fn a_run_ends_early_when_nobody_is_left() {
+fn a_run_ends_early_when_no_client_is_left() {
     let addr = bad_server(|_, message, stream, bytes| message < 3 && good(stream, bytes));
     let values = Values::of(addr, &["--connections", "5", "--duration", "50", "--warmup", "0"]);
     values.assert_failed("closed", 5);
@@ -237,7 +241,7 @@ fn an_answer_that_does_not_come_is_waited_for_as_long_as_the_patience_lasts() {
     Values::of(silent, &args).assert_failed("no_answer", 2);
 }
 
-/// A server that accepts and serves nobody, as one that is out of descriptors: it is not asked a thousand times.
+/// A server that accepts clients and does not serve them, as if out of descriptors, is not asked a thousand times.
 #[test]
 fn connecting_is_given_up_when_as_many_have_failed_as_may_be_in_flight() {
     let addr = bad_server(|_, _, _, _| true).to_string();
@@ -296,11 +300,11 @@ fn the_server_is_looked_at_while_all_are_connected() {
 }
 
 #[test]
-fn nobody_listening_is_one_clear_line_and_exit_code_1() {
+fn a_port_without_a_listener_is_one_clear_line_and_exit_code_1() {
     let addr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let ended = run("echo_load", &["--addr", &addr], b"");
     assert_eq!(ended.status.code(), Some(1));
-    assert_eq!(ended.stderr, format!("echo_load: nobody listens on {addr}; start the example echo_server first\n"));
+    assert_eq!(ended.stderr, format!("echo_load: nothing listens on {addr}; start echo_server first\n"));
     assert!(ended.stdout.is_empty());
 }
 
@@ -310,13 +314,9 @@ fn too_few_descriptors_are_one_clear_line() {
     command.args(["--connections", "500"]).stdout(Stdio::piped()).stderr(Stdio::piped());
     limit_descriptors(&mut command, 100);
     let output = command.output().unwrap();
-    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8(output.stderr).unwrap();
-    assert!(
-        said.starts_with("echo_load: 500 connections take 510 descriptors, and this process may have 100;"),
-        "{said}"
-    );
-    assert_eq!(said.lines().count(), 1);
+    assert_eq!(said, "echo_load: it takes 510 descriptors and may have 100: ulimit -n 510\n");
 }
 
 #[test]
@@ -362,7 +362,7 @@ fn steps_wait_for_a_line() {
 }
 
 #[test]
-fn progress_is_for_terminals_and_those_who_ask() {
+fn progress_is_for_terminals_and_on_request() {
     let server = Server::start(&["--quiet"]);
     let addr = server.addr.to_string();
     let args = ["--addr", &addr, "--connections", "2", "--duration", "1500ms", "--warmup", "0"];
@@ -393,11 +393,14 @@ fn the_text_says_all_that_matters() {
     assert!(ended.status.success() && ended.stderr.is_empty(), "{ended:?}");
     let lines = ended.lines();
     assert_eq!(lines[0], format!("{addr}, 2 connections and 1 silent ones, 64 bytes, closed loop"));
-    let beginnings = ["  answers     50 in ", "  latency     p50 ", "  server      ", "  client      "];
+    let beginnings =
+        ["  answers     50 in ", "  latency     p50 ", "  server      ", "  memory      ", "  client      "];
     for (line, beginning) in lines[1..].iter().zip(beginnings) {
         assert!(line.starts_with(beginning), "{lines:#?}");
     }
-    assert_eq!(lines[5..], ["  connections 3 of 3 alive, no errors"]);
+    assert_eq!(lines[6], "  connections 3 of 3 alive, no errors");
+    // It depends on what else the machine does.
+    assert!(lines[7..].iter().all(|line| line.starts_with("  note        the machine is busy: ")), "{lines:#?}");
     let json = run("echo_load", &["--addr", &addr, "--requests", "5", "--json"], b"");
     let [json] = json.lines()[..] else { panic!("{json:?}") };
     assert!(json.starts_with("{\"connections\": 50, \"idle\": 0,") && json.ends_with('}'), "{json}");

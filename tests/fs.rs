@@ -1,4 +1,5 @@
-//! Files: the same program over `std::fs` and `greenling::fs`, with the same results and errors; kill, timeout, unwinding.
+//! Files: the same program over `std::fs` and `greenling::fs`, with the same results and errors; kill, timeout,
+//! unwinding.
 #![forbid(unsafe_code)]
 
 mod common;
@@ -209,7 +210,7 @@ fn every_call_gives_what_std_gives() {
 fn others_run_while_a_file_is_read() {
     let _guard = common::guard();
     let folder = Folder::new();
-    // A FIFO is a file whose open waits for as long as one likes.
+    // To open a FIFO takes as long as the test likes.
     let fifo = folder.at("fifo");
     assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
     let path = fifo.clone();
@@ -254,12 +255,42 @@ fn a_timeout_frees_the_caller_of_a_call_that_is_stuck() {
 }
 
 #[test]
+fn calls_that_are_stuck_and_given_up_leave_room_for_others_and_the_process_ends() {
+    let _guard = common::guard();
+    let output = common::child("calls_that_are_stuck_and_given_up_leave_room_for_others_and_the_process_ends", || {
+        let folder = Folder::new();
+        let fifo = folder.at("fifo");
+        assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+        let pool = greenling::offload::default_pool();
+        for round in 1..=200 {
+            let path = fifo.clone();
+            let victim = spawn(move || File::open(&path).map(drop));
+            yield_now();
+            while pool.stats().running < round {
+                greenling::sleep(Duration::from_micros(100));
+            }
+            victim.kill();
+            assert!(victim.join().map(drop).unwrap_err().is_killed());
+        }
+        let stats = pool.stats();
+        assert_eq!((stats.running_abandoned, stats.queued), (200, 0));
+        assert!(!fs::read("/proc/self/stat").unwrap().is_empty());
+        assert_eq!(greenling::blocking(|| 7), 7);
+        // None of the 200 has ended.
+        assert_eq!(pool.stats().running_abandoned, 200);
+        println!("all well");
+    });
+    assert!(output.status.success(), "{output:?}");
+    assert!(common::stdout(&output).contains("all well"));
+}
+
+#[test]
 fn a_file_of_a_call_that_was_given_up_stays_open_for_it() {
     let _guard = common::guard();
     let (reader, mut writer) = std::io::pipe().unwrap();
     let file = File::from(std::os::fd::OwnedFd::from(reader));
     let result = timeout(Duration::from_millis(300), || (&file).read(&mut [0; 4]).map(drop));
-    assert!(result.is_err(), "nobody writes");
+    assert!(result.is_err(), "no writer");
     // The read goes on, on its OS thread.
     let file = file.try_into_std().unwrap_err();
     writer.write_all(b"x").unwrap();
@@ -368,4 +399,204 @@ fn a_file_can_be_sent_and_shared() {
     sendable::<fs::DirEntry>();
     let error = File::open("/no/such/file").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
+}
+
+// ---- locks ----------------------------------------------------------------------------------------------------------
+
+/// Two openings of one file: to the kernel they are strangers.
+fn two_openings(folder: &Folder) -> (File, File) {
+    let path = folder.at("locked");
+    let first = File::options().read(true).write(true).create(true).truncate(false).open(&path).unwrap();
+    (first, File::open(&path).unwrap())
+}
+
+fn is_locked(result: Result<(), fs::TryLockError>) -> bool {
+    match result {
+        Ok(()) => false,
+        Err(fs::TryLockError::WouldBlock) => true,
+        Err(fs::TryLockError::Error(error)) => panic!("{error}"),
+    }
+}
+
+#[test]
+fn a_lock_excludes_others_and_shared_ones_only_the_exclusive() {
+    let folder = Folder::new();
+    let (one, other) = two_openings(&folder);
+    one.lock().unwrap();
+    assert!(is_locked(other.try_lock()) && is_locked(other.try_lock_shared()));
+    assert_eq!(std::io::Error::from(other.try_lock().unwrap_err()).kind(), ErrorKind::WouldBlock);
+    one.unlock().unwrap();
+    one.lock_shared().unwrap();
+    assert!(!is_locked(other.try_lock_shared()) && is_locked(other.try_lock()));
+    one.unlock().unwrap();
+    assert!(!is_locked(other.try_lock()), "its own shared lock becomes an exclusive one");
+    let again = other.try_clone().unwrap();
+    drop(other);
+    assert!(is_locked(one.try_lock()), "a duplicate is the same open file");
+    drop(again);
+    assert!(!is_locked(one.try_lock()), "the last descriptor gave it back");
+    one.unlock().unwrap();
+    one.unlock().unwrap();
+}
+
+#[test]
+fn others_run_while_a_lock_is_waited_for() {
+    let _guard = common::guard();
+    let folder = Folder::new();
+    let (ours, theirs) = two_openings(&folder);
+    ours.lock().unwrap();
+    let waiting = spawn(move || {
+        theirs.lock().unwrap();
+        theirs
+    });
+    // Long enough for several tries; each must find it locked.
+    for _ in 0..20 {
+        greenling::sleep(Duration::from_millis(2));
+        assert!(!waiting.is_finished());
+    }
+    ours.unlock().unwrap();
+    let theirs = waiting.join().unwrap();
+    assert!(is_locked(ours.try_lock()));
+    drop(theirs);
+    assert!(!is_locked(ours.try_lock()));
+}
+
+/// A job on an OS thread would get the lock later, and keep it for as long as the file is open.
+#[test]
+fn a_waiter_that_is_killed_or_times_out_never_gets_the_lock() {
+    let _guard = common::guard();
+    let folder = Folder::new();
+    let (ours, theirs) = two_openings(&folder);
+    let theirs = Rc::new(theirs);
+    ours.lock().unwrap();
+    let waiting = spawn({
+        let theirs = Rc::clone(&theirs);
+        move || theirs.lock()
+    });
+    yield_now();
+    assert!(waiting.kill());
+    assert!(waiting.join().unwrap_err().is_killed());
+    let late = timeout(Duration::from_millis(5), || theirs.lock_shared());
+    assert!(matches!(late, Err(TimeoutError::Elapsed)));
+    ours.unlock().unwrap();
+    // Far longer than the longest pause, with the file of those that gave up still open.
+    greenling::sleep(Duration::from_millis(100));
+    assert!(!is_locked(ours.try_lock()));
+    assert!(is_locked(theirs.try_lock()));
+}
+
+#[test]
+fn many_waiters_each_get_the_lock_once() {
+    let _guard = common::guard();
+    let folder = Folder::new();
+    let inside = Rc::new(Cell::new(0));
+    let path = folder.at("locked");
+    std::fs::write(&path, "").unwrap();
+    let waiters: Vec<_> = (0..5)
+        .map(|_| {
+            let (inside, path) = (Rc::clone(&inside), path.clone());
+            spawn(move || {
+                let file = File::open(path).unwrap();
+                file.lock().unwrap();
+                assert_eq!(inside.replace(1), 0, "two are inside");
+                yield_now();
+                inside.set(0);
+                file.unlock().unwrap();
+            })
+        })
+        .collect();
+    for waiter in waiters {
+        waiter.join().unwrap();
+    }
+}
+
+#[test]
+fn where_waiting_is_refused_a_free_lock_is_taken_and_a_taken_one_refused() {
+    let _guard = common::guard();
+    let folder = Folder::new();
+    let (ours, theirs) = two_openings(&folder);
+    no_switch(|| ours.lock()).unwrap();
+    let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| no_switch(|| theirs.lock())));
+    assert!(panic.is_err(), "it would have to wait");
+    let seen = Rc::new(Cell::new(None));
+    let unwinding = spawn({
+        let seen = Rc::clone(&seen);
+        move || {
+            let _locks = OnDrop::new(|| {
+                let refused = theirs.lock().is_err();
+                ours.unlock().unwrap();
+                seen.set(Some((refused, theirs.lock().is_ok())));
+            });
+            std::panic::resume_unwind(Box::new("on purpose"));
+        }
+    });
+    assert!(unwinding.join().unwrap_err().is_panic());
+    assert_eq!(seen.get(), Some((true, true)));
+}
+
+#[test]
+fn an_os_thread_ends_although_a_lock_is_waited_for() {
+    let _guard = common::guard();
+    let folder = Folder::new();
+    let (ours, theirs) = two_openings(&folder);
+    ours.lock().unwrap();
+    std::thread::spawn(move || {
+        drop(spawn(move || theirs.lock()));
+        yield_now();
+    })
+    .join()
+    .unwrap();
+    ours.unlock().unwrap();
+    assert!(!is_locked(ours.try_lock()));
+}
+
+// ---- directories, links, descriptors --------------------------------------------------------------------------------
+
+#[test]
+fn a_builder_of_directories_makes_what_std_s_makes() {
+    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+    let _guard = common::guard();
+    let folder = Folder::new();
+    let shallow = fs::DirBuilder::new().create(folder.at("a/b")).unwrap_err();
+    assert_eq!(shallow.kind(), ErrorKind::NotFound);
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder.at("a/b")).unwrap();
+    for made in ["a", "a/b"] {
+        assert_eq!(std::fs::metadata(folder.at(made)).unwrap().permissions().mode() & 0o777, 0o700, "{made}");
+    }
+    fs::DirBuilder::new().recursive(true).create(folder.at("a/b")).unwrap();
+    assert_eq!(fs::DirBuilder::new().create(folder.at("a")).unwrap_err().kind(), ErrorKind::AlreadyExists);
+    fs::DirBuilder::new().create(folder.at("plain")).unwrap();
+    std::fs::DirBuilder::new().create(folder.at("of std")).unwrap();
+    let mode = |name: &str| std::fs::metadata(folder.at(name)).unwrap().permissions().mode();
+    assert_eq!(mode("plain"), mode("of std"));
+}
+
+#[test]
+fn links_and_owners_are_changed_as_by_std() {
+    use greenling::os::unix::fs::{chown, fchown, lchown, symlink};
+    let _guard = common::guard();
+    let folder = Folder::new();
+    let (target, link) = (folder.at("target"), folder.at("link"));
+    symlink(&target, &link).unwrap();
+    assert_eq!(std::fs::read_link(&link).unwrap(), target);
+    assert_eq!(symlink(&target, &link).unwrap_err().kind(), ErrorKind::AlreadyExists);
+    assert_eq!(chown(&link, None, None).unwrap_err().kind(), ErrorKind::NotFound, "it follows the link");
+    lchown(&link, None, None).unwrap();
+    fchown(File::create(&target).unwrap(), None, None).unwrap();
+    chown(&link, None, None).unwrap();
+}
+
+#[test]
+fn a_file_becomes_a_descriptor_of_the_same_open_file() {
+    use std::os::fd::{IntoRawFd, OwnedFd};
+    let _guard = common::guard();
+    let folder = Folder::new();
+    let mut file = File::create(folder.at("file")).unwrap();
+    file.write_all(b"green").unwrap();
+    let fd = OwnedFd::from(file);
+    let mut file = File::from(fd);
+    file.write_all(b"ling").unwrap();
+    let fd = file.into_raw_fd();
+    let link = std::fs::read_link(format!("/proc/self/fd/{fd}")).unwrap();
+    assert_eq!(std::fs::read(link).unwrap(), b"greenling", "the position went along");
 }

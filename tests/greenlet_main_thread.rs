@@ -30,14 +30,24 @@ fn suspended(tell: &'static str, depth: u32) -> G {
     g
 }
 
-/// A name, what to do, the exit code, and how often the child prints "unwound".
+/// A name, what to do, the exit code, and how often the child prints "unwound". Greenlet and CPython unwind what is suspended
+/// when the interpreter ends; here main has to say so, since frames may borrow from thread-locals that are gone after it.
 type Case = (&'static str, fn(), i32, usize);
 
+/// A main that ends with the time for destructors.
+fn shut_down(body: fn()) {
+    body();
+    assert_eq!(greenling::hub::shutdown(), 0);
+}
+
 const CASES: &[Case] = &[
-    ("active", || std::mem::forget(suspended("unwound", 0)), 0, 1),
-    ("multiple", || (0..10).for_each(|_| std::mem::forget(suspended("unwound", 0))), 0, 10),
-    ("nested", || std::mem::forget(suspended("unwound", 1)), 0, 2),
-    ("deep", || std::mem::forget(suspended("unwound", 10)), 0, 11),
+    ("active", || std::mem::forget(suspended("unwound", 0)), 0, 0),
+    ("multiple", || (0..10).for_each(|_| std::mem::forget(suspended("unwound", 0))), 0, 0),
+    ("dropped", || drop(suspended("unwound", 0)), 0, 1),
+    ("active, shut down", || shut_down(|| std::mem::forget(suspended("unwound", 0))), 0, 1),
+    ("multiple, shut down", || shut_down(|| (0..10).for_each(|_| std::mem::forget(suspended("unwound", 0)))), 0, 10),
+    ("nested, shut down", || shut_down(|| std::mem::forget(suspended("unwound", 1))), 0, 2),
+    ("deep, shut down", || shut_down(|| std::mem::forget(suspended("unwound", 10))), 0, 11),
     (
         "main panics",
         || {
@@ -45,7 +55,7 @@ const CASES: &[Case] = &[
             panic!("expected: main gives up");
         },
         101,
-        1,
+        0,
     ),
     (
         "exit",
@@ -79,7 +89,7 @@ const CASES: &[Case] = &[
             std::mem::forget(g);
         },
         0,
-        1,
+        0,
     ),
 ];
 

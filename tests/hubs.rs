@@ -1,4 +1,4 @@
-//! Many hubs (design 7): threads on another hub, channels between hubs, hubs started together, one listener each.
+//! Many hubs (docs/book, chapter 10): threads on another hub, channels between hubs, hubs started together, one listener each.
 #![forbid(unsafe_code)]
 
 mod common;
@@ -12,12 +12,12 @@ use std::sync::mpsc::{RecvTimeoutError, TryRecvError, TrySendError};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use common::{OnDrop, Random};
+use common::{OnDrop, Random, settle};
 use greenling::channel::SendTimeoutError;
 use greenling::hub::{self, HubHandle, RemoteJoinHandle, RemoteReceiver, RemoteSender, channel};
 use greenling::net::{TcpListener, TcpStream};
 use greenling::thread::{current, park, spawn, yield_now};
-use greenling::{Hubs, shield, sleep, timeout};
+use greenling::{Hubs, no_switch, select, shield, sleep, timeout};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -124,7 +124,7 @@ fn a_handle_can_be_joined_by_an_os_thread_without_a_hub() {
 }
 
 #[test]
-fn a_panic_reaches_the_joiner_and_nobody_else() {
+fn a_panic_reaches_the_joiner_and_no_other_thread() {
     let _guard = common::guard();
     let other = Other::start();
     let bad = other.handle.spawn(|| panic!("out of tea"));
@@ -245,7 +245,7 @@ fn a_joiner_can_be_killed() {
     let (go, may_go) = channel::<()>(None);
     let remote = other.handle.spawn(move || may_go.recv().is_err());
     let joiner = spawn(move || remote.join().is_ok());
-    yield_now();
+    settle();
     assert!(joiner.kill());
     assert!(joiner.join().unwrap_err().is_killed());
     drop(go);
@@ -310,21 +310,80 @@ fn threads_that_are_queued_when_main_returns_never_start_and_their_joiners_hear_
 }
 
 #[test]
-fn a_thread_that_runs_when_its_hub_ends_is_unwound_and_its_joiner_hears_of_it() {
+fn the_joiner_of_a_thread_that_runs_when_its_hub_ends_hears_of_it() {
     let _guard = common::guard();
-    let other = Other::start();
-    let (started, begun) = channel(None);
-    let (send, receive) = channel(None);
-    let thread = other.handle.spawn(move || {
-        let _on_drop = OnDrop::new(move || send.try_send("unwound").unwrap());
-        started.send(()).unwrap();
-        sleep(HOUR);
-    });
-    begun.recv().unwrap();
-    other.end();
-    let error = thread.join().unwrap_err();
-    assert!(error.is_hub_ended() && error.to_string().contains("was killed: its hub has ended"), "{error}");
-    assert_eq!(receive.recv(), Ok("unwound"));
+    // Unwound by a shutdown in main; and given up without one.
+    for shut_down in [true, false] {
+        let other = Other::ending_with(move || {
+            if shut_down {
+                assert_eq!(hub::shutdown(), 0);
+            }
+        });
+        let (started, begun) = channel(None);
+        let (send, receive) = channel(None);
+        let thread = other.handle.spawn(move || {
+            let _on_drop = OnDrop::new(move || send.try_send("unwound").unwrap());
+            started.send(()).unwrap();
+            sleep(HOUR);
+        });
+        begun.recv().unwrap();
+        other.end();
+        let error = thread.join().unwrap_err();
+        assert!(error.is_killed() && error.to_string().contains("was killed: its hub has ended"), "{error}");
+        assert!(error.is_hub_ended(), "{error}");
+        assert_eq!(receive.try_recv().is_ok(), shut_down);
+    }
+}
+
+/// Who is suspended when its hub ends never leaves its place in a line. Whoever stands behind it must not wait for it.
+#[test]
+fn a_place_in_a_line_is_not_kept_for_a_thread_whose_hub_has_ended() {
+    let _guard = common::guard();
+    // Whether its turn has come before the end, which its hub does not look at any more.
+    for granted in [false, true] {
+        for by_select in [false, true] {
+            let (send, receive) = channel::<u32>(None);
+            let (go, gone) = mpsc::channel::<()>();
+            let (ready, begun) = mpsc::channel();
+            let theirs = receive.clone();
+            let os = std::thread::spawn(move || {
+                drop(spawn(move || match by_select {
+                    true => select! { recv(theirs) -> _ => () },
+                    false => drop(theirs.recv()),
+                }));
+                (0..3).for_each(|_| yield_now());
+                ready.send(()).unwrap();
+                // Without its hub: what comes now is not seen.
+                gone.recv().unwrap();
+            });
+            begun.recv().unwrap();
+            let second = spawn(move || receive.recv());
+            yield_now();
+            if granted {
+                send.send(7).unwrap();
+            }
+            go.send(()).unwrap();
+            os.join().unwrap();
+            if !granted {
+                send.send(7).unwrap();
+            }
+            assert_eq!(second.join().unwrap(), Ok(7), "granted: {granted}, select: {by_select}");
+        }
+    }
+    // The same for those who wait for room.
+    let (send, receive) = channel::<u32>(Some(1));
+    send.send(0).unwrap();
+    let theirs = send.clone();
+    std::thread::spawn(move || {
+        drop(spawn(move || theirs.send(1)));
+        (0..3).for_each(|_| yield_now());
+    })
+    .join()
+    .unwrap();
+    let behind = spawn(move || send.send(2));
+    settle();
+    assert_eq!((receive.recv(), receive.recv()), (Ok(0), Ok(2)), "the value of the one that is gone never comes");
+    behind.join().unwrap().unwrap();
 }
 
 /// It swallows every kill and is given up, its stack leaked; whoever waits for it must not wait for ever.
@@ -364,7 +423,7 @@ fn a_result_outlives_its_hub_and_the_hub_of_its_spawner() {
 }
 
 #[test]
-fn a_source_that_ends_while_it_waits_disturbs_nobody() {
+fn a_source_that_ends_while_it_waits_disturbs_no_other() {
     let _guard = common::guard();
     let other = Other::start();
     let (go, may_go) = channel::<()>(None);
@@ -377,7 +436,7 @@ fn a_source_that_ends_while_it_waits_disturbs_nobody() {
         });
         // This joiner is unwound by the end of its hub, then the result has nowhere to go.
         drop(spawn(move || remote.join()));
-        yield_now();
+        settle();
     })
     .join()
     .unwrap();
@@ -392,7 +451,7 @@ fn shutdown_unwinds_remote_threads_too_and_the_hub_goes_on() {
     let _guard = common::guard();
     let here = hub::handle();
     let started = here.spawn(|| sleep(HOUR));
-    yield_now();
+    settle();
     sleep(Duration::from_millis(1));
     let queued = here.spawn(|| sleep(HOUR));
     assert_eq!(hub::shutdown(), 0);
@@ -533,7 +592,7 @@ fn a_thread_of_the_same_hub_that_never_ends_is_a_deadlock() {
 }
 
 #[test]
-fn who_waits_for_another_hub_is_not_deadlocked() {
+fn a_waiter_for_another_hub_is_not_deadlocked() {
     let _guard = common::guard();
     let other = Other::start();
     let remote = other.handle.spawn(|| std::thread::sleep(Duration::from_millis(30)));
@@ -579,10 +638,10 @@ fn a_full_channel_makes_the_sender_wait_and_the_others_run() {
             sender_log.say(format!("+{n}"));
         }
     });
-    yield_now();
+    settle();
     assert_eq!(log.text(), "+0 +1");
     assert_eq!(receive.recv(), Ok(0));
-    yield_now();
+    settle();
     assert_eq!(log.text(), "+0 +1 +2");
     assert!(receive.iter().eq(1..4));
     sender.join().unwrap();
@@ -610,7 +669,7 @@ fn the_last_receiver_takes_the_values_with_it_and_wakes_the_senders() {
     send.send(Arc::clone(&value)).unwrap();
     let second = Arc::clone(&value);
     let waiting = spawn(move || send.send(second).is_err());
-    yield_now();
+    settle();
     drop(receive);
     assert!(waiting.join().unwrap());
     assert_eq!(Arc::strong_count(&value), 1);
@@ -626,7 +685,7 @@ fn the_last_sender_wakes_all_receivers() {
             spawn(move || receive.recv().is_err())
         })
         .collect();
-    yield_now();
+    settle();
     std::thread::spawn(move || drop(send)).join().unwrap();
     for receiver in waiting {
         assert!(receiver.join().unwrap());
@@ -647,7 +706,7 @@ fn receivers_take_turns_in_the_order_in_which_they_came() {
             })
         })
         .collect();
-    yield_now();
+    settle();
     send.send('a').unwrap();
     assert_eq!(receive.try_recv(), Err(TryRecvError::Empty), "it is promised to who waits");
     send.send('b').unwrap();
@@ -663,8 +722,8 @@ fn a_killed_receiver_passes_its_turn_on() {
     let _guard = common::guard();
     let (send, receive) = channel(None);
     let [first, second] = [receive.clone(), receive].map(|receive| spawn(move || receive.recv()));
-    yield_now();
-    send.send(1).unwrap();
+    settle();
+    no_switch(|| send.send(1)).unwrap();
     // It was woken, and is killed before it takes the value.
     assert!(first.kill());
     assert!(first.join().unwrap_err().is_killed());
@@ -677,7 +736,7 @@ fn a_killed_sender_passes_its_turn_on() {
     let (send, receive) = channel(Some(1));
     send.send(0).unwrap();
     let [first, second] = [(send.clone(), 1), (send, 2)].map(|(send, n)| spawn(move || send.send(n).is_ok()));
-    yield_now();
+    settle();
     assert_eq!(receive.recv(), Ok(0));
     assert!(first.kill());
     assert!(first.join().unwrap_err().is_killed());
@@ -691,7 +750,7 @@ fn a_value_that_is_there_beats_the_time_that_is_over() {
     let _guard = common::guard();
     let (send, receive) = channel(None);
     let receiver = spawn(move || receive.recv_timeout(Duration::from_millis(5)));
-    yield_now();
+    settle();
     let until = Instant::now() + Duration::from_millis(20);
     common::hog_until(until);
     send.send(1).unwrap();
@@ -708,7 +767,7 @@ fn a_closed_channel_gives_what_is_in_it_and_takes_nothing() {
     assert_eq!(send.send_timeout(3, Duration::from_millis(1)), Err(SendTimeoutError::Timeout(3)));
     let (waiting, closer) = (send.clone(), receive.clone());
     let full = spawn(move || waiting.send(4));
-    yield_now();
+    settle();
     let os = std::thread::spawn(move || closer.close());
     assert_eq!(full.join().unwrap().unwrap_err().0, 4, "who waits is told");
     os.join().unwrap();
@@ -725,7 +784,7 @@ fn a_closed_channel_gives_what_is_in_it_and_takes_nothing() {
     assert_eq!((Arc::strong_count(&value), receive.recv().is_err()), (1, true));
     let (send, receive) = channel::<u8>(None);
     let waits = spawn(move || receive.recv());
-    yield_now();
+    settle();
     send.close();
     assert!(waits.join().unwrap().is_err());
 }
@@ -740,7 +799,7 @@ fn a_limited_wait_of_a_caller_that_unwinds_times_out_at_once() {
         let _late = OnDrop::new(move || theirs.set(Some(receive.recv_timeout(HOUR))));
         park();
     });
-    yield_now();
+    settle();
     victim.kill();
     assert!(victim.join().unwrap_err().is_killed());
     assert_eq!(said.take(), Some(Err(RecvTimeoutError::Timeout)), "the sender is still there");
@@ -879,7 +938,7 @@ fn hubs_can_be_started_and_joined_by_a_green_thread_while_others_run() {
     let _guard = common::guard();
     let (go, may_go) = channel::<()>(None);
     let joiner = spawn(move || Hubs::new(2).start(move |index| (index, may_go.recv().is_err())).unwrap().join());
-    yield_now();
+    settle();
     // Main runs although the hubs have not ended: only it can end them.
     drop(go);
     let results: Vec<_> = joiner.join().unwrap().into_iter().map(Result::unwrap).collect();

@@ -195,7 +195,7 @@ fn the_end_and_the_errors_of_a_pipe_are_those_of_std() {
         assert_eq!(copy(&mut from, &mut to).unwrap(), 0);
         drop(sink);
         let (mut from, mut source) = pipe().unwrap();
-        source.write_all(b"nobody reads it").unwrap();
+        source.write_all(b"never read").unwrap();
         assert_eq!(copy(&mut from, &mut to).unwrap_err().kind(), ErrorKind::BrokenPipe);
         let stuck = timeout(SHORT, || copy(&mut from, &mut to));
         assert_eq!(stuck.map(drop), Err(TimeoutError::Elapsed), "a writer is there");
@@ -393,13 +393,13 @@ fn a_file_that_is_no_file_is_copied_as_by_std() {
 
 // ---- errors and kills -----------------------------------------------------------------------------------------------
 
-/// A copy that is under way through a pipe and cannot go on: nobody reads at its other side.
+/// A copy that is under way through a pipe and cannot go on: no reader is at its other side.
 fn stuck() -> (greenling::thread::JoinHandle<std::io::Result<u64>>, greenling::thread::JoinHandle<()>, TcpStream) {
     let ((mut source, from), (to, sink)) = (pair(), pair());
     let sender = spawn(move || drop(source.write_all(&vec![7; 64 << 20])));
     settle();
     let copier = Builder::new().name("copier".into()).spawn(move || copy(&mut &from, &mut &to)).unwrap();
-    // It writes until nobody takes any more; on a busy machine it may wait for more to read before that.
+    // The copy writes until there is no room; on a busy machine it may wait for more to read before that.
     let mut seen = 0;
     while seen < 10 {
         let writes = hub::report().lines().any(|line| line.contains("copier") && line.contains("can be written"));

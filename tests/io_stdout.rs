@@ -74,10 +74,11 @@ fn write_many_and_tick(out: &mut impl Write, width: usize) {
         writeln!(out, "> {number:width$}").unwrap();
     }
     out.flush().unwrap();
-    // Nobody runs while a line is made and written, which takes its time on a busy machine, but not as long as the reader.
+    // No other thread runs while a line is made and written, which takes its time on a busy machine, but not as long as
+    // the reader.
     sleep(Duration::from_millis(2));
     assert!(began.elapsed() >= STALL / 2, "the reader was to be slow");
-    assert!(longest.get() < STALL / 2, "the reader kept everybody waiting for {:?}", longest.get());
+    assert!(longest.get() < STALL / 2, "the reader kept the other threads waiting for {:?}", longest.get());
     ticker.kill();
 }
 
@@ -135,7 +136,7 @@ fn others_run_while_a_terminal_takes_its_time() {
     let (ours, theirs) = terminal();
     let mut child = start(TEST, theirs.into(), Stdio::piped());
     std::thread::sleep(STALL);
-    // A terminal whose other side is closed ends in an error, after the last line.
+    // A terminal with a closed other side ends in an error, after the last line.
     assert!(lines_of(ours).into_iter().eq(many(WIDE)));
     let mut complaint = String::new();
     child.stderr.take().unwrap().read_to_string(&mut complaint).unwrap();
@@ -192,7 +193,7 @@ fn lines_of_several_threads_stay_whole_and_turns_are_in_order() {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 write!(f, "> {} ", self.0)?;
                 sleep(Duration::from_millis(1));
-                // Who has the lock may lock again.
+                // The holder of the lock may lock again.
                 stdout().write_all(b"inner ").map_err(|_| fmt::Error)?;
                 write!(f, "{}", self.0)
             }
@@ -246,7 +247,7 @@ fn the_file_that_takes_the_place_of_standard_output_gets_what_comes_then() {
         assert_eq!(std::io::read_to_string(&mut file).unwrap(), format!("> to the file {large}\n"));
         // SAFETY: close touches no memory.
         assert_eq!(unsafe { libc::close(1) }, 0);
-        writeln!(stdout(), "> to nobody").unwrap();
+        writeln!(stdout(), "> unread").unwrap();
         stdout().flush().unwrap();
     });
     let mut child = start(TEST, Stdio::piped(), Stdio::inherit());
@@ -256,13 +257,13 @@ fn the_file_that_takes_the_place_of_standard_output_gets_what_comes_then() {
 }
 
 #[test]
-fn nobody_reads_is_an_error_and_while_unwinding_so_is_a_wait() {
-    const TEST: &str = "nobody_reads_is_an_error_and_while_unwinding_so_is_a_wait";
+fn a_closed_reader_is_an_error_and_while_unwinding_so_is_a_wait() {
+    const TEST: &str = "a_closed_reader_is_an_error_and_while_unwinding_so_is_a_wait";
     child_runs(TEST, || {
         struct Tries;
         impl Drop for Tries {
             fn drop(&mut self) {
-                // The lock is another's, who waits for room.
+                // Another thread has the lock and waits for room.
                 assert_eq!(stdout().write_all(b"x").unwrap_err().kind(), std::io::ErrorKind::Other);
                 // This one needs not wait.
                 stderr().write_all(b"> farewell\n").unwrap();

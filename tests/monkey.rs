@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use greenling::monkey::{self, Part};
 use greenling::{no_switch, spawn, timeout, yield_now};
-use helpers::{errno, later, nobody_runs, others_run, patched, set_errno};
+use helpers::{errno, later, no_other_runs, others_run, patched, set_errno};
 
 #[test]
 fn patching_is_reported_and_happens_once() {
@@ -32,6 +32,50 @@ fn patching_is_reported_and_happens_once() {
     for part in [Part::Net, Part::Sleep, Part::Dns, Part::Poll, Part::Process, Part::Files] {
         assert!(monkey::is_patched(part));
     }
+}
+
+/// Code that backs off so, a spin lock or a queue without locks, waits for another green thread.
+#[test]
+fn a_loop_over_stds_yield_is_ended_by_another_green_thread() {
+    let _guard = patched();
+    let done = Rc::new(Cell::new(false));
+    let theirs = Rc::clone(&done);
+    let other = spawn(move || theirs.set(true));
+    while !done.get() {
+        std::thread::yield_now();
+    }
+    other.join().unwrap();
+}
+
+#[test]
+fn calls_that_fail_at_once_let_a_timer_fire() {
+    let _guard = patched();
+    let (near, _far) = UnixStream::pair().unwrap();
+    near.set_nonblocking(true).unwrap();
+    let done = Rc::new(Cell::new(false));
+    let theirs = Rc::clone(&done);
+    let sleeper = spawn(move || {
+        greenling::sleep(Duration::from_millis(3));
+        theirs.set(true);
+    });
+    while !done.get() {
+        assert_eq!((&near).read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
+    }
+    sleeper.join().unwrap();
+}
+
+/// signal(7): a stop of the process interrupts epoll_wait, so that it says nothing of what has come.
+#[test]
+fn data_that_came_while_nothing_looked_beats_the_time_limit_of_a_socket() {
+    let _guard = patched();
+    let (near, mut far) = UnixStream::pair().unwrap();
+    let limit = Duration::from_millis(20);
+    near.set_read_timeout(Some(limit)).unwrap();
+    let reader = spawn(move || (&near).read(&mut [0]));
+    yield_now();
+    far.write_all(b"x").unwrap();
+    common::hog_until(Instant::now() + 2 * limit);
+    assert_eq!(reader.join().unwrap().unwrap(), 1);
 }
 
 #[test]
@@ -112,7 +156,7 @@ fn a_file_that_does_not_block_says_so_and_flags_stay_as_they_were() {
     let flags = move || unsafe { libc::fcntl(fd, libc::F_GETFL) };
     let before = flags();
     near.set_nonblocking(true).unwrap();
-    nobody_runs(|| assert_eq!((&near).read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock));
+    no_other_runs(|| assert_eq!((&near).read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock));
     near.set_nonblocking(false).unwrap();
     let writer = later(move || {
         assert_eq!(flags(), before, "seen while somebody waits");
@@ -351,15 +395,15 @@ fn a_time_limit_ends_the_call_with_an_error() {
 }
 
 #[test]
-fn nobody_runs_inside_no_switch() {
+fn no_other_thread_runs_inside_no_switch() {
     let _guard = patched();
-    nobody_runs(|| no_switch(|| std::thread::sleep(Duration::from_millis(3))));
+    no_other_runs(|| no_switch(|| std::thread::sleep(Duration::from_millis(3))));
     let (near, far) = UnixStream::pair().unwrap();
     let other = std::thread::spawn(move || {
         std::thread::sleep(Duration::from_millis(5));
         (&far).write_all(b"x").unwrap();
     });
-    nobody_runs(|| no_switch(|| assert_eq!((&near).read(&mut [0]).unwrap(), 1)));
+    no_other_runs(|| no_switch(|| assert_eq!((&near).read(&mut [0]).unwrap(), 1)));
     other.join().unwrap();
 }
 
@@ -382,7 +426,7 @@ fn an_os_thread_without_a_hub_gets_none() {
 }
 
 #[test]
-fn whoever_unwinds_gets_an_error_and_does_not_wait() {
+fn an_unwinding_thread_gets_an_error_and_does_not_wait() {
     let _guard = patched();
     struct Reads(UnixStream, Rc<Cell<i32>>);
     impl Drop for Reads {
@@ -418,13 +462,13 @@ extern "C" fn handler(_: c_int) {
 }
 
 #[test]
-fn nobody_runs_inside_a_signal_handler() {
+fn no_other_thread_runs_inside_a_signal_handler() {
     let _guard = patched();
     let (mut reader, writer) = io::pipe().unwrap();
     HANDLER_FD.store(writer.as_raw_fd() as u32, Ordering::Relaxed);
     // SAFETY: the handler is async-signal-safe.
     unsafe { libc::signal(libc::SIGUSR1, handler as extern "C" fn(c_int) as usize) };
-    nobody_runs(|| {
+    no_other_runs(|| {
         // SAFETY: a signal to this OS thread, for which there is a handler.
         unsafe { libc::raise(libc::SIGUSR1) };
     });
@@ -433,7 +477,7 @@ fn nobody_runs_inside_a_signal_handler() {
 }
 
 #[test]
-fn a_number_that_is_closed_wakes_those_who_wait_for_it() {
+fn a_number_that_is_closed_wakes_the_threads_that_wait_for_it() {
     let _guard = patched();
     let (near, _far) = UnixStream::pair().unwrap();
     let fd = near.into_raw_fd();
@@ -604,7 +648,7 @@ fn a_thread_that_never_waits_gives_way_sometimes() {
 }
 
 #[test]
-fn the_end_of_the_hub_ends_those_who_wait() {
+fn the_end_of_the_hub_ends_its_waiters() {
     let _guard = patched();
     let (near, far) = UnixStream::pair().unwrap();
     let seen = Rc::new(RefCell::new(Vec::new()));

@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use greenling::{spawn, timeout, yield_now};
-use helpers::{errno, later, nobody_runs, others_run, patched, set_errno};
+use helpers::{errno, later, no_other_runs, others_run, patched, set_errno};
 
 /// More than any socket's or pipe's buffer holds.
 const LARGE: usize = 12 << 20;
@@ -177,8 +177,8 @@ fn time_limits_and_the_mode_of_descriptors_hold_for_transfers() {
     assert!(begin.elapsed() >= 2 * limit);
     near.set_nonblocking(true).unwrap();
     // The kernel fills the buffer to the brim.
-    nobody_runs(|| while sendfile(&near, &file, None, LARGE).0 > 0 {});
-    nobody_runs(|| assert_eq!(sendfile(&near, &file, None, LARGE), (-1, libc::EAGAIN)));
+    no_other_runs(|| while sendfile(&near, &file, None, LARGE).0 > 0 {});
+    no_other_runs(|| assert_eq!(sendfile(&near, &file, None, LARGE), (-1, libc::EAGAIN)));
     // Splice, each side.
     let (out, into) = io::pipe().unwrap();
     let (receiver, mut sender) = tcp_pair();
@@ -186,18 +186,18 @@ fn time_limits_and_the_mode_of_descriptors_hold_for_transfers() {
     assert_eq!(others_run(|| splice(&receiver, &into, 10, 0)), (-1, libc::EAGAIN));
     assert_eq!(others_run(|| splice(&receiver, &into, 10, libc::SPLICE_F_NONBLOCK)), (-1, libc::EAGAIN));
     receiver.set_nonblocking(true).unwrap();
-    nobody_runs(|| assert_eq!(splice(&receiver, &into, 10, 0), (-1, libc::EAGAIN)));
-    nobody_runs(|| assert_eq!(splice(&out, &sender, 10, libc::SPLICE_F_NONBLOCK), (-1, libc::EAGAIN)));
+    no_other_runs(|| assert_eq!(splice(&receiver, &into, 10, 0), (-1, libc::EAGAIN)));
+    no_other_runs(|| assert_eq!(splice(&out, &sender, 10, libc::SPLICE_F_NONBLOCK), (-1, libc::EAGAIN)));
     sender.write_all(b"xy").unwrap();
     while splice(&receiver, &into, 10, 0) != (2, 0) {}
     assert_eq!(splice(&out, &sender, 1, 0), (1, 0));
     assert_eq!(splice(&out, &sender, 10, 0), (1, 0), "what is there, not what could come");
     // What is not possible is refused at once.
-    nobody_runs(|| assert_eq!(splice(&receiver, &sender, 10, 0), (-1, libc::EINVAL)));
-    nobody_runs(|| assert_eq!(splice(&out, &into, 10, 0), (-1, libc::EINVAL), "one pipe"));
-    nobody_runs(|| assert_eq!(splice(&into, &sender, 10, 0), (-1, libc::EBADF), "its wrong end"));
-    nobody_runs(|| assert_eq!(splice(&out, &sender, 10, 1 << 20), (-1, libc::EINVAL)));
-    nobody_runs(|| assert_eq!(sendfile(&sender, &out, None, 10).0, -1));
+    no_other_runs(|| assert_eq!(splice(&receiver, &sender, 10, 0), (-1, libc::EINVAL)));
+    no_other_runs(|| assert_eq!(splice(&out, &into, 10, 0), (-1, libc::EINVAL), "one pipe"));
+    no_other_runs(|| assert_eq!(splice(&into, &sender, 10, 0), (-1, libc::EBADF), "its wrong end"));
+    no_other_runs(|| assert_eq!(splice(&out, &sender, 10, 1 << 20), (-1, libc::EINVAL)));
+    no_other_runs(|| assert_eq!(sendfile(&sender, &out, None, 10).0, -1));
 }
 
 #[test]
@@ -211,7 +211,7 @@ fn tee_waits_for_bytes_and_for_room_and_takes_nothing() {
     // SAFETY: it takes numbers.
     assert!(unsafe { libc::fcntl(copies.as_raw_fd(), libc::F_SETPIPE_SZ, 4096) } > 0);
     while tee(&out, &copies, fill, libc::SPLICE_F_NONBLOCK).0 > 0 {}
-    nobody_runs(|| assert_eq!(tee(&out, &copies, fill, libc::SPLICE_F_NONBLOCK), (-1, libc::EAGAIN)));
+    no_other_runs(|| assert_eq!(tee(&out, &copies, fill, libc::SPLICE_F_NONBLOCK), (-1, libc::EAGAIN)));
     let copy = Rc::new(copy);
     let reader = later({
         let copy = Rc::clone(&copy);
@@ -297,7 +297,7 @@ fn a_kill_and_a_time_limit_end_each_call_with_an_error() {
 }
 
 #[test]
-fn whoever_unwinds_does_not_wait_in_any_call() {
+fn an_unwinding_thread_does_not_wait_in_any_call() {
     let _guard = patched();
     struct Calls(Rc<dyn Fn() -> (isize, i32)>, Rc<RefCell<(isize, i32)>>);
     impl Drop for Calls {
@@ -438,7 +438,7 @@ fn many_messages_are_received_when_all_are_there_or_one_if_that_is_enough() {
     assert_eq!(others_run(|| three.receive(&receiver, 0, None)), (1, 0));
     assert_eq!(others_run(|| three.receive(&receiver, 0, None)), (-1, libc::EAGAIN));
     let mut bad = libc::timespec { tv_sec: 0, tv_nsec: 1_000_000_000 };
-    nobody_runs(|| assert_eq!(three.receive(&receiver, 0, Some(&mut bad)), (-1, libc::EINVAL)));
+    no_other_runs(|| assert_eq!(three.receive(&receiver, 0, Some(&mut bad)), (-1, libc::EINVAL)));
 }
 
 #[test]
@@ -463,7 +463,7 @@ fn many_messages_are_sent_when_there_is_room_for_all() {
     assert_eq!(messages.list.iter().map(|entry| entry.msg_len as usize).collect::<Vec<_>>(), [LARGE / 4, 10]);
     near.set_nonblocking(true).unwrap();
     let mut messages = Messages::of(vec![pattern(LARGE / 4), pattern(10)]);
-    let (sent, error) = nobody_runs(|| messages.send(&near, 0));
+    let (sent, error) = no_other_runs(|| messages.send(&near, 0));
     assert!(sent == 1 && error == 0 && messages.list[0].msg_len < LARGE as u32 / 4, "{sent} {error}");
     near.set_nonblocking(false).unwrap();
     let part = messages.list[0].msg_len as usize;
@@ -498,8 +498,8 @@ fn epoll_waits_by_nanoseconds_too() {
     let begin = Instant::now();
     assert_eq!(others_run(|| wait(3_000_000)), (0, 0));
     assert!(begin.elapsed() >= Duration::from_millis(3));
-    nobody_runs(|| assert_eq!(wait(0), (0, 0)));
-    nobody_runs(|| assert_eq!(wait(-1), (-1, libc::EINVAL)));
+    no_other_runs(|| assert_eq!(wait(0), (0, 0)));
+    no_other_runs(|| assert_eq!(wait(-1), (-1, libc::EINVAL)));
 }
 
 /// In a process of its own, which has no other children.

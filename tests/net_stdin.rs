@@ -66,7 +66,7 @@ fn lines_come_whole_however_they_are_cut_and_others_run_meanwhile() {
         let rest: Vec<String> = stdin().lines().map(Result::unwrap).collect();
         assert_eq!(rest, ["second", "thi\u{e4}rd", "", "last without end"]);
         assert_eq!(stdin().read_line(&mut line).unwrap(), 0);
-        assert!(*ticks.borrow() > 10, "the pipe kept everybody waiting");
+        assert!(*ticks.borrow() > 10, "the pipe kept the other threads waiting");
         ticker.kill();
         assert!(ticker.join().is_err());
     });
@@ -89,7 +89,7 @@ fn a_terminal_is_read_by_lines_and_left_as_it_is() {
         });
         let mut line = String::new();
         assert_eq!((stdin().read_line(&mut line).unwrap(), line.as_str()), (6, "first\n"));
-        assert!(*ticks.borrow() > 10, "the terminal kept everybody waiting");
+        assert!(*ticks.borrow() > 10, "the terminal kept the other threads waiting");
         let flags = std::fs::read_to_string("/proc/self/fdinfo/0").unwrap();
         let flags = flags.lines().find_map(|line| line.strip_prefix("flags:")).unwrap().trim();
         assert_eq!(i32::from_str_radix(flags, 8).unwrap() & 0o4000, 0, "O_NONBLOCK");
@@ -161,7 +161,7 @@ fn several_green_threads_take_turns_in_order() {
                 })
             })
             .collect();
-        // All wait in line. One of them goes away; nobody's turn is lost with it.
+        // All wait in line. One of them goes away, and no other loses its turn.
         yield_now();
         let mut readers = readers.into_iter();
         let first = readers.next().unwrap();

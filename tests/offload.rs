@@ -209,7 +209,7 @@ fn a_timeout_takes_the_job_out_too_and_an_outer_one_goes_on() {
 }
 
 #[test]
-fn the_result_of_a_killed_caller_is_dropped_once_by_who_made_it() {
+fn the_result_of_a_killed_caller_is_dropped_once_by_its_maker() {
     let _guard = common::guard();
     let pool = pool(1);
     let (go, wait) = mpsc::channel::<()>();
@@ -276,7 +276,7 @@ fn a_panic_comes_back_with_its_payload_and_spares_the_pool() {
 }
 
 #[test]
-fn a_panic_that_nobody_waits_for_spares_the_pool_too() {
+fn a_panic_without_a_joiner_spares_the_pool_too() {
     let _guard = common::guard();
     /// Panics when it is dropped.
     struct Bad;
@@ -495,7 +495,139 @@ fn a_hub_ends_while_its_jobs_run() {
     drop(go);
     drops.recv().unwrap();
     until("the job has ended", || pool.stats().abandoned == 1);
-    assert_eq!(pool.stats().running, 0);
+    let stats = pool.stats();
+    assert_eq!((stats.running, stats.running_abandoned), (0, 0));
+    // Nothing left the job, so its OS thread was not replaced, and takes the next one.
+    assert_eq!(pool.run(|| 7), 7);
+    assert_eq!(pool.stats().threads, 1);
+}
+
+/// Abandons `count` jobs of a pool, all of which run until the returned sender is dropped. The pool must have room for them.
+fn abandon(pool: &ThreadPool, count: usize) -> mpsc::Sender<()> {
+    let (go, wait) = mpsc::channel::<()>();
+    let wait = Arc::new(std::sync::Mutex::new(wait));
+    let (begun, has_begun) = mpsc::channel();
+    for _ in 0..count {
+        let (theirs, wait, begun) = (pool.clone(), Arc::clone(&wait), begun.clone());
+        let caller = spawn(move || {
+            theirs.run(move || {
+                begun.send(()).unwrap();
+                // Those behind the first wait for its lock.
+                let _ = wait.lock().map(|wait| wait.recv());
+            })
+        });
+        yield_now();
+        has_begun.recv().unwrap();
+        caller.kill();
+        assert!(caller.join().unwrap_err().is_killed());
+    }
+    go
+}
+
+#[test]
+fn abandoned_jobs_are_replaced_and_their_threads_go_when_they_end() {
+    let _guard = common::guard();
+    let pool = ThreadPool::builder().max_threads(2).idle_time(HOUR).build();
+    let go = abandon(&pool, 20);
+    let stats = pool.stats();
+    assert_eq!((stats.running, stats.running_abandoned, stats.abandoned), (20, 20, 0));
+    // As many as before run at the same time, and not more.
+    let holders = [Holder::of(&pool), Holder::of(&pool)];
+    assert_eq!((pool.stats().threads, pool.stats().running), (22, 22));
+    let third = pool.clone();
+    let third = spawn(move || third.run(|| 3));
+    yield_now();
+    assert_eq!((pool.stats().queued, pool.stats().threads), (1, 22));
+    holders.into_iter().for_each(Holder::end);
+    assert_eq!(third.join().unwrap(), 3);
+    drop(go);
+    until("all have ended", || pool.stats().abandoned == 20);
+    until("the threads above the limit have ended", || pool.stats().threads == 2);
+    assert_eq!((pool.stats().running, pool.stats().running_abandoned), (0, 0));
+    assert_eq!(pool.run(|| 4), 4);
+}
+
+#[test]
+fn a_waiter_gets_the_thread_that_replaces_an_abandoned_one() {
+    let _guard = common::guard();
+    let pool = pool(1);
+    let holder = Holder::of(&pool);
+    let theirs = pool.clone();
+    let waits = spawn(move || theirs.run(|| 7));
+    yield_now();
+    assert_eq!(pool.stats().queued, 1);
+    holder.caller.kill();
+    assert_eq!(waits.join().unwrap(), 7, "the job before it has not ended");
+    assert_eq!(pool.stats().running_abandoned, 1);
+    drop(holder.go);
+}
+
+#[test]
+fn beyond_the_limit_abandoned_jobs_keep_their_places_until_they_end() {
+    let _guard = common::guard();
+    let pool = ThreadPool::builder().max_threads(2).max_abandoned(3).queue_limit(0).build();
+    let go = abandon(&pool, 5);
+    let stats = pool.stats();
+    assert_eq!((stats.threads, stats.running_abandoned), (5, 5), "all places and all replacements are taken");
+    assert!(pool.try_run(|| ()).unwrap_err().is_full());
+    assert_eq!(timeout(Duration::from_millis(5), || pool.run(|| ())), Err(TimeoutError::Elapsed));
+    let theirs = pool.clone();
+    let waits = spawn(move || theirs.run(|| 6));
+    yield_now();
+    assert_eq!(pool.stats().queued, 1);
+    drop(go);
+    assert_eq!(waits.join().unwrap(), 6);
+    until("the threads above the limit have ended", || pool.stats().threads <= 2);
+}
+
+#[test]
+fn with_a_limit_of_none_a_pool_of_one_runs_one_job_at_a_time() {
+    let _guard = common::guard();
+    let pool = ThreadPool::builder().max_threads(1).max_abandoned(0).build();
+    let go = abandon(&pool, 1);
+    let theirs = pool.clone();
+    let waits = spawn(move || theirs.run(|| 8));
+    sleep(Duration::from_millis(2));
+    assert_eq!((pool.stats().threads, pool.stats().queued), (1, 1));
+    drop(go);
+    assert_eq!(waits.join().unwrap(), 8);
+}
+
+/// One that was not begun when its caller's hub ended never is, and its closure is dropped.
+#[test]
+fn a_job_that_waits_in_the_queue_when_its_hub_ends_is_dropped() {
+    let _guard = common::guard();
+    let pool = pool(1);
+    let (go, wait) = mpsc::channel::<()>();
+    let (begun, has_begun) = mpsc::channel();
+    let (dropped, drops) = mpsc::channel();
+    let busy = pool.clone();
+    let first = spawn(move || {
+        busy.run(move || {
+            begun.send(()).unwrap();
+            wait.recv().is_err()
+        })
+    });
+    yield_now();
+    has_begun.recv().unwrap();
+    let theirs = pool.clone();
+    std::thread::spawn(move || {
+        let mark = OnDrop::new(move || dropped.send(()).unwrap());
+        drop(spawn(move || {
+            theirs.run(move || {
+                std::mem::forget(mark);
+                unreachable!("nobody waits for it any more")
+            })
+        }));
+        yield_now();
+    })
+    .join()
+    .unwrap();
+    drop(go);
+    drops.recv().unwrap();
+    assert!(first.join().unwrap());
+    until("it is counted", || pool.stats().cancelled == 1);
+    assert_eq!(pool.run(|| 5), 5);
 }
 
 #[test]
@@ -654,7 +786,7 @@ fn a_pool_survives_a_storm() {
             }
         }
     }
-    assert!(returned > 0 && killed > 0, "{returned} {timed_out} {killed} {panicked}");
+    assert!(returned > 0 && timed_out + killed > 0, "{returned} {timed_out} {killed} {panicked}");
     until("all jobs have ended", || pool.stats().running == 0);
     let stats = pool.stats();
     assert_eq!(stats.queued, 0);

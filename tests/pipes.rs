@@ -68,7 +68,7 @@ fn a_writer_waits_for_room_and_everything_arrives() {
 }
 
 #[test]
-fn the_end_of_the_other_side_wakes_who_waits() {
+fn the_end_of_the_other_side_wakes_the_waiter() {
     let _guard = common::guard();
     let (mut reader, writer) = pipe().unwrap();
     let waiter = spawn(move || reader.read(&mut [0; 8]).unwrap());
@@ -116,7 +116,7 @@ fn a_read_that_is_given_up_loses_nothing() {
     assert_eq!(timeout(SHORT, || (&*reader).read(&mut [0; 8]).unwrap()), Err(TimeoutError::Elapsed));
     writer.write_all(b"again").unwrap();
     assert_eq!((&*reader).read(&mut buf).unwrap(), 5);
-    // What was read before a kill is in the buffer of who read it.
+    // What was read before a kill is in the buffer of the reader.
     let mut kept = Vec::new();
     writer.write_all(b"half").unwrap();
     assert_eq!(timeout(SHORT, || (&*reader).read_to_end(&mut kept).map(drop).unwrap()), Err(TimeoutError::Elapsed));
@@ -180,12 +180,13 @@ fn while_unwinding_nothing_waits_and_what_is_there_is_read() {
 }
 
 #[test]
-fn an_os_thread_that_ends_takes_its_readers_out() {
+fn an_os_thread_that_is_shut_down_takes_its_readers_out() {
     let _guard = common::guard();
     let mut writer = std::thread::spawn(|| {
         let (mut reader, writer) = pipe().unwrap();
         drop(spawn(move || reader.read(&mut [0; 8])));
         yield_now();
+        assert_eq!(greenling::hub::shutdown(), 0);
         std::io::PipeWriter::from(writer)
     })
     .join()

@@ -36,7 +36,7 @@ fn shell(script: &str) -> Command {
 /// A child that does not end by itself, and not without this test either.
 fn sleeper() -> Child {
     let mut command = Command::new("sleep");
-    // Nothing of ours, so that nobody waits for the end of our output if a test fails.
+    // Nothing of this process, so that no reader waits for the end of its output if a test fails.
     command.arg("3600").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command.kill_on_drop(true).spawn().expect("sleep is everywhere")
 }
@@ -62,7 +62,7 @@ fn until(what: &str, done: impl Fn() -> bool) {
     }
 }
 
-/// A command that says who it is on a pipe and then never ends.
+/// Returns a command that writes its id to a pipe and then never ends.
 fn announced() -> (Command, PipeReader) {
     let (reader, writer) = pipe().unwrap();
     let mut command = shell("echo $$; exec sleep 3600 >/dev/null");
@@ -273,7 +273,7 @@ fn a_hundred_children_at_once_are_one_wait_each() {
 }
 
 #[test]
-fn all_who_wait_get_the_same_answer_in_order() {
+fn all_waiters_get_the_same_answer_in_order() {
     let _guard = common::guard();
     let mut child = sleeper();
     let log = common::Log::default();
@@ -317,7 +317,7 @@ fn a_wait_that_is_killed_or_timed_out_leaves_the_child_alone() {
 
 /// A thousand wait for one child, some with a limit, some are killed, in an order that the seed decides.
 #[test]
-fn a_storm_of_kills_and_limits_costs_nobody_else_the_answer() {
+fn a_storm_of_kills_and_limits_costs_no_other_its_answer() {
     let _guard = common::guard();
     let mut random = common::Random::new();
     let threads_before = hub::live_threads();
@@ -353,7 +353,7 @@ fn a_storm_of_kills_and_limits_costs_nobody_else_the_answer() {
         assert!(thread.join().map_or_else(|error| error.is_killed(), |()| true));
     }
     // Those that were killed after the answer had come count too.
-    assert!(answers.get() >= left, "{} answers for {left} who waited to the end", answers.get());
+    assert!(answers.get() >= left, "{} answers for {left} threads that waited to the end", answers.get());
     assert_eq!(child.wait().unwrap().signal(), Some(SIGKILL));
     assert_eq!(hub::live_threads(), threads_before);
 }
@@ -387,7 +387,7 @@ fn a_destructor_that_waits_while_unwinding_gets_an_error() {
     drop(command);
     let mut text = String::new();
     let mut reader = reader;
-    reader.read_to_string(&mut text).expect("it ends, whether or not the shell came to say who it is");
+    reader.read_to_string(&mut text).expect("the pipe ends, whether or not the shell came to write its id");
     if let Ok(id) = text.trim().parse() {
         until("it is gone", || !exists(id));
     }
@@ -458,7 +458,8 @@ fn kill_on_drop_leaves_no_zombie_however_it_comes_to_the_drop() {
     drop(child);
     hub::shutdown();
     assert!(!exists(id));
-    // At the end of an OS thread: its main has one, and so has a thread that waits for it.
+    // At the end of an OS thread: its main has one, and the reaper never starts; and so has a thread that waits for it,
+    // and that has to be unwound while main is there.
     let ids = std::thread::spawn(|| {
         let child = sleeper();
         let other = sleeper();
@@ -468,6 +469,7 @@ fn kill_on_drop_leaves_no_zombie_however_it_comes_to_the_drop() {
             other.wait().map(drop)
         }));
         yield_now();
+        assert_eq!(hub::shutdown(), 0);
         drop(child);
         ids
     });
@@ -637,7 +639,8 @@ fn forbid_pidfds() {
     let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
     // SAFETY: this option takes integers (PR_SET_NO_NEW_PRIVS(2const)).
     assert_eq!(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }, 0);
-    // SAFETY: the kernel reads the program and its instructions, which live until the call returns (PR_SET_SECCOMP(2const)).
+    // SAFETY: the kernel reads the program and its instructions, which live until the call returns
+    // (PR_SET_SECCOMP(2const)).
     let result = unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) };
     assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
 }

@@ -48,26 +48,56 @@ fn aborting(scenario: &str) -> Output {
 }
 
 #[test]
-fn threads_that_are_suspended_when_main_returns_are_unwound() {
+fn threads_that_are_suspended_when_main_returns_are_given_up_and_one_that_never_ran_is_dropped() {
     let output = unwinding("returns");
     assert_eq!(output.status.code(), Some(0), "{output:?}");
-    assert_eq!(common::stdout(&output), "unwound\n".repeat(4));
+    assert_eq!(common::stdout(&output), "dropped unstarted\n");
     assert_eq!(common::stderr(&output), "");
 }
 
 #[test]
-fn threads_that_are_suspended_when_main_panics_are_unwound() {
+fn a_panic_of_main_unwinds_no_other_thread() {
     let output = unwinding("panics");
     assert_eq!(output.status.code(), Some(101), "{output:?}");
-    assert_eq!(common::stdout(&output), "unwound\n".repeat(4));
+    assert_eq!(common::stdout(&output), "dropped unstarted\n");
     assert!(common::stderr(&output).contains("main panics"));
+}
+
+/// Nothing panics in the last moment of a process for a lock that is not needed any more.
+#[test]
+fn an_os_thread_that_waits_for_a_lock_when_main_returns_says_nothing() {
+    let output = unwinding("leaves-a-holder");
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert_eq!(common::stderr(&output), "");
 }
 
 #[test]
 fn exit_in_main_ends_like_a_return() {
     let output = unwinding("exits");
     assert_eq!(output.status.code(), Some(3), "{output:?}");
-    assert_eq!(common::stdout(&output), "unwound\n".repeat(4));
+    assert_eq!(common::stdout(&output), "dropped unstarted\n");
+}
+
+#[test]
+fn a_main_that_ends_with_a_shutdown_unwinds_all() {
+    let output = unwinding("shuts-down");
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let mut said: Vec<_> = common::stdout(&output).lines().map(str::to_owned).collect();
+    said.sort();
+    assert_eq!(said, ["dropped", "dropped", "dropped", "dropped unstarted"]);
+    assert_eq!(common::stderr(&output), "");
+}
+
+/// Safe code that holds references into thread-locals over a wait, and main returns. Each of these read or wrote freed memory
+/// when the end of an OS thread unwound what was suspended.
+#[test]
+fn what_suspended_threads_borrow_from_thread_locals_is_not_looked_at_after_main() {
+    for (scenario, said) in [("borrows", "main is over\n"), ("borrows-in-thread", "main is over\n"), ("writes", "")] {
+        let output = unwinding(scenario);
+        assert_eq!(output.status.code(), Some(0), "{scenario}: {output:?}");
+        assert_eq!(common::stdout(&output), said, "{scenario}");
+        assert_eq!(common::stderr(&output), "", "{scenario}");
+    }
 }
 
 #[test]
@@ -81,5 +111,5 @@ fn a_greenlet_whose_last_handle_goes_is_unwound_or_with_panic_abort_leaked() {
 fn a_program_that_cannot_unwind_works_without_kills_and_timeouts() {
     let output = aborting("without-unwinding");
     assert_eq!(output.status.code(), Some(0), "{output:?}");
-    assert_eq!(common::stdout(&output), "all well\n");
+    assert_eq!(common::stdout(&output), "all well\ndropped unstarted\n");
 }

@@ -1,4 +1,4 @@
-//! Readiness of any descriptor: true when it is said, whoever else has the file, and without leaving anything behind.
+//! Readiness of any descriptor: the answer is right whatever others do with the file, and a wait leaves nothing behind.
 
 mod net_support;
 
@@ -210,7 +210,7 @@ impl AsFd for Fickle {
 }
 
 #[test]
-fn an_owner_that_changes_its_descriptor_disturbs_nobody() {
+fn an_owner_that_changes_its_descriptor_disturbs_no_waiter() {
     alone(|| {
         settle(); // the hub's own descriptors are there
         let (reader, mut writer) = std::io::pipe().unwrap();
@@ -299,7 +299,7 @@ fn an_operation_may_wait_for_other_things() {
 
 /// A Unix datagram socket can be written, says poll, and the receiver that is named has no room, says the call.
 #[test]
-fn an_operation_that_would_block_although_it_is_ready_keeps_nobody_busy() {
+fn an_operation_that_would_block_although_it_is_ready_does_not_spin() {
     beside(|| {
         let path = std::env::temp_dir().join(format!("greenling-ready-{}.sock", std::process::id()));
         let receiver = UnixDatagram::bind(&path).unwrap();

@@ -50,9 +50,10 @@ fn std_client(addr: SocketAddr) -> StdStream {
 
 /// A client that has sent `bytes`.
 fn client(addr: SocketAddr, bytes: &[u8]) -> TcpStream {
-    let mut stream = TcpStream::from(std_client(addr));
+    // Past the hub, so that the server does not run meanwhile.
+    let mut stream = std_client(addr);
     stream.write_all(bytes).expect("there is room");
-    stream
+    TcpStream::from(stream)
 }
 
 /// Answers requests of four bytes, until the end of the stream.
@@ -176,9 +177,9 @@ fn a_limit_is_shared_by_the_servers_it_is_given_to() {
     assert_eq!(limit.in_use(), 0);
 }
 
-/// Two servers share one place, and both find it free: the second one's client is accepted, but has to wait in the door.
+/// Two servers share one place, and both find it free: the second one's client is accepted, but is held back.
 #[test]
-fn whoever_waits_in_the_door_is_served() {
+fn a_client_that_waits_to_be_accepted_is_served() {
     let _guard = common::guard();
     let (limit, handle) = (Limit::new(1), ServerHandle::new());
     let servers = [(); 2].map(|()| bind().limit(&limit).handle(&handle).start(answer).unwrap());
@@ -207,12 +208,15 @@ fn others_have_their_turn_after_the_accept_budget() {
     let server = bind().accept_budget(4).handle(&handle).start(serve).unwrap();
     let _clients: Vec<_> = (0..12).map(|_| std_client(server.local_addr())).collect();
     until("all are served", || seen.borrow().len() == 12);
-    assert_eq!(*seen.borrow(), [4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12]);
+    // Fewer, if the acceptor's share of the CPU was used up first.
+    let ahead = |(served, accepted): (usize, &u64)| *accepted - served as u64;
+    let most = seen.borrow().iter().enumerate().map(ahead).max();
+    assert!(most <= Some(4), "{seen:?}");
     drain(server);
 }
 
 #[test]
-fn a_panicking_handler_is_counted_and_harms_nobody() {
+fn a_panicking_handler_is_counted_and_harms_no_other() {
     let _guard = common::guard();
     let serve = |mut stream: TcpStream, peer| {
         let mut kind = [0];
@@ -258,7 +262,7 @@ fn handlers_get_the_stack_size_that_was_asked_for() {
 // ---- time limits ----------------------------------------------------------------------------------------------------
 
 #[test]
-fn who_sends_nothing_never_meets_the_handler() {
+fn a_client_that_sends_nothing_never_meets_the_handler() {
     let _guard = common::guard();
     let called = Rc::new(Cell::new(0));
     let theirs = Rc::clone(&called);
@@ -334,7 +338,7 @@ fn limits_of_zero_are_refused() {
 // ---- the drain ------------------------------------------------------------------------------------------------------
 
 #[test]
-fn who_is_in_the_kernels_queue_is_served() {
+fn a_client_in_the_kernels_queue_is_served() {
     let _guard = common::guard();
     let server = bind().accept_budget(3).start(answer).unwrap();
     // The server has not run yet, so all of them wait in the kernel.
@@ -362,7 +366,7 @@ fn the_queue_is_served_although_there_is_room_for_one() {
 }
 
 #[test]
-fn who_comes_while_the_queue_is_served_gets_no_answer() {
+fn a_client_that_comes_while_the_queue_is_served_gets_no_answer() {
     let _guard = common::guard();
     let server = bind().max_connections(1).close_idle(false).start(answer).unwrap();
     let addr = server.local_addr();
@@ -422,7 +426,7 @@ fn a_request_that_has_reached_the_kernel_is_answered() {
 }
 
 #[test]
-fn who_has_just_connected_may_have_a_request_on_the_way() {
+fn a_client_that_has_just_connected_may_have_a_request_on_the_way() {
     let _guard = common::guard();
     let server = bind().start(answer).unwrap();
     let (mut late, mut never) = (client(server.local_addr(), b""), client(server.local_addr(), b""));
@@ -439,7 +443,7 @@ fn who_has_just_connected_may_have_a_request_on_the_way() {
 }
 
 #[test]
-fn without_requests_nobody_is_closed_before_the_grace_ends() {
+fn without_requests_no_connection_is_closed_before_the_grace_ends() {
     let _guard = common::guard();
     let server = bind().close_idle(false).grace(4 * SHORT).start(answer).unwrap();
     let mut one = client(server.local_addr(), b"");
@@ -457,7 +461,7 @@ fn without_requests_nobody_is_closed_before_the_grace_ends() {
 }
 
 #[test]
-fn the_report_accounts_for_everybody() {
+fn the_report_accounts_for_every_thread() {
     let _guard = common::guard();
     let stop = Rc::new(Cell::new(false));
     let stubborn = Rc::clone(&stop);
@@ -533,7 +537,7 @@ fn no_grace_kills_at_once_and_unwinds() {
 }
 
 #[test]
-fn who_is_killed_before_he_was_served_is_counted() {
+fn a_connection_that_is_killed_before_it_was_served_is_counted() {
     let _guard = common::guard();
     let called = Rc::new(Cell::new(0));
     let theirs = Rc::clone(&called);
@@ -541,7 +545,8 @@ fn who_is_killed_before_he_was_served_is_counted() {
     let server = bind().grace(Duration::ZERO).close_idle(false).start(serve).unwrap();
     let mut clients: Vec<_> = (0..5).map(|_| client(server.local_addr(), b"")).collect();
     let report = drain(server);
-    assert_eq!((report.from_backlog, report.killed, called.get()), (5, 5, 0));
+    // Some may have their turn, if those that accept have used up their share of the CPU. None is missing.
+    assert_eq!((report.from_backlog, report.killed + called.get()), (5, 5));
     assert!(clients.iter_mut().all(is_closed));
 }
 
@@ -700,9 +705,9 @@ fn run_time() -> Duration {
 }
 
 #[test]
-fn without_descriptors_accepting_is_put_off_and_nobody_is_lost() {
+fn without_descriptors_accepting_is_put_off_and_no_client_is_lost() {
     let _guard = common::guard();
-    let output = common::child("without_descriptors_accepting_is_put_off_and_nobody_is_lost", || {
+    let output = common::child("without_descriptors_accepting_is_put_off_and_no_client_is_lost", || {
         let told = Rc::new(Cell::new(0));
         let theirs = Rc::clone(&told);
         let server = bind().on_accept_error(move |error| {
@@ -812,7 +817,7 @@ fn a_server_that_is_dropped_closes_its_port_and_kills_its_handlers() {
 }
 
 #[test]
-fn a_caller_who_is_killed_while_he_joins_takes_the_server_with_him() {
+fn a_caller_that_is_killed_while_it_joins_takes_the_server_with_it() {
     let _guard = common::guard();
     let log = Log::default();
     let (server, _clients) = with_two(&log);
@@ -899,7 +904,7 @@ fn inside_no_switch_run_panics_and_leaves_nothing_behind() {
 }
 
 #[test]
-fn the_end_of_an_os_thread_ends_its_servers() {
+fn a_shutdown_ends_its_servers_and_without_one_the_listener_stays_open() {
     let _guard = common::guard();
     for shutdown in [true, false] {
         let (addr, handle) = std::thread::spawn(move || {
@@ -918,7 +923,8 @@ fn the_end_of_an_os_thread_ends_its_servers() {
         })
         .join()
         .unwrap();
-        assert!(refuses(addr));
+        // Without a shutdown the listener lies on the acceptor's stack, which is given up.
+        assert_eq!(refuses(addr), shutdown);
         // Asking a dead one is harmless.
         handle.drain();
         handle.force();
@@ -1142,6 +1148,37 @@ fn listeners_that_were_passed_are_served() {
 fn fd_of(fd: &impl AsFd) -> i32 {
     use std::os::fd::AsRawFd;
     fd.as_fd().as_raw_fd()
+}
+
+/// What the environment announces but nobody has passed may be what the program has opened itself.
+#[test]
+fn a_descriptor_that_the_program_owns_is_refused_and_stays_its_own() {
+    let _guard = common::guard();
+    const NAME: &str = "a_descriptor_that_the_program_owns_is_refused_and_stays_its_own";
+    if std::env::var_os("GREENLING_TEST_CHILD").is_some() {
+        // Until number 4 is one of them; 3 was passed.
+        let files: Vec<_> = (0..64).map(|_| std::fs::File::open("/dev/null").unwrap()).collect();
+        assert!(files.iter().any(|file| fd_of(file) == 4), "4 was free, or somebody has it who marks it so");
+        for _ in 0..2 {
+            let error = listen_fds().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidData);
+            assert!(error.to_string().contains("descriptor 4"), "{error}");
+        }
+        for file in &files {
+            file.metadata().expect("still open, and still a file");
+        }
+        let passed = std::fs::read_link("/proc/self/fd/3").expect("it was left alone");
+        assert!(passed.to_string_lossy().starts_with("socket:"), "{passed:?}");
+        std::process::exit(0);
+    }
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let script = "LISTEN_PID=$$ exec \"$@\" 3<&0 4<&- 0</dev/null";
+    let mut command = Command::new("sh");
+    command.args(["-c", script, "sh"]).arg(std::env::current_exe().unwrap());
+    command.args(["--exact", NAME, "--nocapture", "--test-threads=1"]).stdin(Stdio::from(OwnedFd::from(listener)));
+    command.env("LISTEN_FDS", "2").env("GREENLING_TEST_CHILD", NAME);
+    let output = command.stderr(Stdio::piped()).spawn().expect("a shell").wait_with_output().expect("its end");
+    assert!(output.status.success(), "{}", common::stderr(&output));
 }
 
 #[test]

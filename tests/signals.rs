@@ -1,7 +1,7 @@
-//! Signals: none is lost, whoever waits gets them in order, and afterwards everything is as it was.
+//! Signals: none is lost, waiters get them in order, and afterwards everything is as it was.
 //!
-//! The test harness has OS threads of its own that block nothing, so here a signal is sent to the OS thread of the test;
-//! `signals_main_thread.rs` has what takes a whole process.
+//! The test harness has OS threads of its own that block nothing, so here a signal is sent to the OS thread of the
+//! test; `signals_main_thread.rs` has what takes a whole process.
 #![allow(unsafe_code)] // to send signals to one OS thread, and to look at what is blocked
 
 mod common;
@@ -58,7 +58,7 @@ fn a_signal_that_came_before_the_call_is_not_lost() {
 }
 
 #[test]
-fn a_signal_wakes_who_waits_while_others_run() {
+fn a_signal_wakes_its_waiter_while_others_run() {
     let _guard = common::guard();
     let signals = Signals::new([SIGUSR1]).unwrap();
     let waiter = spawn(move || signals.recv().unwrap().number());
@@ -125,7 +125,8 @@ fn blocked_is_what_is_waited_for_and_nothing_afterwards() {
     assert_eq!(unsafe { libc::sigemptyset(set.as_mut_ptr()) }, 0);
     // SAFETY: the set was filled (sigaddset(3)).
     assert_eq!(unsafe { libc::sigaddset(set.as_mut_ptr(), SIGUSR2) }, 0);
-    // SAFETY: the set was filled and lives until the call returns; null is no place for the old one (pthread_sigmask(3)).
+    // SAFETY: the set was filled and lives until the call returns; null is no place for the old one
+    // (pthread_sigmask(3)).
     assert_eq!(unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), std::ptr::null_mut()) }, 0);
     drop(Signals::new([SIGUSR1, SIGUSR2]).unwrap());
     assert!(!is_blocked(SIGUSR1) && is_blocked(SIGUSR2));

@@ -131,7 +131,7 @@ const CASES: &[Case] = &[
         Ok(0),
     ),
     (
-        "a job of a caller who has blocked nothing",
+        "a job of a caller that has blocked nothing",
         || {
             greenling::blocking(|| {
                 // What a child of std's inherits.

@@ -540,6 +540,29 @@ macro_rules! shapes {
     })*)*};
 }
 
+// A type of closure is compiled once per shape, with all that a thread needs for it: each is used for several ways.
+
+/// A thread's closure: `value` is capture and result.
+fn returns<T>(value: T) -> impl FnOnce() -> T {
+    move || value
+}
+
+/// [`returns`], after a wait.
+fn parks<T>(value: T) -> impl FnOnce() -> T {
+    move || {
+        thread::park();
+        value
+    }
+}
+
+/// A greenlet's closure.
+fn checks<T: Load>(mut value: T) -> impl FnOnce(u8) -> u8 {
+    move |n| {
+        value.check(n);
+        n
+    }
+}
+
 /// Sends a `T` through a thread as capture and result, in every way a thread can end, and counts the drops.
 #[inline(never)]
 fn check_shape<T: Load>(drops: &Counter) {
@@ -562,27 +585,23 @@ fn check_shape<T: Load>(drops: &Counter) {
         thread.join().unwrap().check(2);
         expect("joined", 2);
 
-        let value = T::new(3, drops);
-        let detached = builder().spawn(move || value).unwrap();
+        let detached = builder().spawn(returns(T::new(3, drops))).unwrap();
         drop(detached);
         burst(1);
         expect("detached", 1);
 
-        let value = T::new(4, drops);
-        let unjoined = builder().spawn(move || value).unwrap();
+        let unjoined = builder().spawn(returns(T::new(4, drops))).unwrap();
         burst(1);
         assert!(unjoined.is_finished());
         drop(unjoined);
         expect("finished, never joined", 1);
 
-        let value = T::new(5, drops);
-        let killed = builder().spawn(move || value).unwrap();
+        let killed = builder().spawn(returns(T::new(5, drops))).unwrap();
         killed.kill();
         assert!(killed.join().err().unwrap().is_killed());
         expect("killed before it started", 1);
 
-        let value = T::new(6, drops);
-        let parked = builder().spawn(move || (thread::park(), value).1).unwrap();
+        let parked = builder().spawn(parks(T::new(6, drops))).unwrap();
         thread::yield_now();
         parked.kill();
         assert!(parked.join().is_err());
@@ -591,39 +610,32 @@ fn check_shape<T: Load>(drops: &Counter) {
         let (mut first, second) = (T::new(7, drops), T::new(8, drops));
         let mut borrowed = thread::scope(|scope| {
             scope.spawn(|| first.check(7));
-            scope.spawn(move || second).join().unwrap()
+            scope.spawn(returns(second)).join().unwrap()
         });
         borrowed.check(8);
         drop((first, borrowed));
         expect("scoped", 2);
     }
-    let mut value = T::new(9, drops);
-    let run = move |n: u8| {
-        value.check(n);
-        n
-    };
+    let run = checks(T::new(9, drops));
     assert_eq!(Greenlet::with_stack_size(run, 1_000_000 * ROOM).switch(9), 9);
     expect("greenlet", 1);
-    let mut value = T::new(10, drops);
-    drop(Greenlet::new(move |n: u8| {
-        value.check(n);
-        n
-    }));
+    drop(Greenlet::new(checks(T::new(10, drops))));
     expect("greenlet that never ran", 1);
-    // At the end of an OS thread: one that is parked, one that is finished and kept.
-    let ends = std::thread::spawn(|| {
-        let drops = Counter(Rc::default());
-        let (count, first, second) = (Rc::clone(&drops.0), T::new(11, &drops), T::new(12, &drops));
-        hub::set_default_stack_size(1_000_000 * ROOM).unwrap();
-        let finished = spawn(move || first);
-        let parked = spawn(move || (thread::park(), second).1);
-        thread::yield_now();
-        hub::shutdown();
-        assert_eq!(count.get(), 1, "the parked one was unwound");
-        drop((finished, parked));
-        assert_eq!(count.get(), 2);
-    });
-    ends.join().unwrap();
+    std::thread::spawn(end_with::<T> as fn()).join().unwrap();
+}
+
+/// The end of an OS thread: one thread is parked, one is finished and kept.
+fn end_with<T: Load>() {
+    let drops = Counter(Rc::default());
+    let (count, first, second) = (Rc::clone(&drops.0), T::new(11, &drops), T::new(12, &drops));
+    hub::set_default_stack_size(1_000_000 * ROOM).unwrap();
+    let finished = spawn(returns(first));
+    let parked = spawn(parks(second));
+    thread::yield_now();
+    hub::shutdown();
+    assert_eq!(count.get(), 1, "the parked one was unwound");
+    drop((finished, parked));
+    assert_eq!(count.get(), 2);
 }
 
 #[test]

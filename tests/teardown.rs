@@ -1,4 +1,4 @@
-//! The end (design 5.9): of main, of an OS thread, of a hub; of handles that outlive it; thread-locals, fork, exit.
+//! The end (docs/book, chapter 12): of main, of an OS thread, of a hub; of handles that outlive it; thread-locals, fork, exit.
 #![allow(unsafe_code)] // fork, waitpid, _exit
 
 mod common;
@@ -77,10 +77,138 @@ fn everything_suspended(count: &Arc<AtomicUsize>) {
     drop(spawn(move || drop(unstarted)));
 }
 
+/// What is suspended may borrow from thread-locals that are gone by then. Nine threads, a joined one, one of a scope, and the
+/// greenlet's fiber.
 #[test]
-fn the_end_of_an_os_thread_unwinds_whoever_is_suspended() {
+fn the_end_of_an_os_thread_gives_up_what_is_suspended_and_drops_what_never_ran() {
+    let output = common::child("the_end_of_an_os_thread_gives_up_what_is_suspended_and_drops_what_never_ran", || {
+        assert_eq!(in_os_thread(everything_suspended), 1);
+        assert_eq!(hub::stack_stats().leaked, 12);
+        // A panic is an end like any other.
+        let count = Arc::new(AtomicUsize::new(0));
+        let inner = Arc::clone(&count);
+        let os = std::thread::spawn(move || {
+            everything_suspended(&inner);
+            std::panic::resume_unwind(Box::new("main panics"));
+        });
+        assert!(os.join().is_err());
+        assert_eq!((count.load(Ordering::SeqCst), hub::stack_stats().leaked), (1, 24));
+        // Main has a time for the destructors: before it returns.
+        let dropped = in_os_thread(|count| {
+            everything_suspended(count);
+            assert_eq!(hub::shutdown(), 0);
+        });
+        assert_eq!((dropped, hub::stack_stats().leaked), (10, 24));
+    });
+    assert!(output.status.success(), "{output:?}");
+}
+
+/// The descriptors of this process.
+fn descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+#[test]
+fn the_end_of_an_os_thread_with_suspended_threads_closes_what_the_hub_owns() {
+    let output = common::child("the_end_of_an_os_thread_with_suspended_threads_closes_what_the_hub_owns", || {
+        let before = descriptors();
+        let mut theirs = 0;
+        for round in 1..=20 {
+            theirs += std::thread::spawn(|| {
+                let (reader, writer) = greenling::io::pipe().unwrap();
+                let waits = spawn(move || {
+                    let _writer = writer;
+                    std::io::Read::read(&mut &reader, &mut [0]).unwrap()
+                });
+                yield_now();
+                sleep(Duration::from_micros(100));
+                assert!(!waits.is_finished());
+                2
+            })
+            .join()
+            .unwrap();
+            // Both ends of a pipe lie on the stack that is given up.
+            assert_eq!(descriptors(), before + theirs, "round {round}");
+        }
+    });
+    assert!(output.status.success(), "{output:?}");
+}
+
+/// Whatever a destructor calls that runs at the end, it lets nobody run who is suspended.
+#[test]
+fn destructors_at_the_end_of_an_os_thread_resume_no_fiber() {
     let _guard = common::guard();
-    assert_eq!(in_os_thread(everything_suspended), 10);
+    type Waits = OnDrop<Box<dyn FnOnce()>>;
+    greenling::green_local! {
+        static LOCAL: RefCell<Option<Waits>> = RefCell::new(None);
+    }
+    /// Everything that would let others run.
+    fn wait_all(log: &Log) {
+        yield_now();
+        sleep(Duration::from_micros(10));
+        park();
+        assert!(Builder::new().spawn(|| ()).is_err());
+        assert!(Greenlet::new(|n: u32| n).try_switch(1).is_err());
+        assert_eq!(timeout(LONG, || 1), Err(TimeoutError::NoHub));
+        assert_eq!(hub::shutdown(), 0);
+        log.lock().unwrap().push("dropped");
+    }
+    type Log = Arc<Mutex<Vec<&'static str>>>;
+    let log = Log::default();
+    let theirs = Arc::clone(&log);
+    std::thread::spawn(move || {
+        let waits = |log: &Log| {
+            let log = Arc::clone(log);
+            OnDrop::new(Box::new(move || wait_all(&log)) as Box<dyn FnOnce()>)
+        };
+        let ran = Arc::clone(&theirs);
+        drop(spawn(move || {
+            loop {
+                yield_now();
+                ran.lock().unwrap().push("ran");
+            }
+        }));
+        yield_now();
+        let result = waits(&theirs);
+        let finished = spawn(move || result);
+        yield_now();
+        assert!(finished.is_finished());
+        LOCAL.with_borrow_mut(|local| *local = Some(waits(&theirs)));
+        let unstarted = waits(&theirs);
+        std::mem::forget((spawn(move || drop(unstarted)), finished));
+        theirs.lock().unwrap().clear();
+    })
+    .join()
+    .unwrap();
+    assert_eq!(*log.lock().unwrap(), ["dropped"; 3]);
+}
+
+/// Who waits on another OS thread for work of a hub that ends is told, whether the work runs, is ready or was never started.
+#[test]
+fn joiners_in_other_hubs_are_told_of_the_end() {
+    let _guard = common::guard();
+    let (send, receive) = std::sync::mpsc::channel();
+    let (go, gone) = std::sync::mpsc::channel::<()>();
+    let os = std::thread::spawn(move || {
+        send.send(hub::handle()).unwrap();
+        gone.recv().unwrap();
+        // Lets the first one begin and wait; the second is posted while nobody looks.
+        yield_now();
+        sleep(Duration::from_millis(1));
+        send.send(hub::handle()).unwrap();
+        gone.recv().unwrap();
+    });
+    let handle = receive.recv().unwrap();
+    let waits = handle.spawn(park);
+    go.send(()).unwrap();
+    let handle = receive.recv().unwrap();
+    let posted = handle.spawn(|| ());
+    go.send(()).unwrap();
+    os.join().unwrap();
+    let late = handle.spawn(|| ());
+    for (what, thread) in [("waits", waits), ("posted", posted), ("late", late)] {
+        assert!(thread.join().unwrap_err().is_hub_ended(), "{what}");
+    }
 }
 
 #[test]
@@ -115,7 +243,7 @@ fn shutdown_is_mains_alone() {
 }
 
 #[test]
-fn what_is_spawned_during_the_end_never_runs() {
+fn what_is_spawned_during_a_shutdown_never_runs() {
     let _guard = common::guard();
     // A chain that would never end.
     fn chain(count: Arc<AtomicUsize>, ran: Arc<AtomicUsize>) {
@@ -141,6 +269,7 @@ fn what_is_spawned_during_the_end_never_runs() {
         let (count, ran) = (Arc::clone(count), Arc::clone(&inner));
         drop(spawn(move || chain(count, ran)));
         yield_now();
+        assert_eq!(hub::shutdown(), 0);
     });
     assert_eq!((dropped, ran.load(Ordering::SeqCst)), (1, 0));
 }
@@ -179,7 +308,7 @@ fn a_thread_that_swallows_kills_for_ever_is_given_up_and_leaked() {
 }
 
 #[test]
-fn a_scope_is_unwound_from_the_inside_out_at_the_end() {
+fn a_shutdown_unwinds_a_scope_from_the_inside_out() {
     let _guard = common::guard();
     let dropped = in_os_thread(|count| {
         let (outer, inner) = (counter(count), counter(count));
@@ -210,12 +339,13 @@ fn a_scope_is_unwound_from_the_inside_out_at_the_end() {
         }));
         yield_now();
         yield_now();
+        assert_eq!(hub::shutdown(), 0);
     });
     assert_eq!(dropped, 2);
 }
 
 #[test]
-fn results_that_nobody_took_are_dropped_at_the_end() {
+fn results_that_were_not_taken_are_dropped_at_the_end() {
     let _guard = common::guard();
     thread_local! {
         static KEPT: RefCell<Vec<JoinHandle<Box<dyn std::any::Any>>>> = const { RefCell::new(Vec::new()) };
@@ -227,7 +357,7 @@ fn results_that_nobody_took_are_dropped_at_the_end() {
         let inner = Arc::clone(count);
         let results: Vec<Box<dyn std::any::Any>> = vec![
             Box::new(plain),
-            // A destructor that blocks, and one that spawns a thread that is suspended when all is over.
+            // A destructor that blocks, and one that spawns a thread: too late.
             Box::new(OnDrop::new(move || {
                 let _busy = busy;
                 sleep(Duration::from_millis(1));
@@ -235,10 +365,11 @@ fn results_that_nobody_took_are_dropped_at_the_end() {
             Box::new(OnDrop::new(move || {
                 let _spawning = spawning;
                 let mark = counter(&inner);
-                drop(spawn(move || {
+                let spawned = Builder::new().spawn(move || {
                     let _mark = mark;
                     park();
-                }));
+                });
+                assert!(spawned.is_err());
                 yield_now();
             })),
         ];
@@ -358,11 +489,8 @@ fn a_first_call_in_a_thread_locals_destructor_makes_a_hub_that_ends_as_well() {
     impl Drop for Late {
         fn drop(&mut self) {
             let mark = counter(&self.0);
-            drop(Builder::new().spawn(move || {
-                let _mark = mark;
-                park();
-            }));
-            yield_now();
+            // If there can be one: the runtime's own thread-locals may have gone before.
+            drop(Builder::new().spawn(move || drop(mark)));
             sleep(Duration::from_millis(1));
         }
     }
@@ -386,13 +514,11 @@ fn handles_of_another_os_thread_outlive_its_hub() {
     drop(handle);
 }
 
-/// Programs that end in odd ways, as a whole: run again as children with a role, from a main of their own.
-///
-/// libtest runs tests in OS threads, so "main returns" is played by the main function's helper thread in most tests
-/// above; here the child leaves through `exit`, with everything suspended.
+/// Programs that end in odd ways, as a whole: run again as children with a role, from a main of their own. The end of a main
+/// function's own thread is in `programs.rs`.
 #[test]
-fn exit_in_main_unwinds_and_exit_in_a_green_thread_does_not() {
-    let output = common::child("exit_in_main_unwinds_and_exit_in_a_green_thread_does_not", || {
+fn an_exit_in_a_green_thread_unwinds_no_thread() {
+    let output = common::child("an_exit_in_a_green_thread_unwinds_no_thread", || {
         let sleeper = spawn(|| {
             let _mark = OnDrop::new(|| println!("unwound"));
             park();
@@ -408,19 +534,6 @@ fn exit_in_main_unwinds_and_exit_in_a_green_thread_does_not() {
     assert_eq!(output.status.code(), Some(7), "{output:?}");
     let text = common::stdout(&output);
     assert!(text.contains("exits") && !text.contains("unwound"), "{text}");
-}
-
-#[test]
-fn a_panic_of_an_os_threads_main_unwinds_its_green_threads() {
-    let _guard = common::guard();
-    let count = Arc::new(AtomicUsize::new(0));
-    let inner = Arc::clone(&count);
-    let os = std::thread::spawn(move || {
-        everything_suspended(&inner);
-        std::panic::resume_unwind(Box::new("main panics"));
-    });
-    assert!(os.join().is_err());
-    assert_eq!(count.load(Ordering::SeqCst), 10);
 }
 
 /// Forks; the child runs `body` and its result is its exit code, 99 if it panics.
@@ -444,8 +557,8 @@ fn forked(body: impl FnOnce() -> i32) -> i32 {
 static RUNS: AtomicU32 = AtomicU32::new(0);
 
 #[test]
-fn the_child_of_a_fork_gets_errors_and_runs_nobody() {
-    let output = common::child("the_child_of_a_fork_gets_errors_and_runs_nobody", || {
+fn the_child_of_a_fork_gets_errors_and_runs_no_other_thread() {
+    let output = common::child("the_child_of_a_fork_gets_errors_and_runs_no_other_thread", || {
         let mark = || OnDrop::new(|| println!("\nunwound in {}", std::process::id()));
         drop(spawn(move || {
             let _mark = mark();
@@ -499,6 +612,7 @@ fn the_child_of_a_fork_gets_errors_and_runs_nobody() {
         // exec is fine.
         let status = std::process::Command::new("true").status().unwrap();
         assert!(status.success());
+        assert_eq!(hub::shutdown(), 0);
         println!("\nparent {} done", std::process::id());
     });
     assert!(output.status.success(), "{output:?}");

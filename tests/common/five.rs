@@ -1,12 +1,15 @@
-//! Five properties that every blocking call must have, checked for all of them by one harness (gevent.md 5.7).
+//! Properties that every blocking call must have, checked for all calls by one harness: five, and two about what is due
+//! when the call begins.
 //!
 //! | | property |
 //! |---|---|
-//! | 1 | its own timeout works: not early, and nothing is left behind |
+//! | 1 | the call's timeout works: not early, and nothing is left behind |
 //! | 2 | an outer `timeout` passes through untouched, and only the one that expired is reported |
-//! | 3 | a kill during the wait ends the wait, and takes the waiter out: nobody is woken in its place in vain |
+//! | 3 | a kill during the wait ends the wait and removes the waiter, so that no wake-up is wasted |
 //! | 4 | if the wake-up and a kill or timeout come together, the wake-up is not lost |
 //! | 5 | of several waiters, the one that came first is woken first |
+//! | 6 | a kill that is due when the call begins, after a `shield` or because the program swallowed it, is raised at once |
+//! | 7 | an outer `timeout` that is over when the call begins is raised at once, too |
 //! | storm | of a thousand waiters, killed, timed out and woken at random, all end; no wake-up is lost, no thread is left |
 //!
 //! A new primitive plugs in with a `Primitive`: how to make a fresh one, how to wait, and how to wake.
@@ -30,80 +33,80 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use greenling::thread::{JoinHandle, sleep, spawn, yield_now};
-use greenling::{TimeoutError, hub, timeout};
+use greenling::{TimeoutError, hub, no_switch, shield, timeout, timeout_at};
 
 use super::{Random, hog_until};
 
-/// Long enough that it never passes in a test.
+/// A time that never passes in a test.
 const LONG: Duration = Duration::from_secs(3600);
 
-/// Waiters of a storm.
+/// The number of waiters in a storm.
 const CROWD: u64 = 1000;
 
-/// What no storm is made over, and why.
+/// The primitives that have no storm, and why.
 const CALM: &[(&str, &str)] = &[
     ("Group::wait_any", "each waiter takes something out of the group, and one wake-up ends one thread"),
-    ("Pool::spawn", "who got a place starts a thread there"),
-    ("PipeWriter::write", "a wake-up that nobody waits for blocks the OS thread"),
-    ("UdpSocket::recv", "the kernel drops datagrams that nobody waits for"),
-    ("UnixDatagram::recv", "a wake-up that nobody waits for blocks the OS thread"),
-    ("UnixStream::read", "a wake-up that nobody waits for blocks the OS thread, after some hundreds"),
-    ("UnixListener::accept", "a wake-up that nobody waits for blocks the OS thread"),
+    ("Pool::spawn", "the waiter that gets a slot starts a thread there"),
+    ("PipeWriter::write", "a wake-up without a waiter blocks the OS thread"),
+    ("UdpSocket::recv", "the kernel drops datagrams that no call reads"),
+    ("UnixDatagram::recv", "a wake-up without a waiter blocks the OS thread"),
+    ("UnixStream::read", "a wake-up without a waiter blocks the OS thread, after some hundreds"),
+    ("UnixListener::accept", "a wake-up without a waiter blocks the OS thread"),
 ];
 
-/// Short enough to wait for.
+/// A time that a test can wait for.
 const SHORT: Duration = Duration::from_millis(5);
 
-/// Whom a wake-up reaches.
+/// The waiters that a wake-up reaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wakes {
-    /// One waiter, the one that came first; if nobody waits, the next that comes. (A lock, a channel, a socket.)
+    /// The waiter that came first; without waiters, the next one. (A lock, a channel, a socket.)
     One,
-    /// The same, and its call has done its work from then on, also if it is killed before it runs. (A send, when the value
-    /// is taken.)
+    /// The waiter that came first. The call has succeeded from then on, even if the waiter is killed before it
+    /// runs. (A send, when the value is taken.)
     OneAtOnce,
-    /// Everybody who waits and everybody who comes later. (A flag.)
+    /// All waiters, and all later ones. (A flag.)
     All,
-    /// The one waiter that there can be. (A join.)
+    /// The only waiter that there can be. (A join.)
     Only,
-    /// Nobody: the call ends by itself.
-    Nobody,
+    /// No waiter: the call ends by itself.
+    None,
 }
 
-/// A kind of blocking call.
+/// A blocking call, and how to wake the waiter.
 #[derive(Debug)]
 pub struct Primitive {
-    /// For messages.
+    /// The name in messages.
     pub name: &'static str,
-    /// Whom a wake-up reaches.
+    /// The waiters that a wake-up reaches.
     pub wakes: Wakes,
-    /// Makes a fresh object with nobody waiting.
+    /// Makes a fresh object without waiters.
     pub make: fn() -> Subject,
 }
 
-/// One object to wait for.
+/// An object to wait for.
 #[derive(Clone)]
 pub struct Subject {
-    /// Blocks until woken.
+    /// The call that blocks until woken.
     wait: Rc<dyn Fn()>,
-    /// Blocks until woken, but no longer than this; says whether it was woken. None if there is no such call.
+    /// The call that blocks until woken or for a time, and reports whether woken. None if there is no such call.
     wait_for: Option<Rc<dyn Fn(Duration) -> bool>>,
-    /// Wakes, and does not block.
+    /// The call that wakes, and does not block.
     wake: Rc<dyn Fn()>,
 }
 
 impl Subject {
-    /// How to wait and how to wake.
+    /// Makes an object from a call that waits and one that wakes.
     pub fn new(wait: impl Fn() + 'static, wake: impl Fn() + 'static) -> Subject {
         Subject { wait: Rc::new(wait), wait_for: None, wake: Rc::new(wake) }
     }
 
-    /// How to wait with a timeout of its own; says whether it was woken.
+    /// Adds a call that waits with a timeout and reports whether woken.
     pub fn or_for(self, wait_for: impl Fn(Duration) -> bool + 'static) -> Subject {
         Subject { wait_for: Some(Rc::new(wait_for)), ..self }
     }
 
-    /// A thread that waits, after the spawn and a few yields.
+    /// Starts a thread that waits, and lets the wait begin.
     fn waiter(&self) -> JoinHandle<()> {
         let wait = Rc::clone(&self.wait);
         let thread = spawn(move || wait());
@@ -112,7 +115,7 @@ impl Subject {
         thread
     }
 
-    /// One wait that must be over soon, since somebody has woken or does so now.
+    /// Waits once, and reports whether no wake-up has come within a long time.
     fn waits_in_vain(&self) -> bool {
         let wait = Rc::clone(&self.wait);
         timeout(Duration::from_secs(20), || wait()).is_err()
@@ -125,37 +128,35 @@ impl std::fmt::Debug for Subject {
     }
 }
 
-/// Lets everybody who is runnable run, and those whom they make runnable, and the hub look at its descriptors.
+/// Lets all runnable threads run, those that they make runnable, and lets the hub poll the descriptors.
 fn settle() {
-    for _ in 0..10 {
-        yield_now();
-    }
+    super::settle();
     sleep(Duration::from_micros(100));
-    for _ in 0..10 {
-        yield_now();
-    }
+    super::settle();
 }
 
-/// One property.
+/// A function that checks one property.
 type Check = fn(&Primitive);
 
-/// Checks all that apply; a message names the primitive and the property.
+/// Checks all properties that apply; a message names the primitive and the property.
 ///
 /// # Panics
-/// If one of them does not hold.
+/// If a property does not hold.
 pub fn five_properties(primitive: &Primitive) {
-    let properties: [(&str, Check); 7] = [
+    let properties: [(&str, Check); 9] = [
         ("1: its own timeout works", own_timeout),
         ("2: an outer timeout passes through", outer_timeout),
         ("3: a kill takes the waiter out", kill),
         ("4: a wake-up and a kill together lose nothing", wake_and_kill),
         ("4: a wake-up and a timeout together lose nothing", wake_and_timeout),
         ("5: first come, first served", fifo),
+        ("6: a kill that is due is raised at once", due_kill),
+        ("7: a time limit that is over is raised at once", due_timeout),
         ("storm: kills and timeouts at random lose nothing", storm),
     ];
     let me = greenling::thread::current();
     for (property, check) in properties {
-        // In a thread of its own, so that what one leaves behind does not disturb the next.
+        // In another thread, so that what one leaves behind does not disturb the next.
         let result = catch_unwind(AssertUnwindSafe(|| check(primitive)));
         assert!(result.is_ok(), "{} does not have property {property}", primitive.name);
         settle();
@@ -163,10 +164,23 @@ pub fn five_properties(primitive: &Primitive) {
     }
 }
 
-/// After whatever happened to other waiters: who comes now is woken by one wake-up.
+/// Checks properties 6 and 7 for a call that has no wake-up: `make` gives a fresh object.
+///
+/// # Panics
+/// If a property does not hold.
+pub fn due_properties(name: &'static str, make: fn() -> Subject) {
+    let primitive = Primitive { name, wakes: Wakes::None, make };
+    for (property, check) in [("6", due_kill as Check), ("7", due_timeout)] {
+        let result = catch_unwind(AssertUnwindSafe(|| check(&primitive)));
+        assert!(result.is_ok(), "{name} does not have property {property}");
+        settle();
+    }
+}
+
+/// Checks that a new waiter is woken by one wake-up, whatever happened to other waiters.
 fn still_works(primitive: &Primitive, subject: &Subject) {
     match primitive.wakes {
-        Wakes::Nobody | Wakes::Only => {}
+        Wakes::None | Wakes::Only => {}
         Wakes::One | Wakes::OneAtOnce | Wakes::All => {
             let fresh = subject.waiter();
             (subject.wake)();
@@ -177,16 +191,17 @@ fn still_works(primitive: &Primitive, subject: &Subject) {
     }
 }
 
-/// Property 1.
+/// Checks property 1: the timeout of the call.
 fn own_timeout(primitive: &Primitive) {
     let subject = (primitive.make)();
     let Some(wait_for) = subject.wait_for.clone() else { return };
     let began = Instant::now();
-    assert!(!wait_for(SHORT), "nobody woke it");
+    assert!(!wait_for(SHORT), "there was no wake-up");
     assert!(began.elapsed() >= SHORT, "not early: {:?}", began.elapsed());
     assert!(!wait_for(Duration::ZERO), "no time at all");
     still_works(primitive, &subject);
-    if primitive.wakes != Wakes::Nobody {
+    // With a longer timeout, the wake-up comes first.
+    if primitive.wakes != Wakes::None {
         let subject = (primitive.make)();
         let wait_for = subject.wait_for.clone().expect("as before");
         let woken = Rc::new(Cell::new(false));
@@ -199,7 +214,7 @@ fn own_timeout(primitive: &Primitive) {
     }
 }
 
-/// Property 2.
+/// Checks property 2: an outer `timeout`.
 fn outer_timeout(primitive: &Primitive) {
     for outer in [None, Some(LONG)] {
         let subject = (primitive.make)();
@@ -215,7 +230,7 @@ fn outer_timeout(primitive: &Primitive) {
         }
         still_works(primitive, &waiting);
     }
-    // The other way round: the outer one expires, and the inner one must not catch it.
+    // The other way round: the outer timeout expires, and the inner one must not catch that.
     let subject = (primitive.make)();
     let wait = Rc::clone(&subject.wait);
     let after_inner = Cell::new(false);
@@ -227,13 +242,13 @@ fn outer_timeout(primitive: &Primitive) {
     assert!(!after_inner.get(), "the inner timeout swallowed the outer one's");
     still_works(primitive, &subject);
     if let Some(wait_for) = (primitive.make)().wait_for {
-        // Its own timeout is not an outer one's.
+        // The timeout of the call is not taken for an outer one.
         assert_eq!(timeout(LONG, || wait_for(SHORT)), Ok(false));
         assert_eq!(timeout(SHORT, || wait_for(LONG)), Err(TimeoutError::Elapsed));
     }
 }
 
-/// Property 3.
+/// Checks property 3: a kill during the wait.
 fn kill(primitive: &Primitive) {
     let subject = (primitive.make)();
     let thread = subject.waiter();
@@ -241,33 +256,36 @@ fn kill(primitive: &Primitive) {
     assert!(thread.join().expect_err("killed").is_killed());
     still_works(primitive, &subject);
     if matches!(primitive.wakes, Wakes::One | Wakes::OneAtOnce) {
-        // In the middle of the line.
+        // In the middle of the queue.
         let threads = [subject.waiter(), subject.waiter(), subject.waiter()];
         threads[1].kill();
         settle();
         (subject.wake)();
         (subject.wake)();
         settle();
-        assert!(threads.iter().all(JoinHandle::is_finished), "the dead one took nobody's wake-up");
+        assert!(threads.iter().all(JoinHandle::is_finished), "the dead one took no wake-up");
     }
 }
 
-/// Property 4, for kills.
+/// Checks property 4 for kills.
 fn wake_and_kill(primitive: &Primitive) {
-    if primitive.wakes == Wakes::Nobody {
+    if primitive.wakes == Wakes::None {
         return;
     }
     for wake_first in [true, false] {
         let subject = (primitive.make)();
         let first = subject.waiter();
         let second = (primitive.wakes != Wakes::Only).then(|| subject.waiter());
-        if wake_first {
-            (subject.wake)();
-        }
-        first.kill();
-        if !wake_first {
-            (subject.wake)();
-        }
+        // At once, so that the first has no turn in between.
+        no_switch(|| {
+            if wake_first {
+                (subject.wake)();
+            }
+            first.kill();
+            if !wake_first {
+                (subject.wake)();
+            }
+        });
         settle();
         assert!(first.is_finished(), "woken and killed, it ends");
         let took_it = first.join().is_ok() || primitive.wakes == Wakes::OneAtOnce;
@@ -282,12 +300,12 @@ fn wake_and_kill(primitive: &Primitive) {
     }
 }
 
-/// Property 4, for timeouts.
+/// Checks property 4 for timeouts.
 fn wake_and_timeout(primitive: &Primitive) {
     if !matches!(primitive.wakes, Wakes::One | Wakes::OneAtOnce | Wakes::All) {
         return;
     }
-    // The call's own timeout, then an outer one; woken when the time is over already but nobody has looked.
+    // The timeout of the call, then an outer one; woken when the time is over but no poll has noticed.
     for own in [true, false] {
         for hog_first in [true, false] {
             let subject = (primitive.make)();
@@ -317,7 +335,7 @@ fn wake_and_timeout(primitive: &Primitive) {
     }
 }
 
-/// Property 5.
+/// Checks property 5: the order of wake-ups.
 fn fifo(primitive: &Primitive) {
     if !matches!(primitive.wakes, Wakes::One | Wakes::OneAtOnce | Wakes::All) {
         return;
@@ -333,7 +351,7 @@ fn fifo(primitive: &Primitive) {
             })
         })
         .collect();
-    // Only as long as it takes them to begin to wait: those that wait by yielding go round and round.
+    // Only until all have begun to wait: threads that wait by yielding run again and again.
     for _ in 0..10 {
         yield_now();
     }
@@ -346,7 +364,122 @@ fn fifo(primitive: &Primitive) {
     assert!(order.borrow().iter().copied().eq(0..10), "{:?}", order.borrow());
 }
 
-/// A waiter that waits as long as it takes, or with a timeout of its own, or inside of one. Counts itself if it was woken.
+/// A way in which a kill is due before a call: runs in the thread, until `go` is set after the kill.
+type Due = fn(go: &Cell<bool>);
+
+/// Keeps the kill due by a shield.
+fn shielded(go: &Cell<bool>) {
+    shield(|| {
+        while !go.get() {
+            yield_now();
+        }
+    });
+}
+
+/// Lets the kill be raised, and swallows the unwinding.
+fn swallowed(_: &Cell<bool>) {
+    let raised = catch_unwind(|| sleep(LONG));
+    assert!(raised.is_err(), "it is killed there");
+}
+
+/// Swallows the kill, then passes through a shield.
+fn swallowed_and_shielded(go: &Cell<bool>) {
+    swallowed(go);
+    shield(yield_now);
+}
+
+/// Checks property 6: a kill that is due.
+fn due_kill(primitive: &Primitive) {
+    let ways: [(&str, Due); 3] = [("shielded", shielded), ("swallowed", swallowed), ("both", swallowed_and_shielded)];
+    for (way, due) in ways {
+        // Also with the timeout of the call, and when the wake-up is there already.
+        for (own, woken) in [(false, false), (true, false), (false, true)] {
+            if woken && !matches!(primitive.wakes, Wakes::One | Wakes::All) {
+                continue;
+            }
+            let subject = (primitive.make)();
+            let (wait, wait_for) = (Rc::clone(&subject.wait), subject.wait_for.clone());
+            if own && wait_for.is_none() {
+                continue;
+            }
+            let (go, begun, ended) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(false)), Rc::new(Cell::new(false)));
+            let (theirs, begins, ends) = (Rc::clone(&go), Rc::clone(&begun), Rc::clone(&ended));
+            let thread = spawn(move || {
+                due(&theirs);
+                begins.set(true);
+                match wait_for {
+                    Some(wait_for) if own => _ = wait_for(LONG),
+                    _ => wait(),
+                }
+                ends.set(true);
+            });
+            yield_now();
+            if woken {
+                (subject.wake)();
+            }
+            assert!(thread.kill(), "it was alive");
+            go.set(true);
+            settle();
+            assert!(begun.get(), "the call has begun");
+            assert!(thread.is_finished(), "the kill was due ({way}), and the call waits");
+            assert!(woken || !ended.get(), "the call had nothing to return");
+            assert_eq!(thread.join().is_ok(), ended.get());
+            if woken && (!ended.get() || primitive.wakes == Wakes::All) {
+                assert!(!subject.waits_in_vain(), "the wake-up that it did not get is still there");
+            } else {
+                still_works(primitive, &subject);
+            }
+        }
+    }
+}
+
+/// A function that makes a call inside a time limit that is over when the call begins.
+type Limited = fn(&dyn Fn()) -> Result<(), TimeoutError>;
+
+/// Checks property 7: an outer `timeout` that is over.
+fn due_timeout(primitive: &Primitive) {
+    let over: [Limited; 4] = [
+        |wait| timeout(Duration::ZERO, wait),
+        |wait| timeout_at(Instant::now() - SHORT, wait),
+        |wait| {
+            timeout(SHORT, || {
+                hog_until(Instant::now() + 2 * SHORT);
+                wait();
+            })
+        },
+        |wait| timeout(LONG, || timeout(Duration::ZERO, wait)).expect("only the inner one is over"),
+    ];
+    for limited in over {
+        for own in [false, true] {
+            let subject = (primitive.make)();
+            let (wait, wait_for) = (Rc::clone(&subject.wait), subject.wait_for.clone());
+            let call: Box<dyn Fn()> = match wait_for {
+                Some(wait_for) if own => Box::new(move || _ = wait_for(LONG)),
+                None if own => continue,
+                _ => Box::new(move || wait()),
+            };
+            assert_eq!(limited(&call), Err(TimeoutError::Elapsed));
+            still_works(primitive, &subject);
+        }
+        // In a thread, beside another thread that is always runnable.
+        let subject = (primitive.make)();
+        let wait = Rc::clone(&subject.wait);
+        let stop = Rc::new(Cell::new(false));
+        let stopped = Rc::clone(&stop);
+        let other = spawn(move || {
+            while !stopped.get() {
+                yield_now();
+            }
+        });
+        assert_eq!(spawn(move || limited(&|| wait())).join().expect("no panic"), Err(TimeoutError::Elapsed));
+        stop.set(true);
+        other.join().expect("it only yields");
+        still_works(primitive, &subject);
+    }
+}
+
+/// Starts a waiter that waits without limit, with the timeout of the call, or inside a `timeout`. Adds one to `woken`
+/// when woken.
 fn stormy_waiter(subject: &Subject, random: &mut Random, woken: &Rc<Cell<u64>>) -> JoinHandle<()> {
     let (wait, wait_for, woken) = (Rc::clone(&subject.wait), subject.wait_for.clone(), Rc::clone(woken));
     let (style, limit) = (random.below(3), Duration::from_micros(random.below(3000)));
@@ -363,19 +496,20 @@ fn stormy_waiter(subject: &Subject, random: &mut Random, woken: &Rc<Cell<u64>>) 
     })
 }
 
-/// The storm: many waiters. Whoever is not killed or timed out is woken in the end. The seed is printed; see `Random`.
+/// Makes the storm: many waiters, of which all that are not killed or timed out are woken in the end. Prints the seed;
+/// see `Random`.
 fn storm(primitive: &Primitive) {
     match primitive.wakes {
-        // One waiter is no storm, and a send that counts although it was killed cannot be counted.
+        // One waiter is no storm, and a send that counts although killed cannot be counted.
         Wakes::Only | Wakes::OneAtOnce => return,
-        Wakes::One | Wakes::All | Wakes::Nobody => {}
+        Wakes::One | Wakes::All | Wakes::None => {}
     }
     if CALM.iter().any(|&(name, _)| name == primitive.name) {
         return;
     }
     let mut random = Random::new();
     let subject = (primitive.make)();
-    // Whether wake-ups that nobody waits for add up: then they can be counted to the last one.
+    // Whether wake-ups without waiters add up: then each one can be counted.
     let adds_up = primitive.wakes == Wakes::One && {
         (subject.wake)();
         (subject.wake)();
@@ -384,6 +518,7 @@ fn storm(primitive: &Primitive) {
             timeout(10 * SHORT, || wait()).is_ok()
         }
     };
+    // A thousand waiters, and as many random events.
     let live = hub::live_threads();
     let (woken, mut wakes) = (Rc::new(Cell::new(0)), 0);
     let mut threads: Vec<_> = (0..CROWD).map(|_| stormy_waiter(&subject, &mut random, &woken)).collect();
@@ -399,10 +534,10 @@ fn storm(primitive: &Primitive) {
             _ => yield_now(),
         }
     }
-    if primitive.wakes == Wakes::Nobody {
+    if primitive.wakes == Wakes::None {
         threads.iter().for_each(|thread| _ = thread.kill());
     }
-    // One after the other, since a wake-up may be for one who waits now.
+    // One after the other, since a wake-up may be for a waiter that waits now.
     let mut left = 3 * CROWD;
     while threads.iter().any(|thread| !thread.is_finished()) {
         assert!(left > 0, "{} waiters are left, and no wake-up reaches them", threads.len());
@@ -412,6 +547,7 @@ fn storm(primitive: &Primitive) {
         settle();
         threads.retain(|thread| !thread.is_finished());
     }
+    // Nothing is left, and no wake-up was lost.
     drop(threads);
     settle();
     assert_eq!(hub::live_threads(), live, "no thread is left");
@@ -425,7 +561,7 @@ fn storm(primitive: &Primitive) {
             assert!(!wait_for(Duration::ZERO), "more waits than wake-ups");
         }
     }
-    if primitive.wakes != Wakes::Nobody {
+    if primitive.wakes != Wakes::None {
         (subject.wake)();
         assert!(!subject.waits_in_vain(), "it still works");
     }

@@ -1,5 +1,5 @@
-//! What the tests of patched calls share: who runs meanwhile, and errno.
-#![allow(dead_code, unreachable_pub, unsafe_code)] // each test uses a part of it
+//! Helpers of the tests of patched calls: whether others run during a call, and errno.
+#![allow(dead_code, unreachable_pub, unsafe_code)] // each test uses some of the helpers
 
 use std::cell::Cell;
 use std::io;
@@ -10,12 +10,12 @@ use greenling::{monkey, spawn, yield_now};
 
 /// Patches everything and guards against hanging.
 pub fn patched() -> super::common::Guard {
-    // SAFETY: the tests hold nothing over a blocking call that minds other green threads.
+    // SAFETY: the tests hold nothing over a blocking call that other green threads could disturb.
     unsafe { monkey::patch_all() }.unwrap();
     super::common::guard()
 }
 
-/// Counts how often it ran until it is told to stop.
+/// Starts a green thread that counts the turns, and returns the count.
 fn ticker() -> (greenling::thread::JoinHandle<()>, Rc<Cell<u32>>) {
     let ticks = Rc::new(Cell::new(0));
     let mine = Rc::clone(&ticks);
@@ -34,19 +34,19 @@ pub fn others_run<T>(f: impl FnOnce() -> T) -> T {
     yield_now();
     let before = ticks.get();
     let result = f();
-    assert!(ticks.get() > before, "nobody else ran");
+    assert!(ticks.get() > before, "no other thread ran");
     thread.kill();
     let _ = thread.join();
     result
 }
 
-/// Runs `f` and checks that nobody else ran meanwhile.
-pub fn nobody_runs<T>(f: impl FnOnce() -> T) -> T {
+/// Runs `f` and checks that no other green thread ran meanwhile.
+pub fn no_other_runs<T>(f: impl FnOnce() -> T) -> T {
     let (thread, ticks) = ticker();
     yield_now();
     let before = ticks.get();
     let result = f();
-    assert_eq!(ticks.get(), before, "somebody else ran");
+    assert_eq!(ticks.get(), before, "another thread ran");
     thread.kill();
     let _ = thread.join();
     result
@@ -60,14 +60,14 @@ pub fn later(f: impl FnOnce() + 'static) -> greenling::thread::JoinHandle<()> {
     })
 }
 
-/// The errno of this OS thread.
+/// Returns the errno of this OS thread.
 pub fn errno() -> i32 {
     io::Error::last_os_error().raw_os_error().unwrap()
 }
 
-/// Sets it.
+/// Sets the errno of this OS thread.
 pub fn set_errno(errno: i32) {
-    // SAFETY: it needs nothing.
+    // SAFETY: the function has no condition.
     let at = unsafe { libc::__errno_location() };
     // SAFETY: the address is good as long as the OS thread runs.
     unsafe { *at = errno };

@@ -6,7 +6,8 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::{Lines, Running, Server, example, noise, on_terminal, run, terminal};
+use crate::built::example;
+use crate::support::{Lines, Running, Server, noise, on_terminal, run, terminal};
 
 #[test]
 fn lines_come_back_as_they_were() {
@@ -23,7 +24,7 @@ fn lines_come_back_as_they_were() {
         let ended = run("echo_client", &["--addr", &addr], input);
         assert!(ended.status.success(), "{ended:?}");
         assert!(ended.stderr.is_empty(), "{ended:?}");
-        // No prompt either: it is not on a terminal.
+        // No prompt either: the program is not on a terminal.
         assert_eq!(ended.stdout, input);
     }
 }
@@ -38,18 +39,18 @@ fn a_large_file_comes_back_whole() {
 }
 
 #[test]
-fn nobody_listening_is_one_clear_line_and_exit_code_1() {
+fn a_port_without_a_listener_is_one_clear_line_and_exit_code_1() {
     let addr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let ended = run("echo_client", &["--addr", &addr], b"hello\n");
     assert_eq!(ended.status.code(), Some(1));
-    assert_eq!(ended.stderr, format!("echo_client: nobody listens on {addr}; start the example echo_server first\n"));
+    assert_eq!(ended.stderr, format!("echo_client: nothing listens on {addr}; start echo_server first\n"));
     let ended = run("echo_client", &["--addr", "nonsense"], b"");
     assert_eq!(ended.status.code(), Some(1));
     assert!(ended.stderr.starts_with("echo_client: cannot connect to nonsense: "), "{ended:?}");
     assert_eq!(ended.stderr.lines().count(), 1);
 }
 
-/// Even while the client waits for its input.
+/// Even while the client waits for input.
 #[test]
 fn a_server_that_goes_away_is_one_clear_line_and_exit_code_1() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -83,9 +84,9 @@ fn missing_answers_are_noticed() {
     assert_eq!(ended.stderr, "echo_client: the server closed the connection before all answers were in\n");
 }
 
-/// `echo_client | head`: it ends, and the server does not mind.
+/// `echo_client | head`: the client ends, and the server does not mind.
 #[test]
-fn nobody_reading_the_answers_is_a_quiet_end() {
+fn answers_that_are_not_read_are_a_quiet_end() {
     let server = Server::start(&[]);
     let mut command = Command::new(example("echo_client"));
     command.args(["--addr", &server.addr.to_string()]);
@@ -128,13 +129,13 @@ fn a_terminal_gets_a_prompt_before_each_line() {
     }
     let text = screen.all().join("\n");
     assert!(text.matches("Input:").count() >= 3, "{text}");
-    // Once as it was typed, once as it came back.
+    // Once as typed, once as echoed.
     assert_eq!(text.matches("123").count(), 2, "{text}");
 }
 
 #[test]
 fn the_half_closed_server_side_is_no_reason_to_leave_early() {
-    // The server ends its direction only after it has sent everything, which is later than the end of input.
+    // The server ends the direction only after everything is sent, which is later than the end of input.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap().to_string();
     let server = thread::spawn(move || {

@@ -1,6 +1,6 @@
-//! What `echo_server` promises, and `echo_std_patched` as well, which says the same with `std` alone: one function per
-//! promise, which takes the program. The macro below makes a test of each, for each program; the second is there with the
-//! feature `monkey`.
+//! What `echo_server` promises, and as well those that say the same with `std`: `echo_threads`, which is `std` alone,
+//! and with the feature `monkey` `echo_std_patched` and `echo_threads_patched`. One function per promise, which takes the
+//! program. The macro below makes a test of each, for each program.
 //!
 //! What only one of them has is in `server.rs`, and in `patched.rs`.
 
@@ -13,32 +13,41 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::built::example;
 use crate::support::{
-    Lines, PATIENCE, Running, Server, echo, example, limit_descriptors, noise, on_terminal, reset, run, terminal,
+    Lines, PATIENCE, Running, Server, echo, limit_descriptors, noise, on_terminal, reset, run, terminal,
 };
 
 /// An echo server.
 #[derive(Clone, Copy)]
 pub(crate) struct Program {
-    /// The example.
+    /// The name of the example.
     pub(crate) name: &'static str,
-    /// Says who comes and goes. `echo_std_patched` says where it listens, and nothing else.
+    /// The server logs connections and departures. The programs of `std` print the address, and nothing else.
     logs: bool,
+    /// The server has an OS thread for each connection.
+    has_os_threads: bool,
 }
 
-const ECHO_SERVER: Program = Program { name: "echo_server", logs: true };
+const ECHO_SERVER: Program = Program { name: "echo_server", logs: true, has_os_threads: false };
+
+/// The program before it is patched.
+const ECHO_THREADS: Program = Program { name: "echo_threads", logs: false, has_os_threads: true };
 
 #[cfg(feature = "monkey")]
-pub(crate) const ECHO_STD_PATCHED: Program = Program { name: "echo_std_patched", logs: false };
+pub(crate) const ECHO_STD_PATCHED: Program = Program { name: "echo_std_patched", logs: false, has_os_threads: false };
+
+#[cfg(feature = "monkey")]
+const ECHO_THREADS_PATCHED: Program = Program { name: "echo_threads_patched", logs: false, has_os_threads: false };
 
 impl Program {
-    /// What tells it where to listen.
+    /// The arguments that tell the program where to listen.
     fn args(self, addr: &str) -> Vec<&str> {
-        // `echo_std_patched` has no options.
+        // The others have no options.
         if self.logs { vec!["--addr", addr] } else { vec![addr] }
     }
 
-    /// On a free port, with nothing as its input.
+    /// Starts the program on a free port, without any input.
     pub(crate) fn start(self) -> Server {
         self.start_with("127.0.0.1:0", Program::no_input)
     }
@@ -51,7 +60,7 @@ impl Program {
         command.stdin(Stdio::null());
     }
 
-    /// Waits for what it logs, if it logs anything.
+    /// Waits for a line of the log, if the program has a log.
     fn wait_for(self, server: &Server, what: &str) {
         if self.logs {
             server.out.wait_for(what);
@@ -69,15 +78,15 @@ macro_rules! programs {
             split_writes_lose_and_join_nothing
             binary_data_comes_back_unchanged
             a_half_closed_client_gets_all_its_data
-            a_reset_in_mid_message_harms_nobody_else
-            a_client_that_never_reads_harms_nobody_and_loses_nothing
+            a_reset_in_mid_message_harms_no_other
+            a_client_that_never_reads_harms_no_other_and_loses_nothing
             a_very_long_stream_passes_while_others_are_served
             a_restart_on_the_same_port_works_at_once
             names_and_ipv6_addresses_work
             the_end_of_input_elsewhere_does_not_stop_it
             in_the_background_of_a_terminal_it_goes_on_serving
             an_interrupt_ends_it_at_once
-            ten_thousand_connections_are_served_by_one_os_thread
+            ten_thousand_connections_are_served
         ); })*
     };
     (@cases $program:expr; $($case:ident)*) => {
@@ -91,6 +100,8 @@ macro_rules! programs {
 programs! {
     echo_server: crate::echo::ECHO_SERVER,
     #[cfg(feature = "monkey")] echo_std_patched: crate::echo::ECHO_STD_PATCHED,
+    echo_threads: crate::echo::ECHO_THREADS,
+    #[cfg(feature = "monkey")] echo_threads_patched: crate::echo::ECHO_THREADS_PATCHED,
 }
 
 /// How many descriptors a server has open.
@@ -98,7 +109,7 @@ fn descriptors(server: &Server) -> usize {
     fs::read_dir(format!("/proc/{}/fd", server.process.0.id())).unwrap().count()
 }
 
-/// Waits until `condition` holds.
+/// Waits until `condition` holds, for at most `PATIENCE`.
 #[track_caller]
 pub(crate) fn eventually(what: &str, condition: impl Fn() -> bool) {
     let deadline = Instant::now() + PATIENCE;
@@ -111,11 +122,13 @@ pub(crate) fn eventually(what: &str, condition: impl Fn() -> bool) {
 pub(crate) fn two_clients_take_turns(program: Program) {
     let server = program.start();
     let (mut one, mut two) = (server.connect(), server.connect());
+    // Both are served in turn, although neither has left.
     echo(&mut one, b"123\n");
     echo(&mut two, b"345\n");
     echo(&mut one, b"again\n");
     echo(&mut two, b"and again\n");
     let names = [&one, &two].map(|stream| stream.local_addr().unwrap().to_string());
+    // One leaves: the other is served on, and the log has both.
     drop(one);
     program.wait_for(&server, &format!("{} left: echoed 10 bytes, closed by the client (1 now)", names[0]));
     echo(&mut two, b"still there\n");
@@ -154,7 +167,7 @@ pub(crate) fn two_hundred_clients_at_once(program: Program) {
 
 pub(crate) fn a_message_larger_than_any_buffer(program: Program) {
     let server = program.start();
-    // The client writes all of it before it reads a byte, from another thread.
+    // The client writes all bytes before the first read, from another thread.
     let message = noise(2, 32 * 1024 * 1024);
     let mut client = server.connect();
     let mut writing = client.try_clone().unwrap();
@@ -197,6 +210,7 @@ pub(crate) fn a_half_closed_client_gets_all_its_data(program: Program) {
         let mut client = server.connect();
         let mut writing = client.try_clone().unwrap();
         let copy = message.clone();
+        // Another thread writes, since neither side could go on with all buffers full.
         let writer = thread::spawn(move || {
             writing.write_all(&copy).unwrap();
             writing.shutdown(Shutdown::Write).unwrap();
@@ -209,13 +223,13 @@ pub(crate) fn a_half_closed_client_gets_all_its_data(program: Program) {
     }
 }
 
-pub(crate) fn a_reset_in_mid_message_harms_nobody_else(program: Program) {
+pub(crate) fn a_reset_in_mid_message_harms_no_other(program: Program) {
     let server = program.start();
     let mut calm = server.connect();
     echo(&mut calm, b"before");
     for round in 0..20 {
         let mut rude = server.connect();
-        // Some of them with answers that nobody has read.
+        // Some of them with answers that are not read.
         rude.write_all(&noise(round, 10_000 * round as usize)).unwrap();
         reset(rude);
         echo(&mut calm, b"meanwhile");
@@ -225,7 +239,7 @@ pub(crate) fn a_reset_in_mid_message_harms_nobody_else(program: Program) {
     echo(&mut calm, b"after");
 }
 
-pub(crate) fn a_client_that_never_reads_harms_nobody_and_loses_nothing(program: Program) {
+pub(crate) fn a_client_that_never_reads_harms_no_other_and_loses_nothing(program: Program) {
     let server = program.start();
     let mut stuck = server.connect();
     let mut others = [server.connect(), server.connect()];
@@ -279,6 +293,7 @@ pub(crate) fn a_very_long_stream_passes_while_others_are_served(program: Program
     for number in 0..total / piece.len() {
         big.read_exact(&mut answer).unwrap();
         assert!(answer == piece, "MiB number {number} differs");
+        // A client with a short message has a turn in between.
         if number % 16 == 0 {
             echo(&mut small, b"meanwhile");
         }
@@ -286,6 +301,7 @@ pub(crate) fn a_very_long_stream_passes_while_others_are_served(program: Program
     assert_eq!(big.read(&mut answer).unwrap(), 0);
     writer.join().unwrap();
     program.wait_for(&server, &format!("echoed {total} bytes, closed by the client"));
+    // Only what is under way lies in memory.
     assert!(server.resident_kib() < 32 * 1024, "{} KiB", server.resident_kib());
 }
 
@@ -295,7 +311,7 @@ pub(crate) fn a_restart_on_the_same_port_works_at_once(program: Program) {
     for _ in 0..3 {
         let mut client = server.connect();
         echo(&mut client, b"hello");
-        // The server closes first, so its side of the connection lingers in the kernel.
+        // The server closes first, so the server's side of the connection lingers in the kernel.
         server.process.signal(libc::SIGINT);
         server.process.wait();
         server = program.start_with(&addr, Program::no_input);
@@ -329,10 +345,12 @@ pub(crate) fn the_end_of_input_elsewhere_does_not_stop_it(program: Program) {
     }
 }
 
-/// The program and `&` in a shell: what is typed there is not for the server, and must not make the kernel stop it.
+/// The program and `&` in a shell: what is typed there is not for the server, and must not make the kernel
+/// stop the server.
 pub(crate) fn in_the_background_of_a_terminal_it_goes_on_serving(program: Program) {
     let (mut keyboard, theirs) = terminal();
     let mut command = Command::new("sh");
+    // With job control the program is a process group in the background, and the shell reads the terminal.
     command.args(["-c", "set -m; \"$0\" \"$@\" & echo \"pid $!\"; read line; kill $!; wait"]);
     command.arg(example(program.name)).args(program.args("127.0.0.1:0")).stdout(Stdio::piped()).stderr(Stdio::null());
     on_terminal(&mut command, &theirs);
@@ -344,8 +362,11 @@ pub(crate) fn in_the_background_of_a_terminal_it_goes_on_serving(program: Progra
     client.set_read_timeout(Some(PATIENCE)).unwrap();
     keyboard.write_all(b"half a line").unwrap();
     echo(&mut client, b"hello");
+    // A program that read the terminal from the background would be stopped by now.
     thread::sleep(Duration::from_millis(200));
     echo(&mut client, b"hello again");
+    // The line ends: the shell reads the line, and ends the program, which need not wait for a client.
+    drop(client);
     keyboard.write_all(b"\n").unwrap();
     shell.wait();
     assert!(!out.all().iter().any(|line| line.contains("quit")));
@@ -360,8 +381,9 @@ pub(crate) fn an_interrupt_ends_it_at_once(program: Program) {
     assert_eq!(client.read(&mut [0]).unwrap(), 0);
 }
 
-/// Each of them is answered at the beginning and again at the end, and in between all are there.
-pub(crate) fn ten_thousand_connections_are_served_by_one_os_thread(program: Program) {
+/// Each of them is answered at the beginning and again at the end, and in between all are there: by one OS thread, or, if
+/// the program has not been patched, by ten thousand.
+pub(crate) fn ten_thousand_connections_are_served(program: Program) {
     let (_, hard) = rlimit::Resource::NOFILE.get().unwrap();
     // The server has them all, and so has the load.
     let count = 10_000.min(hard - 100);
@@ -372,12 +394,13 @@ pub(crate) fn ten_thousand_connections_are_served_by_one_os_thread(program: Prog
     let (addr, id) = (server.addr.to_string(), server.process.0.id().to_string());
     let idle = (count - 50).to_string();
     let args = ["--addr", &addr, "--connections", "50", "--idle", &idle, "--requests", "2000", "--server-pid", &id];
-    // Ports of other addresses are used up than those that anybody else connects from.
+    // From other addresses, so that other tests do not run out of ports.
     let ended = run("echo_load", &[&args[..], &["--from-addresses", "127.0.0.2-127.0.0.21", "--tsv"]].concat(), b"");
     assert!(ended.status.success(), "{ended:?}");
     let [names, values] = ended.lines()[..] else { panic!("{ended:?}") };
     let report: HashMap<&str, &str> = names.split('\t').zip(values.split('\t')).collect();
     assert_eq!(report["errors"], "0", "{report:#?}");
-    assert_eq!(report["server_threads"], "1", "{report:#?}");
+    let threads = if program.has_os_threads { (count + 1).to_string() } else { String::from("1") };
+    assert_eq!(report["server_threads"], threads, "{report:#?}");
     assert!(server.err.all().is_empty(), "{:#?}", server.err.all());
 }

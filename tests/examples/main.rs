@@ -2,9 +2,12 @@
 // Child processes with limits, signals and terminals of their own have no safe counterpart in std.
 #![allow(unsafe_code)]
 
+mod built;
 mod client;
 mod echo;
+mod few;
 mod net;
+mod output;
 #[cfg(feature = "monkey")]
 mod patched;
 mod programs;

@@ -72,7 +72,7 @@ fn a_forwarder_survives_servers_and_clients_that_fail() {
     drop(backend);
     let mut client = proxy.connect();
     assert!(matches!(client.read(&mut [0; 8]), Ok(0) | Err(_)));
-    proxy.out.wait_for(&format!("{} dropped: nobody listens on {addr}", client.local_addr().unwrap()));
+    proxy.out.wait_for(&format!("{} dropped: nothing listens on {addr}", client.local_addr().unwrap()));
     // And one again.
     let backend = TcpListener::bind(addr).unwrap();
     let mut client = proxy.connect();
@@ -96,7 +96,7 @@ fn datagrams_come_back_and_are_counted() {
         let got = socket.recv(&mut buf).unwrap();
         assert!(buf[..got] == sent[..]);
     }
-    // It counts while it waits.
+    // The server counts while waiting.
     server.out.wait_for("4 datagrams so far");
     thread::sleep(Duration::from_millis(5));
     socket.send(b"last").unwrap();

@@ -1,8 +1,9 @@
-//! What only `echo_std_patched` does. The rest of its promises are those of `echo.rs`.
+//! What only `echo_std_patched` does. The other promises are those of `echo.rs`.
 //!
-//! It has no options, reads no input, keeps no log and counts nothing. So the promises of `server.rs` that are about those
-//! are not for it: limits on connections and on silence, `quit`, the grace for clients when it ends, the counters, several
-//! hubs. What it does in their place is what any program of `std` does, and asserted here.
+//! The program has no options but the address, reads no input, keeps no log and counts nothing. So the promises of
+//! `server.rs` that are about those do not apply: limits on connections and on silence, `quit`, the grace for
+//! clients at the end, the counters, several hubs. What happens in their place is what any program of `std` does, and
+//! asserted here.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -10,7 +11,10 @@ use std::os::unix::process::ExitStatusExt;
 use std::thread;
 use std::time::Duration;
 
+use socket2::SockRef;
+
 use crate::echo::{ECHO_STD_PATCHED, Program};
+use crate::output::sockets_of;
 use crate::support::{PATIENCE, echo, limit_descriptors, run};
 
 #[test]
@@ -22,7 +26,7 @@ fn a_port_in_use_is_the_error_of_std_and_exit_code_1() {
     assert!(ended.stdout.is_empty());
 }
 
-/// There is nobody who would hear the signal and let clients finish.
+/// Nothing in the program hears the signal and lets clients finish.
 #[test]
 fn a_term_signal_ends_it_at_once() {
     let mut server = ECHO_STD_PATCHED.start();
@@ -33,12 +37,12 @@ fn a_term_signal_ends_it_at_once() {
     for client in &mut clients {
         assert_eq!(client.read(&mut [0]).unwrap(), 0);
     }
-    assert!(TcpStream::connect(server.addr).is_err(), "somebody still listens");
+    assert!(TcpStream::connect(server.addr).is_err(), "the port is still open");
 }
 
-/// Its own `thread::sleep` after each failure to accept is what lets the others be served meanwhile.
+/// The program's own `thread::sleep` after each failure to accept is what lets the others be served meanwhile.
 #[test]
-fn without_descriptors_it_serves_who_is_there_and_goes_on_later() {
+fn without_descriptors_it_serves_its_clients_and_goes_on_later() {
     let server = ECHO_STD_PATCHED.start_with("127.0.0.1:0", |command| {
         Program::no_input(command);
         limit_descriptors(command, 20);
@@ -71,4 +75,20 @@ fn without_descriptors_it_serves_who_is_there_and_goes_on_later() {
         }
         echo(&mut client, b"at last");
     }
+    // The server has tried a hundred times a second.
+    assert_eq!(server.err.all().len(), 1, "it complains once a minute: {:#?}", server.err.all());
+}
+
+/// An answer of several segments is not held back until the client has acknowledged the first one.
+#[test]
+fn its_connections_do_not_wait_for_more_to_send() {
+    let server = ECHO_STD_PATCHED.start();
+    let mut client = server.connect();
+    echo(&mut client, b"hello");
+    let connections = || sockets_of(&server.process).into_iter().filter(|fd| SockRef::from(fd).peer_addr().is_ok());
+    let Some(connection) = connections().next() else {
+        eprintln!("SKIPPED: no pidfd_getfd(2) here");
+        return;
+    };
+    assert!(SockRef::from(&connection).tcp_nodelay().unwrap());
 }

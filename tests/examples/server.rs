@@ -1,4 +1,4 @@
-//! What `echo_server` promises its clients, and who runs it.
+//! What `echo_server` promises to clients and users.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -7,7 +7,8 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::{PATIENCE, Running, Server, echo, example, limit_descriptors, noise, on_terminal, run, terminal};
+use crate::built::example;
+use crate::support::{PATIENCE, Running, Server, echo, limit_descriptors, noise, on_terminal, run, terminal};
 
 #[test]
 fn a_port_in_use_is_one_clear_line_and_exit_code_2() {
@@ -15,11 +16,11 @@ fn a_port_in_use_is_one_clear_line_and_exit_code_2() {
     let addr = taken.local_addr().unwrap().to_string();
     let ended = run("echo_server", &["--addr", &addr], b"");
     assert_eq!(ended.status.code(), Some(2));
-    assert_eq!(ended.stderr, format!("echo_server: {addr} is in use; take another port with --addr HOST:PORT\n"));
+    assert_eq!(ended.stderr, format!("echo_server: {addr} is in use; choose another by --addr HOST:PORT\n"));
     assert!(ended.stdout.is_empty());
 }
 
-/// Socket activation: the socket is there before the server and after it, so that nobody is refused meanwhile.
+/// Socket activation: the socket is there before the server and afterwards, so that no client is refused meanwhile.
 #[test]
 fn a_listener_that_is_passed_outlives_the_server() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -27,6 +28,7 @@ fn a_listener_that_is_passed_outlives_the_server() {
         let passed = OwnedFd::from(listener.try_clone().unwrap());
         Server::start_with(&["--addr", "127.0.0.1:1"], |command| {
             let args: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
+            // The shell makes the listener number 3 and knows the process id, as a service manager does.
             *command = Command::new("sh");
             command
                 .args(["-c", "LISTEN_PID=$$ exec \"$@\" 3<&0 0</dev/null", "sh"])
@@ -40,12 +42,13 @@ fn a_listener_that_is_passed_outlives_the_server() {
     echo(&mut server.connect(), b"hello");
     server.process.signal(libc::SIGTERM);
     assert_eq!(server.process.wait().code(), Some(0));
+    // No server runs now: the connection waits in the queue of the socket.
     let mut waits = server.connect();
     let _next = start();
     echo(&mut waits, b"hello");
 }
 
-/// The hubs of a server share its port with each other, by an option that would also let in a second server.
+/// The hubs of a server share the port with each other, by an option that would also let in a second server.
 #[test]
 fn a_port_that_other_hubs_use_is_in_use() {
     let server = Server::start(&["--hubs", "2"]);
@@ -53,7 +56,7 @@ fn a_port_that_other_hubs_use_is_in_use() {
     for hubs in ["1", "2"] {
         let refused = run("echo_server", &["--addr", &addr, "--hubs", hubs], b"");
         assert_eq!(refused.status.code(), Some(2));
-        assert_eq!(refused.stderr, format!("echo_server: {addr} is in use; take another port with --addr HOST:PORT\n"));
+        assert_eq!(refused.stderr, format!("echo_server: {addr} is in use; choose another by --addr HOST:PORT\n"));
     }
     // Both hubs still get clients, spread by the ports they come from: each has fallen asleep since.
     let asleep = || -> Vec<u32> {
@@ -65,13 +68,17 @@ fn a_port_that_other_hubs_use_is_in_use() {
     };
     let before = asleep();
     let mut clients: Vec<TcpStream> = (0..64).map(|_| server.connect()).collect();
-    clients.iter_mut().for_each(|client| echo(client, b"hello"));
     assert_eq!(before.len(), 2);
-    assert!(before.iter().zip(asleep()).all(|(before, after)| *before < after), "{before:?}, {:?}", asleep());
+    // On a busy machine a hub may serve all that it has got without falling asleep in between.
+    let both = (0..100).any(|_| {
+        clients.iter_mut().for_each(|client| echo(client, b"hello"));
+        before.iter().zip(asleep()).all(|(before, after)| *before < after)
+    });
+    assert!(both, "{before:?}, {:?}", asleep());
 }
 
 #[test]
-fn without_descriptors_it_serves_who_is_there_and_goes_on_later() {
+fn without_descriptors_it_serves_its_clients_and_goes_on_later() {
     let server = Server::start_with(&[], |command| {
         command.stdin(Stdio::null());
         limit_descriptors(command, 20);
@@ -93,7 +100,7 @@ fn without_descriptors_it_serves_who_is_there_and_goes_on_later() {
     // Descriptors get free: the next in line are let in, a few at a time, until all have been served.
     for (number, mut client) in clients.into_iter().enumerate() {
         if number >= served {
-            // It has asked before.
+            // The client has asked before.
             let mut answer = [0];
             client.read_exact(&mut answer).unwrap();
             assert_eq!(&answer, b"?");
@@ -104,14 +111,15 @@ fn without_descriptors_it_serves_who_is_there_and_goes_on_later() {
     assert_eq!(server.err.all().len(), 1, "{:#?}", server.err.all());
 }
 
-/// Sends a line on each, and returns how many got no answer for a while. They get it later.
+/// Sends a line on each, and returns how many got no answer for a while. The answers come later.
 fn waiting(clients: &mut [TcpStream]) -> usize {
     let mut waiting = 0;
     for client in clients {
         let patience = if waiting == 0 { Duration::from_secs(2) } else { Duration::from_millis(1) };
         client.set_read_timeout(Some(patience)).unwrap();
         client.write_all(b"?").unwrap();
-        // A read with a time limit is not begun again by the kernel when the process was stopped and goes on: signal(7).
+        // A read with a time limit is not begun again by the kernel when the process was stopped and goes on:
+        // signal(7).
         let answer = loop {
             match client.read(&mut [0]) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -135,7 +143,7 @@ fn more_than_max_connections_wait_in_line() {
     assert_eq!(waiting(&mut clients), 3);
     for left in (0..5).rev() {
         drop(clients.remove(0));
-        // Whoever waits is let in as soon as one leaves. It has asked before, and has its answer coming.
+        // A client that waits is let in as soon as another leaves, and gets the answer to what was sent before.
         if left >= 2 {
             let mut answer = [0];
             clients[1].read_exact(&mut answer).unwrap();
@@ -174,7 +182,7 @@ fn a_client_that_takes_nothing_is_closed_after_the_idle_timeout() {
     echo(&mut server.connect(), b"hello");
 }
 
-/// A server on a terminal of its own, and the keyboard.
+/// A server on a new terminal, and the keyboard.
 fn start_on_terminal(args: &[&str]) -> (Server, std::fs::File) {
     let (ours, theirs) = terminal();
     let server = Server::start_with(args, |command| on_terminal(command, &theirs));
@@ -194,7 +202,7 @@ fn quit_and_the_end_of_input_on_a_terminal_stop_it() {
 }
 
 #[test]
-fn quit_lets_clients_finish_but_lets_nobody_in() {
+fn quit_lets_clients_finish_but_accepts_no_other() {
     let (mut server, mut keyboard) = start_on_terminal(&["--grace", "60"]);
     let (mut one, mut two) = (server.connect(), server.connect());
     echo(&mut one, b"hello");
@@ -212,7 +220,7 @@ fn quit_lets_clients_finish_but_lets_nobody_in() {
 }
 
 #[test]
-fn quit_closes_who_is_left_after_the_grace() {
+fn quit_closes_the_connections_that_are_left_after_the_grace() {
     let (mut server, mut keyboard) = start_on_terminal(&["--grace", "300ms"]);
     let mut idle = server.connect();
     echo(&mut idle, b"hello");
@@ -230,9 +238,9 @@ fn quit_closes_who_is_left_after_the_grace() {
     assert!(server.err.all().is_empty(), "{:#?}", server.err.all());
 }
 
-/// Also while it waits for room, or for descriptors.
+/// Also while the server waits for room, or for descriptors.
 #[test]
-fn quit_is_heard_while_nobody_can_be_let_in() {
+fn quit_is_heard_while_no_client_can_be_accepted() {
     let (mut server, mut keyboard) = start_on_terminal(&["--max-connections", "1"]);
     let mut clients: Vec<TcpStream> = (0..3).map(|_| server.connect()).collect();
     echo(&mut clients[0], b"hello");
@@ -243,7 +251,7 @@ fn quit_is_heard_while_nobody_can_be_let_in() {
     assert_eq!(server.process.wait().code(), Some(0));
 }
 
-/// Waits until nobody listens any more. Connections that still get into the queue meanwhile are served.
+/// Waits until the server does not listen any more. Connections that still get into the queue meanwhile are served.
 fn wait_until_refused(addr: std::net::SocketAddr) {
     let deadline = Instant::now() + PATIENCE;
     while TcpStream::connect(addr).is_ok() {
@@ -261,6 +269,7 @@ fn a_term_signal_drains_and_a_second_one_ends_the_grace() {
         echo(&mut two, b"hello");
         server.process.signal(libc::SIGTERM);
         server.out.wait_for("stopping: waiting up to 60s for clients to leave (2 now)");
+        // The listener is closed, and the clients of before are served on.
         wait_until_refused(server.addr);
         echo(&mut one, b"still there");
         drop(one);
@@ -279,10 +288,12 @@ fn the_counters_are_shown_on_a_signal_and_on_the_terminal() {
     let mut clients: Vec<TcpStream> = (0..3).map(|_| server.connect()).collect();
     clients.iter_mut().for_each(|client| echo(client, b"hello"));
     keyboard.write_all(b"stats\n").unwrap();
-    server.out.wait_for("3 clients now, 3 came; left: 0 by themselves, 0 silent or stuck, 0 broken; put off 0 times");
+    server.out.wait_for("3 clients now, 3 came; left: 0 by themselves, 0 silent or stuck, 0 broken");
+    server.out.wait_for("0 refused for want of memory; accepting was put off 0 times");
     clients[0].shutdown(Shutdown::Write).unwrap();
     assert_eq!(clients[0].read(&mut [0]).unwrap(), 0);
-    // Its place is given back a moment after its connection was closed, perhaps on another OS thread: ask until it is so.
+    // A client's place is given back a moment after the connection was closed, perhaps on another OS thread: ask
+    // until then.
     let deadline = Instant::now() + PATIENCE;
     while !server.out.all().iter().any(|line| line.starts_with("2 clients now, 3 came; left: 1 by themselves")) {
         assert!(Instant::now() < deadline, "{:#?}", server.out.all());
@@ -290,6 +301,18 @@ fn the_counters_are_shown_on_a_signal_and_on_the_terminal() {
         thread::sleep(Duration::from_millis(10));
     }
     echo(&mut clients[1], b"still served");
+}
+
+#[test]
+fn a_quit_signal_shows_what_all_threads_do_and_ends_nothing() {
+    let (server, _keyboard) = start_on_terminal(&["--quiet", "--hubs", "2"]);
+    let mut clients: Vec<TcpStream> = (0..3).map(|_| server.connect()).collect();
+    clients.iter_mut().for_each(|client| echo(client, b"hello"));
+    server.process.signal(libc::SIGQUIT);
+    server.err.wait_for_wide("hub 1 (OS thread ");
+    server.err.wait_for_wide("hub 2 (OS thread ");
+    server.err.wait_for_wide(" can be read, for ");
+    clients.iter_mut().for_each(|client| echo(client, b"still served"));
 }
 
 #[test]
@@ -305,7 +328,7 @@ fn quiet_logs_nothing() {
 }
 
 #[test]
-fn nobody_reading_the_log_harms_no_client() {
+fn a_log_that_is_not_read_harms_no_client() {
     let mut command = Command::new(example("echo_server"));
     let addr = {
         let free = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -313,6 +336,7 @@ fn nobody_reading_the_log_harms_no_client() {
     };
     command.args(["--addr", &addr.to_string()]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut server = Running(command.spawn().unwrap());
+    // From now on each line of the log fails.
     drop(server.0.stdout.take());
     let deadline = Instant::now() + PATIENCE;
     for _ in 0..3 {
@@ -344,6 +368,7 @@ fn an_idle_client_costs_one_page() {
             server.resident_kib()
         };
         let mut clients = Vec::new();
+        // The first hundred also pay for what all clients share.
         let few = grow(100, &mut clients);
         let many = grow(400, &mut clients);
         let each = (many - few) as f64 / 400.0;
@@ -375,7 +400,7 @@ fn several_hubs_serve_one_port_and_quit_reaches_all_of_them() {
 fn the_limit_on_connections_holds_over_all_hubs() {
     let server = Server::start(&["--hubs", "3", "--max-connections", "2"]);
     let mut clients: Vec<TcpStream> = (0..12).map(|_| server.connect()).collect();
-    // Who is served depends on whose line is looked at first; how many does not.
+    // Which clients are served depends on the hub that accepts first; their number does not.
     for left in (2..=12).rev() {
         let deadline = Instant::now() + PATIENCE;
         let served = loop {
@@ -385,7 +410,7 @@ fn the_limit_on_connections_holds_over_all_hubs() {
             }
             assert!(Instant::now() < deadline, "{} of {left} are served", served.len());
         };
-        // One that is served leaves, and somebody gets in, wherever it waits.
+        // A client that is served leaves, and another one gets in, whichever queue that one waits in.
         drop(clients.remove(served[0]));
         if left == 2 {
             break;
@@ -412,7 +437,7 @@ fn served(clients: &mut [TcpStream]) -> Vec<usize> {
 }
 
 #[test]
-fn after_the_grace_several_hubs_close_who_is_left() {
+fn after_the_grace_several_hubs_close_the_connections_that_are_left() {
     let (mut server, mut keyboard) = start_on_terminal(&["--hubs", "2", "--grace", "200ms"]);
     let mut clients: Vec<TcpStream> = (0..20).map(|_| server.connect()).collect();
     clients.iter_mut().for_each(|client| echo(client, b"hello"));
@@ -441,6 +466,20 @@ fn servers_share_a_port_if_all_of_them_do() {
     clients.iter_mut().for_each(|client| echo(client, b"hello"));
     one.out.wait_for("connected");
     two.out.wait_for("connected");
+}
+
+#[test]
+fn clients_in_threads_with_thread_locals_of_their_own_get_their_bytes_on_two_hubs() {
+    let mut server = Server::start(&["--own-thread-locals", "--hubs", "2", "--grace", "200ms"]);
+    let mut clients: Vec<TcpStream> = (0..100).map(|_| server.connect()).collect();
+    for _ in 0..3 {
+        clients.iter_mut().for_each(|client| echo(client, b"hello"));
+    }
+    // A client that leaves, and one that the stop sends away.
+    clients.truncate(1);
+    server.out.wait_for("echoed 15 bytes");
+    server.process.signal(libc::SIGTERM);
+    assert_eq!(server.process.wait().code(), Some(0));
 }
 
 #[test]

@@ -1,101 +1,32 @@
-//! Builds, starts, watches and ends example programs. Nothing here waits for more than `PATIENCE`.
+//! Starts, watches and ends example programs. Nothing here waits for more than `PATIENCE`.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, Mutex, OnceLock};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-/// How long anything may take before it counts as hanging.
+use crate::built::example;
+
+/// How long anything may take before that counts as hanging.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The program of an example, built if need be: `cargo test --test examples` builds no examples by itself.
-pub(crate) fn example(name: &str) -> PathBuf {
-    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
-    FOLDER.get_or_init(built_examples).join(name)
-}
+/// How long a line of an example's output may be.
+const WIDTH: usize = 80;
 
-fn built_examples() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    // target/[TRIPLE/]PROFILE/deps/examples-HASH
-    let profile = test.ancestors().nth(2).unwrap();
-    let folder = profile.join("examples");
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let sources = newest(&root.join("src")).max(newest(&root.join("examples")));
-    let mut names = vec![
-        "greenlet_ping_pong",
-        "spawn_join",
-        "sleep_interleave",
-        "offload_hash",
-        "concurrent_fetch",
-        "pool_crawler",
-        "echo_server",
-        "echo_client",
-        "echo_load",
-        "compare_models",
-        "server_models",
-        "run_commands",
-        "level_or_edge",
-        "cpu_or_io",
-        "producer_consumer",
-        "actor",
-        "chat_server",
-        "port_forwarder",
-        "udp_echo",
-        "resolve_names",
-        "connection_pool",
-    ];
-    if cfg!(feature = "monkey") {
-        names.push("echo_std_patched");
+/// Complains of lines that a terminal would break, unless nothing can break the line.
+#[track_caller]
+pub(crate) fn check_width<'a>(lines: impl IntoIterator<Item = &'a str>) {
+    for line in lines {
+        // What a terminal shows of the line: progress begins the line again, and clears the rest.
+        let shown = line.rsplit('\r').next().unwrap_or(line).replace("\x1b[K", "");
+        let is_one_word = shown.split(' ').any(|word| word.chars().count() > WIDTH);
+        assert!(shown.chars().count() <= WIDTH || is_one_word, "longer than {WIDTH} columns: {line:?}");
     }
-    let fresh = |name| {
-        let built = folder.join(name).metadata().and_then(|program| program.modified());
-        built.is_ok_and(|built| built > sources)
-    };
-    if names.into_iter().all(fresh) && has_our_features(&folder.join("server_models")) {
-        return folder;
-    }
-    let above = profile.parent().unwrap();
-    let triple = above.file_name().and_then(|name| name.to_str()).filter(|name| name.contains("-linux-"));
-    let target = if triple.is_some() { above.parent().unwrap() } else { above };
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo.current_dir(root).args(["build", "--quiet", "--examples", "--target-dir"]).arg(target);
-    cargo.args(triple.into_iter().flat_map(|triple| ["--target", triple]));
-    match profile.file_name().and_then(|name| name.to_str()) {
-        Some("debug") => {}
-        Some(profile) => {
-            cargo.args(["--profile", profile]);
-        }
-        None => panic!("no profile in {}", test.display()),
-    }
-    let features = [("sanitizer", cfg!(feature = "sanitizer")), ("monkey", cfg!(feature = "monkey"))];
-    for (feature, _) in features.into_iter().filter(|&(_, is_ours)| is_ours) {
-        cargo.args(["--features", feature]);
-    }
-    assert!(cargo.status().unwrap().success(), "the examples do not build");
-    folder
-}
-
-/// Whether the examples were built with the feature `monkey` exactly if this was: builds with and without it lie in one
-/// folder, the last over the others.
-fn has_our_features(server_models: &Path) -> bool {
-    let list = Command::new(server_models).arg("--list").output();
-    list.is_ok_and(|list| String::from_utf8_lossy(&list.stdout).contains("green-patched") == cfg!(feature = "monkey"))
-}
-
-/// When anything in a folder was changed last.
-fn newest(folder: &Path) -> SystemTime {
-    let entries = folder.read_dir().unwrap().map(|entry| entry.unwrap());
-    let times = entries.map(|entry| {
-        let file = entry.metadata().unwrap();
-        if file.is_dir() { newest(&entry.path()) } else { file.modified().unwrap() }
-    });
-    times.max().unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
 /// What a finished program left.
@@ -112,20 +43,25 @@ impl Ended {
     }
 }
 
-/// Runs an example to its end.
+/// Runs an example to the end, and checks the width of the lines.
 pub(crate) fn run(name: &str, args: &[&str], input: &[u8]) -> Ended {
     let mut command = Command::new(example(name));
     command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = Running(command.spawn().unwrap());
     let mut stdin = child.0.stdin.take().unwrap();
     let input = input.to_vec();
-    // It may end without reading all of it.
+    // The program may end without reading all input.
     let feeder = thread::spawn(move || drop(stdin.write_all(&input)));
     let stdout = read_all(child.0.stdout.take().unwrap());
     let stderr = read_all(child.0.stderr.take().unwrap());
     let status = child.wait();
     feeder.join().unwrap();
     let (stdout, stderr) = (stdout.join().unwrap(), String::from_utf8(stderr.join().unwrap()).unwrap());
+    check_width(stderr.lines());
+    // What was typed, or what is for other programs, may be of any length.
+    if name != "echo_client" && !args.iter().any(|arg| ["--json", "--tsv"].contains(arg)) {
+        check_width(String::from_utf8_lossy(&stdout).lines());
+    }
     Ended { status, stdout, stderr }
 }
 
@@ -141,7 +77,7 @@ fn read_all(mut pipe: impl Read + Send + 'static) -> thread::JoinHandle<Vec<u8>>
 pub(crate) struct Running(pub(crate) Child);
 
 impl Running {
-    /// Waits for its end.
+    /// Waits for the end of the child.
     pub(crate) fn wait(&mut self) -> ExitStatus {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -154,14 +90,14 @@ impl Running {
     }
 
     pub(crate) fn signal(&self, signal: i32) {
-        // SAFETY: kill touches no memory; the child has not been waited for, so its id is its own.
+        // SAFETY: kill touches no memory; the child has not been waited for, so the id is still the child's.
         assert_eq!(unsafe { libc::kill(self.0.id() as i32, signal) }, 0);
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Fails only if it has ended already.
+        // Fails only if the child has ended already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -181,7 +117,7 @@ impl Lines {
             let mut pipe = BufReader::new(pipe);
             loop {
                 let mut line = Vec::new();
-                // A terminal whose other side is closed says EIO, perhaps after a last piece without an end of line.
+                // A terminal with the other side closed says EIO, perhaps after a last piece without an end of line.
                 let read = pipe.read_until(b'\n', &mut line);
                 if !line.is_empty() {
                     let line = String::from_utf8_lossy(&line).trim_end_matches(['\r', '\n']).to_owned();
@@ -198,6 +134,13 @@ impl Lines {
 
     /// Waits for a line that contains `what`, and returns it.
     pub(crate) fn wait_for(&self, what: &str) -> String {
+        let line = self.wait_for_wide(what);
+        check_width([&line[..]]);
+        line
+    }
+
+    /// Waits as `wait_for` does, for a line of a report of the crate's, which may be wider than a terminal.
+    pub(crate) fn wait_for_wide(&self, what: &str) -> String {
         let deadline = Instant::now() + PATIENCE;
         let mut lines = self.shared.0.lock().unwrap();
         loop {
@@ -211,11 +154,13 @@ impl Lines {
     }
 
     pub(crate) fn all(&self) -> Vec<String> {
-        self.shared.0.lock().unwrap().clone()
+        let lines = self.shared.0.lock().unwrap().clone();
+        check_width(lines.iter().map(String::as_str));
+        lines
     }
 }
 
-/// A running `echo_server`, or another server that prints where it listens.
+/// A running `echo_server`, or another server that prints the address.
 pub(crate) struct Server {
     pub(crate) process: Running,
     pub(crate) addr: SocketAddr,
@@ -224,7 +169,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// On a free port, with nothing as its input.
+    /// Starts `echo_server` on a free port, without any input.
     pub(crate) fn start(args: &[&str]) -> Server {
         Server::start_with(args, |command| {
             command.stdin(Stdio::null());
@@ -240,11 +185,17 @@ impl Server {
         Server::start_exactly(name, &[addr, args].concat(), prepare)
     }
 
-    /// With these arguments and no others, one of which says where to listen.
+    /// Starts a server with these arguments and no others, one of which says where to listen.
     pub(crate) fn start_exactly(name: &str, args: &[&str], prepare: impl FnOnce(&mut Command)) -> Server {
         let mut command = Command::new(example(name));
-        command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.args(args);
         prepare(&mut command);
+        Server::of(command)
+    }
+
+    /// Starts a server by a command that says where to listen.
+    pub(crate) fn of(mut command: Command) -> Server {
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut process = Running(command.spawn().unwrap());
         // The child has its own copies of whatever `prepare` gave it.
         drop(command);
@@ -268,14 +219,14 @@ impl Server {
         line.split_whitespace().next().unwrap().parse().unwrap()
     }
 
-    /// CPU time used so far.
+    /// Returns the CPU time used so far.
     pub(crate) fn run_time(&self) -> Duration {
         let stat = std::fs::read_to_string(format!("/proc/{}/schedstat", self.process.0.id())).unwrap();
         Duration::from_nanos(stat.split_whitespace().next().unwrap().parse().unwrap())
     }
 }
 
-/// Sends `message` and reads it back.
+/// Sends `message` and reads the echo.
 #[track_caller]
 pub(crate) fn echo(stream: &mut TcpStream, message: &[u8]) {
     stream.write_all(message).unwrap();
@@ -298,26 +249,26 @@ pub(crate) fn noise(seed: u64, len: usize) -> Vec<u8> {
     bytes
 }
 
-/// A pseudo terminal: our side, the program's side.
+/// Opens a pseudo terminal; returns our side, the program's side.
 pub(crate) fn terminal() -> (File, OwnedFd) {
     let (mut ours, mut theirs) = (-1, -1);
     let none = std::ptr::null_mut();
     // SAFETY: both numbers are live for the call; null means: no name, default settings and size.
     let result = unsafe { libc::openpty(&mut ours, &mut theirs, none, none.cast(), none.cast()) };
     assert_eq!(result, 0, "openpty: {}", io::Error::last_os_error());
-    // Else a program started by another test meanwhile would keep the terminal open.
+    // Otherwise a program started by another test meanwhile would keep the terminal open.
     for fd in [ours, theirs] {
         // SAFETY: this request takes a number and touches no memory.
         assert_eq!(unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) }, 0);
     }
-    // SAFETY: just opened, and nobody else's.
+    // SAFETY: just opened, and owned by nothing else.
     let ours = unsafe { File::from_raw_fd(ours) };
     // SAFETY: the same.
     let theirs = unsafe { OwnedFd::from_raw_fd(theirs) };
     (ours, theirs)
 }
 
-/// Gives a program `theirs` as standard input and as its controlling terminal, as a shell in a new window does.
+/// Gives a program `theirs` as standard input and as the controlling terminal, as a shell in a new window does.
 pub(crate) fn on_terminal(command: &mut Command, theirs: &OwnedFd) {
     command.stdin(theirs.try_clone().unwrap());
     let fd = theirs.as_raw_fd();

@@ -24,7 +24,7 @@ pub(crate) fn bounded<T>(test: impl FnOnce() -> T) -> T {
     result
 }
 
-/// A green stream and std's other end, whose calls may not wait for green threads of this OS thread.
+/// Makes a green stream and std's other end. Calls of the latter must not wait for green threads of this OS thread.
 pub(crate) fn with_std_peer() -> (TcpStream, std::net::TcpStream) {
     let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -43,7 +43,7 @@ pub(crate) fn reset(stream: std::net::TcpStream) {
     socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
 }
 
-/// Lets everybody run until they all wait, and events that are on their way arrive.
+/// Lets all green threads run until they wait, and until events that are on their way have arrived.
 pub(crate) fn settle() {
     for _ in 0..3 {
         greenling::sleep(Duration::from_millis(2));
@@ -66,16 +66,25 @@ pub(crate) fn note<T: std::fmt::Debug>(log: &mut Log, what: &str, result: std::i
     });
 }
 
-/// Runs a program twice, with `net` meaning std's module in an OS thread, then ours here, and compares what it noted.
-/// `unix` before the program: the modules of Unix sockets.
+/// Runs a program three times, with `net` meaning std's module in an OS thread, then ours here, then ours in a
+/// simulation, and compares what it noted.
+/// `unix` before the program: the modules of Unix sockets; `kernel`: not in a simulation, since the program asks the
+/// kernel for something itself.
 macro_rules! same_as_std {
     ($name:ident, |$log:ident| $body:block) => {
-        same_as_std!($name, { std::net }, { greenling::net }, |$log| $body);
+        same_as_std!($name, simulated, { std::net }, { greenling::net }, |$log| $body);
     };
     ($name:ident, unix, |$log:ident| $body:block) => {
-        same_as_std!($name, { std::os::unix::net }, { greenling::os::unix::net }, |$log| $body);
+        same_as_std!($name, simulated, { std::os::unix::net }, { greenling::os::unix::net }, |$log| $body);
     };
-    ($name:ident, { $($std:tt)* }, { $($ours:tt)* }, |$log:ident| $body:block) => {
+    ($name:ident, kernel, |$log:ident| $body:block) => {
+        same_as_std!($name, kernel, { std::net }, { greenling::net }, |$log| $body);
+    };
+    (@again simulated, $program:ident, $expected:ident) => {
+        assert_eq!(greenling::sim::run(1, $program), $expected, "in a simulation");
+    };
+    (@again kernel, $program:ident, $expected:ident) => {};
+    ($name:ident, $where:ident, { $($std:tt)* }, { $($ours:tt)* }, |$log:ident| $body:block) => {
         #[test]
         fn $name() {
             fn with_std() -> Log {
@@ -96,6 +105,7 @@ macro_rules! same_as_std {
                 let expected = std::thread::spawn(with_std).join().unwrap();
                 assert!(!expected.is_empty());
                 assert_eq!(with_greenling(), expected);
+                same_as_std!(@again $where, with_greenling, expected);
             });
         }
     };

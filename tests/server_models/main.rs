@@ -1,16 +1,22 @@
 //! The server models of `examples/server_models/`, each held to the same promises.
 //!
-//! `cases.rs` has one function per promise, which takes the model; the macro below makes a test of each, for each model.
-//! What a model cannot do by its nature is part of its row in `Model`, and asserted as such by the same case.
+//! `cases.rs` has one function per promise, which takes the model; the macro below makes a test of each, for each
+//! model. What a model cannot do by its nature is part of its row in `Model`, and asserted as such by the same case.
 //!
-//! `green-patched` is there with the feature `monkey`. Without it, a case in
-//! `own.rs` asserts the refusal.
+//! The Python programs of `examples/server_models/python/` are held to them, too: `python.rs`.
+//!
+//! `green-patched` and `green-threads-patched` are there with the feature `monkey`. Without it, a case in `own.rs`
+//! asserts the refusal.
 // Child processes with descriptors and limits of their own have no safe counterpart in std.
 #![allow(unsafe_code)]
 
+#[allow(dead_code, reason = "made for the tests of the examples, which need all of it")]
+#[path = "../examples/built.rs"]
+mod built;
 mod cases;
 mod own;
-#[allow(dead_code, reason = "made for the tests of the examples, which need all of it")]
+mod python;
+#[allow(dead_code, reason = "the same")]
 #[path = "../examples/support.rs"]
 mod support;
 
@@ -21,25 +27,26 @@ struct Model {
     name: &'static str,
     /// Serves more than one client at a time.
     concurrent: bool,
-    /// Sleeps while nobody wants anything.
+    /// Sleeps while no client wants anything.
     sleeps: bool,
     /// A process per client: descriptors are no limit.
     forks: bool,
     /// Several OS threads that accept: clients that come at once are logged in any order.
     hubs: bool,
+    /// The Python program, if it is one, in `examples/server_models/python`.
+    script: Option<&'static str>,
 }
 
 /// A model as most are.
 const fn model(name: &'static str) -> Model {
-    Model { name, concurrent: true, sleeps: true, forks: false, hubs: false }
+    Model { name, concurrent: true, sleeps: true, forks: false, hubs: false, script: None }
 }
 
-/// Makes a module of tests for each model.
+/// Makes a module of tests for each model, and a table of the models, simplest first.
 macro_rules! models {
-    ($($(#[$attribute:meta])? $module:ident: $model:expr,)*) => {
-        /// All of them, simplest first.
-        const MODELS: &[Model] = &[$($(#[$attribute])? $model),*];
-        $($(#[$attribute])? mod $module { models!(@cases $model;
+    ($models:ident; $($(#[$attribute:meta])? $module:ident: $model:expr,)*) => {
+        pub(crate) const $models: &[crate::Model] = &[$($(#[$attribute])? $model),*];
+        $($(#[$attribute])? mod $module { crate::models!(@cases $model;
             it_answers_two_clients_in_turn
             it_thanks_for_every_message
             it_serves_two_hundred_that_come_at_once
@@ -54,20 +61,23 @@ macro_rules! models {
             it_refuses_a_client_without_descriptor_and_goes_on
             it_ends_on_sigterm_and_sigint_with_all_its_clients
             it_starts_again_at_once_on_the_same_port
-            it_sleeps_while_nobody_wants_anything_or_is_known_not_to
+            it_sleeps_while_no_message_is_there_or_known_to_come
         ); })*
     };
     (@cases $model:expr; $($case:ident)*) => {
         $(#[test]
         fn $case() {
             #[allow(unused_imports, reason = "a row may need either")]
-            use crate::{Model, model};
-            crate::cases::$case($model);
+            use crate::{Model, model, python::script};
+            if crate::python::can_run($model) {
+                crate::cases::$case($model);
+            }
         })*
     };
 }
+use models;
 
-models! {
+models! { MODELS;
     blocking: Model { concurrent: false, ..model("blocking") },
     process: Model { forks: true, ..model("process") },
     thread: model("thread"),
@@ -81,4 +91,5 @@ models! {
     green: model("green"),
     green_hubs: Model { hubs: true, ..model("green-hubs") },
     #[cfg(feature = "monkey")] green_patched: model("green-patched"),
+    #[cfg(feature = "monkey")] green_threads_patched: model("green-threads-patched"),
 }

@@ -1,15 +1,18 @@
 //! What one model alone does, and the command line.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
+use crate::built::example;
 use crate::cases::{start, start_with};
-use crate::support::{Server, echo, example, run};
+use crate::support::{Server, echo, limit_descriptors, run};
 use crate::{MODELS, model};
 
-/// A model that is not in our table would be tested by nobody.
+/// A model that is not in the table would not be tested.
 #[test]
 fn the_list_is_what_is_tested() {
     let ended = run("server_models", &["--list"], b"");
@@ -38,13 +41,16 @@ fn a_wrong_command_line_is_one_clear_line() {
 #[test]
 fn green_patched_without_its_feature_names_the_feature() {
     let help = run("server_models", &["--help"], b"");
-    let line = help.lines().into_iter().find(|line| line.contains("green-patched")).unwrap();
-    assert!(line.contains("--features monkey"), "{line}");
+    let lines = help.lines();
+    let line = lines.iter().position(|line| line.contains("green-patched and green-threads-patched")).unwrap();
+    assert!(lines[line + 1].contains("--features monkey"), "{lines:?}");
     if cfg!(not(feature = "monkey")) {
-        let ended = run("server_models", &["--model", "green-patched"], b"");
-        assert_eq!(ended.status.code(), Some(2));
-        let complaint = "--model green-patched: this build is without it, for want of --features monkey";
-        assert_eq!(ended.stderr, format!("server_models: {complaint} (try --help)\n"));
+        for model in ["green-patched", "green-threads-patched"] {
+            let ended = run("server_models", &["--model", model], b"");
+            assert_eq!(ended.status.code(), Some(2));
+            let complaint = format!("{model} needs --features monkey");
+            assert_eq!(ended.stderr, format!("server_models: {complaint} (try --help)\n"));
+        }
     }
 }
 
@@ -55,7 +61,7 @@ fn an_address_in_use_is_one_clear_line() {
     for model in MODELS {
         let ended = run("server_models", &["--model", model.name, "--addr", &addr], b"");
         assert_eq!(ended.status.code(), Some(2), "{}", model.name);
-        let line = format!("server_models: {addr} is in use; take another port with --addr HOST:PORT\n");
+        let line = format!("server_models: {addr} is in use; choose another by --addr HOST:PORT\n");
         assert_eq!(ended.stderr, line);
     }
     // Its hubs share the address with each other, and not with others.
@@ -65,6 +71,22 @@ fn an_address_in_use_is_one_clear_line() {
         let ended = run("server_models", &["--model", name, "--addr", &addr], b"");
         assert_eq!(ended.status.code(), Some(2), "{name}");
         assert!(ended.stderr.contains("is in use"), "{}", ended.stderr);
+    }
+}
+
+/// Its client took the descriptor that another hub had given up to turn a client away: then the other hub could neither
+/// serve nor refuse, and its clients waited for ever.
+#[test]
+fn a_hub_does_not_take_the_spare_descriptor_of_another() {
+    for _ in 0..20 {
+        let server = start_with(model("green-hubs"), &["--hubs", "4"], |command| limit_descriptors(command, 40));
+        let mut clients: Vec<TcpStream> = (0..100).map(|_| server.connect()).collect();
+        let mut answers = clients.iter_mut().map(|client| {
+            client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+            client.write_all(b"hello").and_then(|()| client.read_exact(&mut [0; 5]))
+        });
+        let neither = answers.find(|answer| answer.as_ref().is_err_and(|error| error.kind() == ErrorKind::WouldBlock));
+        assert!(neither.is_none(), "neither served nor refused");
     }
 }
 
@@ -123,7 +145,7 @@ fn select_refuses_descriptors_beyond_its_set_and_the_others_do_not() {
                 served += 1;
             } else {
                 let line = server.out.wait_for(&format!("{name} refused: "));
-                assert!(line.ends_with("1024 is too large for select (FD_SETSIZE is 1024)"), "{line}");
+                assert!(line.ends_with("1024 is beyond FD_SETSIZE (1024)"), "{line}");
             }
         }
         if model.name.starts_with("select") {
@@ -152,7 +174,7 @@ fn a_line_on_standard_input_stops_select_stdin() {
     let (mut server, mut input) = start_with_input();
     let mut client = server.connect();
     echo(&mut client, b"hello");
-    // Less than a line stops nobody from being served.
+    // Less than a line does not stop the server.
     input.write_all(b"qu").unwrap();
     echo(&mut client, b"still there");
     input.write_all(b"it\n").unwrap();
@@ -168,11 +190,11 @@ fn the_end_of_standard_input_does_not_stop_select_stdin() {
     echo(&mut client, b"hello");
     drop(input);
     echo(&mut client, b"still there");
-    // Nor does it make it turn at full speed: `it_sleeps_while_nobody_wants_anything_or_is_known_not_to` has no input.
+    // Nor does it make it turn at full speed: `it_sleeps_while_no_message_is_there_or_known_to_come` has no input.
 }
 
 #[test]
-fn the_output_of_a_server_whose_log_nobody_reads_is_no_reason_to_stop() {
+fn a_log_that_is_not_read_is_no_reason_for_a_server_to_stop() {
     for model in MODELS {
         let mut command = Command::new(example("server_models"));
         command.args(["--model", model.name, "--addr", "127.0.0.1:0"]).stdin(Stdio::null()).stdout(Stdio::piped());

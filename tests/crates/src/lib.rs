@@ -1,13 +1,14 @@
-//! The bench on which blocking crates are tried, as they are: who does the work, where they meet, and real servers.
+//! The bench on which blocking crates are tried, as they are: the threads that do the work, where they meet, and real
+//! servers.
 //!
 //! ```text
 //!                 clients                      server
 //!   number 0   ---- ask(addr, 0) ----->   serve(stream, meeting) --+
-//!   number 1   ---- ask(addr, 1) ----->   serve(stream, meeting) --+-- nobody goes on before MANY are here
+//!   number 1   ---- ask(addr, 1) ----->   serve(stream, meeting) --+-- none goes on before MANY are here
 //!   ..                                    ..                       |
-//!   number 49  ---- ask(addr, 49) ---->   serve(stream, meeting) --+
+//!   number 99  ---- ask(addr, 99) ---->   serve(stream, meeting) --+
 //!
-//!   either side: green threads of one OS thread, or OS threads (`Threads`)
+//!   either side: green threads of one OS thread, with thread-locals of their own or without, or OS threads (`Threads`)
 //! ```
 //!
 //! Nothing here looks at a clock. If the operations of green threads did not overlap, the first one would wait at the
@@ -26,12 +27,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::sleep;
 use std::time::Duration;
 
+use greenling::thread::Builder;
+
 pub use common::{Guard, child, output_of, stderr, stdout};
 
 /// How many do it at once.
-pub const MANY: usize = 50;
+pub const MANY: usize = 100;
 
-/// Between two looks at something that nobody tells of.
+/// The pause between two looks at something that is not announced.
 pub const PAUSE: Duration = Duration::from_millis(1);
 
 /// Patches everything. Until what is returned is dropped, a test that hangs ends the process.
@@ -42,11 +45,22 @@ pub fn patched() -> Guard {
     common::guard()
 }
 
-/// Who does the work.
+/// Patches everything and the locks, for threads with thread-locals of their own. Otherwise as [`patched`].
+pub fn patched_with_locks() -> Guard {
+    let guard = patched();
+    // SAFETY: threads with thread-locals of their own are threads to Rust and C, also while they wait in a lock; and the
+    // main functions of the tests hold no lock and no thread-local while they wait.
+    unsafe { greenling::monkey::patch_locks() }.expect("linked so that std's calls arrive");
+    guard
+}
+
+/// The kind of thread that does the work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Threads {
-    /// Green threads of the OS thread that asks for them.
+    /// Green threads of the OS thread that asks for them, which share its thread-locals.
     Green,
+    /// Green threads of the OS thread that asks for them, with thread-locals of their own.
+    Own,
     /// OS threads.
     Os,
 }
@@ -65,6 +79,7 @@ impl Threads {
     pub fn spawn<T: Send + 'static>(self, f: impl FnOnce() -> T + Send + 'static) -> Worker<T> {
         match self {
             Threads::Green => Worker::Green(greenling::spawn(f)),
+            Threads::Own => Worker::Green(Builder::new().own_thread_locals().spawn(f).expect("thread-locals")),
             Threads::Os => Worker::Os(std::thread::spawn(f)),
         }
     }
@@ -101,18 +116,41 @@ impl<T> Worker<T> {
     }
 }
 
-/// Counts who is being served.
-#[derive(Debug, Default)]
+/// Counts those that are at work, such as the clients that are being served.
+#[derive(Debug)]
 pub struct Meeting {
     /// How many have come. Relaxed: it is a number, and guards nothing.
     here: AtomicUsize,
+    /// How many must come.
+    all: usize,
+}
+
+impl Default for Meeting {
+    fn default() -> Meeting {
+        Meeting::of(MANY)
+    }
 }
 
 impl Meeting {
-    /// Returns when [`MANY`] are here.
+    /// A meeting of `all`.
+    pub fn of(all: usize) -> Meeting {
+        Meeting { here: AtomicUsize::new(0), all }
+    }
+
+    /// Comes, and returns when all are here.
     pub fn wait(&self) {
+        self.come();
+        self.await_all();
+    }
+
+    /// Comes, without waiting for the others.
+    pub fn come(&self) {
         self.here.fetch_add(1, Ordering::Relaxed);
-        while self.here.load(Ordering::Relaxed) < MANY {
+    }
+
+    /// Returns when all are here.
+    pub fn await_all(&self) {
+        while self.here.load(Ordering::Relaxed) < self.all {
             sleep(PAUSE);
         }
     }
@@ -124,7 +162,8 @@ impl Meeting {
 }
 
 /// Lets [`MANY`] clients talk to a server over TCP: green clients to OS threads, OS threads to a green server, green to
-/// green on one OS thread, and OS threads to OS threads. Returns what the clients got, which is the same each time.
+/// green on one OS thread, with thread-locals of their own and without, and OS threads to OS threads. Returns what the
+/// clients got, which is the same each time.
 ///
 /// # Panics
 /// If it is not, or if a meeting was missed.
@@ -132,16 +171,38 @@ pub fn on_either_side<T: PartialEq + Debug + Send + 'static>(
     serve: impl Fn(TcpStream, &Meeting) + Clone + Send + 'static,
     ask: impl Fn(SocketAddr, usize) -> T + Clone + Send + 'static,
 ) -> Vec<T> {
-    use Threads::{Green, Os};
-    let by_os_threads = talk(Os, Os, serve.clone(), ask.clone());
-    for (servers, clients) in [(Os, Green), (Green, Os), (Green, Green)] {
+    use Threads::{Green, Os, Own};
+    talk_alike(&[(Os, Green), (Green, Os), (Green, Green), (Os, Own), (Own, Own)], serve, ask)
+}
+
+/// The same for clients that wait for locks or have thread-locals, and so need threads with thread-locals of their own
+/// ([`patched_with_locks`]).
+///
+/// # Panics
+/// As [`on_either_side`].
+pub fn on_own_threads<T: PartialEq + Debug + Send + 'static>(
+    serve: impl Fn(TcpStream, &Meeting) + Clone + Send + 'static,
+    ask: impl Fn(SocketAddr, usize) -> T + Clone + Send + 'static,
+) -> Vec<T> {
+    use Threads::{Os, Own};
+    talk_alike(&[(Os, Own), (Own, Own)], serve, ask)
+}
+
+/// Lets clients talk to servers, pairs of `Threads`, and OS threads to OS threads, and compares what the clients got.
+fn talk_alike<T: PartialEq + Debug + Send + 'static>(
+    pairs: &[(Threads, Threads)],
+    serve: impl Fn(TcpStream, &Meeting) + Clone + Send + 'static,
+    ask: impl Fn(SocketAddr, usize) -> T + Clone + Send + 'static,
+) -> Vec<T> {
+    let by_os_threads = talk(Threads::Os, Threads::Os, serve.clone(), ask.clone());
+    for &(servers, clients) in pairs {
         let answers = talk(servers, clients, serve.clone(), ask.clone());
         assert_eq!(answers, by_os_threads, "{clients:?} clients, {servers:?} servers");
     }
     by_os_threads
 }
 
-/// One of the four.
+/// One of the pairs.
 fn talk<T: Send + 'static>(
     servers: Threads,
     clients: Threads,
@@ -169,7 +230,8 @@ fn talk<T: Send + 'static>(
     answers
 }
 
-/// Answers one HTTP request for `/n` with `/n` ten thousand times, after a meeting. Returns the stream, for its farewell.
+/// Answers one HTTP request for `/n` with `/n` ten thousand times, after a meeting. Returns the stream, for its
+/// farewell.
 ///
 /// # Panics
 /// If the stream fails or ends.

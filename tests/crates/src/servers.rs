@@ -1,11 +1,11 @@
 //! Real servers, each started by its test in a temporary folder and ended with it.
 //!
 //! A server listens on a loopback address of this process's own, so that no port that is free when it is looked for is
-//! taken by somebody else's connection a moment later. It ends with its test: in order by [`Server`]'s drop; by a signal
-//! from the kernel if the OS thread of the test ends in any other way (`setpriv --pdeathsig`).
+//! taken by somebody else's connection a moment later. It ends with its test: in order by [`Server`]'s drop; by a
+//! signal from the kernel if the OS thread of the test ends in any other way (`setpriv --pdeathsig`).
 #![forbid(unsafe_code)]
 
-use std::fs::{File, read_dir, read_to_string};
+use std::fs::{File, create_dir_all, read_dir, read_to_string};
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::chown;
@@ -23,7 +23,7 @@ use crate::PAUSE;
 /// How long a server may take to start, or to end.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Who servers run as that refuse to run as root: `nobody`.
+/// The user for servers that refuse to run as root: `nobody`.
 const NOBODY: u32 = 65534;
 
 /// Set where a missing server is a failure, not a reason to skip a test.
@@ -56,7 +56,8 @@ impl Server {
         Some(Server::start(command, Signal::SIGKILL, addr, folder))
     }
 
-    /// A MariaDB with no tables, which takes everybody for root. It listens on a socket `socket` in its folder as well.
+    /// A MariaDB with no tables, which takes every user for root. It listens on a socket `socket` in its folder as
+    /// well.
     pub fn mariadb() -> Option<Server> {
         let program = found("mariadbd", program_paths("mariadbd"))?;
         let (folder, addr) = (folder(), free_address());
@@ -71,7 +72,7 @@ impl Server {
         Some(Server::start(command, Signal::SIGKILL, addr, folder))
     }
 
-    /// A PostgreSQL that trusts everybody; its one user is `tester`.
+    /// A PostgreSQL that trusts every user; its one user is `tester`.
     ///
     /// # Panics
     /// If its folder cannot be set up.
@@ -86,10 +87,39 @@ impl Server {
         let initdb = initdb.arg(folder.path().join("data")).output().expect("initdb");
         assert!(initdb.status.success(), "{}", String::from_utf8_lossy(&initdb.stderr));
         let mut command = bound(Signal::SIGQUIT, user);
-        command.arg(bin).arg("-D").arg(folder.path().join("data")).args(["-c", "fsync=off"]);
+        command.arg(bin).arg("-D").arg(folder.path().join("data")).args([
+            "-c",
+            "fsync=off",
+            "-c",
+            "max_connections=250",
+        ]);
         command.arg("-c").arg(format!("listen_addresses={}", addr.ip())).arg("-p").arg(addr.port().to_string());
         command.arg("-c").arg(in_folder("unix_socket_directories", &folder, ""));
         Some(Server::start(command, Signal::SIGQUIT, addr, folder))
+    }
+
+    /// An sshd that lets root in with a key, and that key's file. `None` if there is none, or the caller is not root,
+    /// and the test may be skipped.
+    ///
+    /// # Panics
+    /// If its keys cannot be made.
+    pub fn sshd() -> Option<(Server, PathBuf)> {
+        let root = Uid::effective().is_root().then_some(());
+        let program = found("sshd for root", root.into_iter().flat_map(|()| program_paths("sshd")))?;
+        let (folder, addr) = (folder(), free_address());
+        for name in ["host", "user"] {
+            let mut keygen = Command::new("ssh-keygen");
+            keygen.args(["-q", "-t", "ecdsa", "-m", "PEM", "-N", "", "-f"]).arg(folder.path().join(name));
+            assert!(keygen.status().expect("ssh-keygen").success());
+        }
+        // What it drops its privileges in.
+        create_dir_all("/run/sshd").expect("a folder");
+        let mut command = bound(Signal::SIGKILL, None);
+        command.arg(program).args(["-D", "-e", "-f", "/dev/null", "-o", "StrictModes=no", "-o", "MaxStartups=200"]);
+        command.arg("-o").arg(format!("ListenAddress={addr}")).arg("-o").arg(in_folder("HostKey", &folder, "host"));
+        command.arg("-o").arg(in_folder("AuthorizedKeysFile", &folder, "user.pub")).args(["-o", "PidFile=none"]);
+        let key = folder.path().join("user");
+        Some((Server::start(command, Signal::SIGKILL, addr, folder), key))
     }
 
     /// Starts it, and waits until it listens.
@@ -129,8 +159,8 @@ impl Drop for Server {
     }
 }
 
-/// The first of these paths at which there is a file. If there is none, the test is skipped, and says so where everybody
-/// reads it.
+/// The first of these paths at which there is a file. If there is none, the test is skipped, and says so where
+/// everybody reads it.
 ///
 /// # Panics
 /// If there is none, and servers are needed.
@@ -152,7 +182,8 @@ fn program_paths(name: &str) -> impl Iterator<Item = PathBuf> {
     folders.into_iter().map(move |folder| folder.join(name))
 }
 
-/// A command, still to be named, that gets a signal when the OS thread ends that starts it; run as `user`, if one is given.
+/// A command, still to be named, that gets a signal when the OS thread ends that starts it; run as `user`, if one is
+/// given.
 fn bound(signal: Signal, user: Option<u32>) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", signal.as_str().trim_start_matches("SIG")]);

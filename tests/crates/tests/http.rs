@@ -24,7 +24,7 @@ fn ureq_requests_overlap() {
 /// What a call is told that a kill ends.
 const ECANCELED: i32 = 125;
 
-/// The request has arrived when somebody has connected, which is asked of the server.
+/// The request has arrived when a client has connected, which is asked of the server.
 #[test]
 fn a_ureq_request_that_is_killed_fails_and_one_with_a_limit_keeps_to_it() {
     let _guard = patched();
@@ -74,8 +74,8 @@ fn tungstenite_sockets_overlap_at_both_ends() {
     assert_eq!(answers[7], [1, 1000, 10_000].map(|times| "number 7 ".repeat(times)));
 }
 
-/// Lets `threads` handle the requests of a server; returns what came over the wire. (The server accepts and parses in OS
-/// threads of its own.)
+/// Lets `threads` handle the requests of a server; returns what came over the wire. (The server accepts and parses in
+/// OS threads of its own.)
 fn tiny_http_answers(threads: Threads) -> Vec<String> {
     let server = tiny_http::Server::http("127.0.0.1:0").unwrap();
     let addr = server.server_addr().to_ip().unwrap();

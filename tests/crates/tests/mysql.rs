@@ -22,8 +22,8 @@ fn over_socket(server: &Server) -> OptsBuilder {
     OptsBuilder::new().socket(Some(socket.display().to_string())).user(Some("tester"))
 }
 
-/// All wait for a lock that the server gives to one session at a time. Its owner lets go when the server says that all of
-/// them are waiting.
+/// All wait for a lock that the server gives to one session at a time. Its owner lets go when the server says that all
+/// of them are waiting.
 fn locked(threads: Threads, server: &Server) -> Vec<String> {
     let ways = [over_tcp(server), over_socket(server)];
     let mut owner = Conn::new(ways[0].clone()).unwrap();
@@ -55,8 +55,8 @@ fn mysql_sessions_wait_for_each_other_on_a_real_server() {
     assert_eq!(values[7], "7;".repeat(10_000));
 }
 
-/// The pool holds a lock of `std`'s while it connects, and waits for a condition variable when it is empty: a matter for OS
-/// threads. What it gives out is used here.
+/// The pool holds a lock of `std`'s while it connects, and waits for a condition variable when it is empty: a matter
+/// for OS threads. What it gives out is used here.
 #[test]
 fn a_pool_of_mysql_is_asked_on_os_threads() {
     let _guard = patched();

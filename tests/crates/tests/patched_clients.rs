@@ -10,8 +10,8 @@ use greenling_crates::{output_of, stderr, stdout};
 fn example(args: &[&str]) -> Output {
     let cargo = |what| {
         let mut command = Command::new(env!("CARGO"));
-        command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
-        command.args([what, "--quiet", "--features", "monkey", "--example", "patched_clients"]);
+        command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/heavy"));
+        command.args([what, "--quiet", "--locked", "--features", "monkey", "--bin", "patched_clients"]);
         command
     };
     assert!(cargo("build").status().unwrap().success(), "the example does not build");
@@ -36,9 +36,13 @@ fn patched_clients_asks_for_all_pages_at_once() {
 #[test]
 fn patched_clients_asks_a_redis_as_well() {
     let Some(server) = Server::redis() else { return };
-    let expected =
-        "ureq: 20 answers, 120 bytes, 20 at the same time\nredis: 20 answers, 80 bytes, 20 at the same time\n";
-    assert_eq!(answers(&example(&["--clients", "20", "--redis", &server.addr.to_string()])), expected);
+    let said = answers(&example(&["--clients", "20", "--redis", &server.addr.to_string()]));
+    let [pages, pings] = said.lines().collect::<Vec<_>>()[..] else { panic!("{said}") };
+    assert_eq!(pages, "ureq: 20 answers, 120 bytes, 20 at the same time");
+    // A Redis answers so fast that the first may have its answer before the last has asked.
+    let most = pings.strip_prefix("redis: 20 answers, 80 bytes, ").and_then(|rest| rest.split_once(' '));
+    let most: u32 = most.expect("how many at the same time").0.parse().expect("a number");
+    assert!((2..=20).contains(&most), "{pings}");
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! The `postgres` crate, against a real PostgreSQL: what does not work in green threads, how that shows, and what does.
 //!
-//! The crate is blocking outside and asynchronous inside: each client has a runtime of tokio's, and each of its calls runs
-//! that runtime on the OS thread of the caller. tokio notes in a thread-local that a runtime is running, and refuses to
-//! start another one. So one green thread of an OS thread may be in such a call at a time. The client's drop is such a call.
+//! The crate is blocking outside and asynchronous inside: each client has a runtime of tokio's, and each of its calls
+//! runs that runtime on the OS thread of the caller. tokio notes in a thread-local that a runtime is running, and
+//! refuses to start another one. So one green thread of an OS thread may be in such a call at a time. The client's drop
+//! is such a call.
 #![forbid(unsafe_code)]
 
 use std::io::{Read, Write};
@@ -22,7 +23,7 @@ fn connect(addr: SocketAddr) -> Client {
     Client::connect(&config, NoTls).unwrap()
 }
 
-/// Asks for what comes back late: everybody waits for a lock, which is taken before. Then it is many of the number.
+/// Asks for what comes back late: all wait for a lock, which is taken before. Then it is many of the number.
 fn ask(addr: SocketAddr, number: usize) -> String {
     let mut client = connect(addr);
     client.execute("SELECT pg_advisory_lock_shared(1)", &[]).unwrap();
@@ -30,7 +31,8 @@ fn ask(addr: SocketAddr, number: usize) -> String {
     row.get(0)
 }
 
-/// Takes the lock, and gives it back when the server says that `many` wait for it. Returns what ends when that has happened.
+/// Takes the lock, and gives it back when the server says that `many` wait for it. Returns what ends when that has
+/// happened.
 fn open_for(addr: SocketAddr, many: i64) -> std::thread::JoinHandle<()> {
     let (locked, is_locked) = mpsc::channel();
     let opener = std::thread::spawn(move || {

@@ -13,7 +13,7 @@ fn connect(addr: SocketAddr) -> redis::Connection {
     redis::Client::open((addr.ip().to_string(), addr.port())).unwrap().get_connection().unwrap()
 }
 
-/// All wait in BLPOP, which the server answers when somebody pushes. That happens when it says that all of them are there.
+/// All wait in BLPOP, which the server answers after a push. That happens when it says that all of them are there.
 fn popped(threads: Threads, addr: SocketAddr) -> Vec<String> {
     let pushed = Arc::new(AtomicBool::new(false));
     let pusher = {
