@@ -1,18 +1,29 @@
-//! You will see a bank account that is an actor: three clients send it requests, and it answers each over a channel that
-//! came with the request. Its balance never goes below zero, and there is no lock.
+//! You will see a bank account that is an actor: three clients send requests, and the account answers each over a
+//! channel that came with the request. The balance never goes below zero, and there is no lock.
 #![forbid(unsafe_code)]
 
 use greenling::channel::{self, Receiver, Sender};
 use greenling::{spawn, thread};
 
-/// What the account can be asked. What wants an answer brings the way back.
+#[path = "common/cli.rs"]
+mod cli;
+
+const NAME: &str = "actor";
+
+const HELP: &str = "\
+A bank account that answers requests, one after the other.
+
+usage: actor
+";
+
+/// A request to the account. A request that wants an answer brings a channel for the answer.
 enum Request {
     Deposit(u64),
     Withdraw(u64, Sender<Result<u64, String>>),
     Balance(Sender<u64>),
 }
 
-/// The actor: the only one that sees the balance. It ends when nobody can ask it any more.
+/// Runs the actor, which alone sees the balance, until all senders of requests are gone.
 fn account(requests: Receiver<Request>) -> u64 {
     let mut balance = 0;
     for request in requests {
@@ -26,7 +37,7 @@ fn account(requests: Receiver<Request>) -> u64 {
                     }
                     short => Err(format!("only {short} left")),
                 };
-                // Whoever asked may have gone meanwhile; that is not our concern.
+                // The client may have gone meanwhile, which is no error of the account.
                 let _ = answer.send(result);
             }
             Request::Balance(answer) => drop(answer.send(balance)),
@@ -35,7 +46,7 @@ fn account(requests: Receiver<Request>) -> u64 {
     balance
 }
 
-/// Asks and waits for the answer.
+/// Sends a request, and waits for the answer.
 fn ask<T>(account: &Sender<Request>, request: impl FnOnce(Sender<T>) -> Request) -> T {
     let (answer, answered) = channel::bounded(1);
     account.send(request(answer)).unwrap_or_else(|_| panic!("the account is open"));
@@ -43,6 +54,9 @@ fn ask<T>(account: &Sender<Request>, request: impl FnOnce(Sender<T>) -> Request)
 }
 
 fn main() {
+    cli::no_arguments(NAME, HELP);
+    cli::make_hub(NAME);
+    // The actor: the receiver is its own, the sender is cloned for each client.
     let (ask_it, requests) = channel::bounded(16);
     let actor = spawn(|| account(requests));
     let clients: Vec<_> = ["Ann", "Bob", "Cid"]
@@ -51,10 +65,11 @@ fn main() {
             let account = ask_it.clone();
             spawn(move || {
                 account.send(Request::Deposit(10)).unwrap_or_else(|_| panic!("the account is open"));
+                // Lets the other clients make their deposits first.
                 thread::yield_now();
                 match ask(&account, |answer| Request::Withdraw(15, answer)) {
-                    Ok(amount) => println!("{name} got {amount}"),
-                    Err(why) => println!("{name} got nothing: {why}"),
+                    Ok(amount) => cli::say(NAME, format_args!("{name} got {amount}")),
+                    Err(why) => cli::say(NAME, format_args!("{name} got nothing: {why}")),
                 }
             })
         })
@@ -62,9 +77,10 @@ fn main() {
     for client in clients {
         client.join().expect("it does not panic");
     }
-    println!("balance: {}", ask(&ask_it, Request::Balance));
+    cli::say(NAME, format_args!("balance: {}", ask(&ask_it, Request::Balance)));
+    // The last sender: the actor's loop ends.
     drop(ask_it);
-    println!("closed with {}", actor.join().expect("it does not panic"));
+    cli::say(NAME, format_args!("closed with {}", actor.join().expect("it does not panic")));
 }
 
 // Output:

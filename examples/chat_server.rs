@@ -1,15 +1,34 @@
-//! You will see a chat server: whatever one client types, every other one gets; try it with two or three of
-//! `nc 127.0.0.1 PORT`. A client that reads too slowly is told how many lines it missed, and slows nobody down.
+//! You will see a chat server: each client gets what the others type; try it with two or three of `nc 127.0.0.1 PORT`.
+//! A client that reads too slowly is told how many lines it missed, and does not slow down the others.
 //!
-//! One green thread per client waits for two things at once: a line from its client, and a line from anybody else.
+//! One green thread per client waits for two things at once: a line from the client, and a line from another client.
 #![forbid(unsafe_code)]
 
 use std::io::{self, Read, Write};
 use std::rc::Rc;
+use std::time::Duration;
 
 use greenling::channel::{BroadcastError, BroadcastReceiver, BroadcastSender, broadcast};
 use greenling::net::{TcpListener, TcpStream};
-use greenling::{select, spawn};
+use greenling::thread::Builder;
+use greenling::{select, sleep};
+
+#[path = "common/cli.rs"]
+mod cli;
+#[path = "common/log.rs"]
+mod log;
+
+use log::{Log, Output};
+
+const NAME: &str = "chat_server";
+
+const HELP: &str = "\
+Tells each client what the others type.
+
+usage: chat_server [--addr HOST:PORT]
+
+  --addr HOST:PORT  where to listen: a free port of 127.0.0.1 by default
+";
 
 /// Lines that are kept for slow clients.
 const BACKLOG: usize = 64;
@@ -17,14 +36,14 @@ const BACKLOG: usize = 64;
 /// Bytes that a client may send without a line break.
 const LONGEST: usize = 1024;
 
-/// A line, and the number of the client that it came from.
+/// A line, and the number of the client that sent the line.
 type Line = (u32, Rc<str>);
 
-/// Serves one client until it leaves.
+/// Serves one client until the client leaves.
 fn serve(me: u32, stream: &TcpStream, room: &BroadcastSender<Line>, heard: &BroadcastReceiver<Line>) -> io::Result<()> {
     let mut typed = Vec::new();
     let say = |text: String| {
-        // Nobody listens? Then nobody hears it.
+        // Fails only if no client is there.
         let _ = room.send((me, text.into()));
     };
     say(format!("* {me} comes in"));
@@ -39,6 +58,7 @@ fn serve(me: u32, stream: &TcpStream, room: &BroadcastSender<Line>, heard: &Broa
                     Ok(n) => typed.extend_from_slice(&buf[..n]),
                     Err(error) => break Err(error),
                 }
+                // Whole lines go to the others, the rest stays for the next read.
                 while let Some(end) = typed.iter().position(|&byte| byte == b'\n') {
                     let line: Vec<u8> = typed.drain(..=end).collect();
                     say(format!("{me}: {}", String::from_utf8_lossy(&line).trim_end()));
@@ -64,34 +84,39 @@ fn serve(me: u32, stream: &TcpStream, room: &BroadcastSender<Line>, heard: &Broa
     left
 }
 
-fn main() -> io::Result<()> {
-    let addr = std::env::args().nth(1).unwrap_or_else(|| String::from("127.0.0.1:0"));
-    let listener = match TcpListener::bind(&addr) {
-        Ok(listener) => listener,
-        Err(error) => {
-            eprintln!("chat_server: cannot listen on {addr}: {error}");
-            std::process::exit(2);
-        }
-    };
-    println!("chat on {}", listener.local_addr()?);
+fn main() {
+    let addr = cli::address(NAME, HELP, "127.0.0.1:0");
+    let listener = TcpListener::bind(addr.as_str()).unwrap_or_else(|error| cli::cannot_listen(NAME, &addr, &error));
+    let local = listener.local_addr().unwrap_or_else(|error| cli::fail(1, NAME, error));
+    // The clients do not wait for the reader of the logs.
+    let (log, _writer) = Log::start(Output::Out).unwrap_or_else(|error| cli::fail(1, NAME, error));
+    let (errors, _writer) = Log::start(Output::Err).unwrap_or_else(|error| cli::fail(1, NAME, error));
+    log.say(format!("chat on {local}"));
+    let complaints = cli::Complaints::default();
     let (room, _) = broadcast(BACKLOG);
     for (number, stream) in (1..).zip(listener.incoming()) {
-        let stream = match stream {
-            Ok(stream) => stream,
+        let welcomed = stream.and_then(|stream| {
+            let (room, heard, errors) = (room.clone(), room.subscribe(), errors.clone());
+            Builder::new().spawn(move || {
+                if let Err(error) = serve(number, &stream, &room, &heard) {
+                    errors.say(format!("{NAME}: client {number}: {}", cli::brief(&error)));
+                }
+            })
+        });
+        match welcomed {
+            Ok(client) => drop(client),
+            Err(error) if cli::is_broken(&error) => {
+                cli::fail(1, NAME, format_args!("cannot accept any more: {error}"));
+            }
+            // No descriptor, or no stack: a client that leaves makes room.
             Err(error) => {
-                eprintln!("chat_server: {error}");
-                greenling::sleep(std::time::Duration::from_millis(100));
-                continue;
+                if complaints.are_due() {
+                    errors.say(format!("{NAME}: cannot let clients in: {}", cli::brief(&error)));
+                }
+                sleep(Duration::from_millis(50));
             }
-        };
-        let (room, heard) = (room.clone(), room.subscribe());
-        drop(spawn(move || {
-            if let Err(error) = serve(number, &stream, &room, &heard) {
-                eprintln!("chat_server: client {number}: {error}");
-            }
-        }));
+        }
     }
-    Ok(())
 }
 
 // Output, of three clients that come one after the other, as the first one sees it:
@@ -102,4 +127,4 @@ fn main() -> io::Result<()> {
 //     2: hello
 //     * 2 leaves
 //
-// Read next: src/channel/broadcast.rs, then src/select.rs and DESIGN.md chapter 13.
+// Read next: src/channel/broadcast.rs, then src/select.rs and docs/book, chapter 13.

@@ -1,7 +1,7 @@
-//! You will see what five hosts answer, in the order of the hosts, after the time that one of them takes: they are asked
-//! all at once, with plain blocking code.
+//! You will see what five hosts answer, in the order of the hosts, after the time that one of them takes: they are
+//! asked all at once, with plain blocking code.
 //!
-//! The hosts are servers of this program, on loopback, so that it needs no network.
+//! The hosts are servers of this program, on loopback: the program needs no network.
 #![forbid(unsafe_code)]
 
 use std::io::{self, Read, Write};
@@ -18,12 +18,14 @@ mod cli;
 const NAME: &str = "concurrent_fetch";
 
 const HELP: &str = "\
-Asks several hosts for their page, all at once, and waits for all answers or for a time limit.
+Asks several hosts for their page, all at once, and waits for all answers or for
+a time limit.
 
 usage: concurrent_fetch [--hosts N] [--delay TIME] [--timeout TIME] [--silent N]
 
   --hosts N       how many hosts; 5 by default
-  --delay TIME    how long each takes to answer: 0, 0.5 (seconds), 200ms; 200ms by default
+  --delay TIME    how long each takes to answer: 0, 0.5 (seconds), 200ms; 200ms
+                  by default
   --timeout TIME  how long to wait for all of them; 2 seconds by default
   --silent N      the first N hosts never answer
 ";
@@ -35,7 +37,7 @@ struct Options {
     timeout: Duration,
 }
 
-/// Asks for `/` and returns the first line of the answer, and how many bytes followed its head.
+/// Asks for `/` and returns the first line of the answer, and how many bytes followed the head.
 fn fetch(host: SocketAddr) -> io::Result<(String, usize)> {
     let mut stream = TcpStream::connect(host)?; // each of these calls lets the other threads run
     write!(stream, "GET / HTTP/1.0\r\nHost: {}\r\n\r\n", host.ip())?;
@@ -45,7 +47,7 @@ fn fetch(host: SocketAddr) -> io::Result<(String, usize)> {
     Ok((head.lines().next().unwrap_or_default().to_owned(), body.len()))
 }
 
-/// A host: answers each request with a page of its own, after a while or never.
+/// Starts a host, which answers each request with a page of its own, after a while or never.
 fn host(number: u8, delay: Option<Duration>) -> io::Result<SocketAddr> {
     let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, number], 0)))?;
     let address = listener.local_addr()?;
@@ -63,21 +65,24 @@ fn host(number: u8, delay: Option<Duration>) -> io::Result<SocketAddr> {
     Ok(address)
 }
 
+/// Asks all hosts, and prints their answers.
 fn run(options: &Options) -> io::Result<()> {
     let mut hosts = Vec::new();
     for number in 1..=options.hosts {
         hosts.push(host(number, (number > options.silent).then_some(options.delay))?);
     }
+    // All at once, and for so long.
     let begin = Instant::now();
     let jobs = Group::new();
     for &host in &hosts {
         jobs.spawn(move || fetch(host));
     }
     if !jobs.join_timeout(options.timeout) {
-        let late = jobs.kill_all(); // they unwind, and their connections are closed
+        let late = jobs.kill_all(); // the threads unwind, and their connections are closed
         cli::say(NAME, format_args!("{late} of {} hosts did not answer in time", hosts.len()));
     }
     let took = begin.elapsed();
+    // In the order of the hosts, whatever the order of their answers.
     for (host, job) in hosts.iter().zip(jobs.join_all()) {
         match job {
             Ok(Ok((status, bytes))) => cli::say(NAME, format_args!("{}: {status}, {bytes} bytes", host.ip())),
@@ -91,6 +96,9 @@ fn run(options: &Options) -> io::Result<()> {
 
 fn main() {
     let options = parse().unwrap_or_else(|what| cli::misused(NAME, what));
+    cli::make_hub(NAME);
+    // The standard streams and the hub's two; of each host a listener, and both ends of a connection.
+    cli::take_descriptors(NAME, 5 + 3 * u64::from(options.hosts));
     if let Err(error) = run(&options) {
         cli::fail(1, NAME, error);
     }
@@ -107,7 +115,7 @@ fn parse() -> Result<Options, String> {
             Long("silent") => options.silent = cli::count("--silent", &mut parser)?,
             Long("delay") => options.delay = cli::duration("--delay", &mut parser)?,
             Long("timeout") => options.timeout = cli::duration("--timeout", &mut parser)?,
-            Long("help") | Short('h') => cli::help(HELP),
+            Long("help") | Short('h') => cli::help(NAME, HELP),
             other => return Err(other.unexpected().to_string()),
         }
     }
@@ -123,4 +131,4 @@ fn parse() -> Result<Options, String> {
 //     127.0.0.5: HTTP/1.0 200 OK, 5000 bytes
 //     all of them together took ... ms
 //
-// Read next: src/group/mod.rs, how a group hears of the end of its threads.
+// Read next: src/group/mod.rs, how a group hears of the end of the threads.

@@ -1,7 +1,8 @@
 //! You will see that twenty clients of a server on a Unix socket got along with three connections.
 //!
-//! The server is this program's own. A client that finds all connections in use waits for one; one whose conversation failed,
-//! or was killed in the middle, closes its connection, since nobody knows what is still to come on it.
+//! The server is this program's own. A client that finds all connections in use waits for one. A conversation that
+//! failed, or was killed in the middle, closes its connection, since other bytes may still come
+//! there.
 #![forbid(unsafe_code)]
 
 use std::cell::{Cell, RefCell};
@@ -25,7 +26,8 @@ usage: connection_pool [--clients N] [--connections N] [--delay TIME]
 
   --clients N      how many ask; 20 by default
   --connections N  how many connections they share; 3 by default
-  --delay TIME     how long an answer takes: 0, 0.5 (seconds), 5ms; 5ms by default
+  --delay TIME     how long an answer takes: 0, 0.5 (seconds), 5ms; 5ms by
+                   default
 ";
 
 struct Options {
@@ -37,18 +39,18 @@ struct Options {
 /// Connections to one server, made when needed and used again.
 struct Connections {
     server: SocketAddr,
-    /// As many as there may be connections.
+    /// One permit for each connection that there may be.
     permits: Semaphore,
-    /// Those that nobody uses.
+    /// Connections that are not in use.
     idle: RefCell<Vec<UnixStream>>,
-    /// How many were ever made.
+    /// How many connections were ever made.
     made: Cell<usize>,
 }
 
 impl Connections {
     /// Calls `f` with a connection; waits for one if all are in use.
     fn with<R>(&self, f: impl FnOnce(&mut UnixStream) -> io::Result<R>) -> io::Result<R> {
-        let _permit = self.permits.acquire(); // comes back however this ends
+        let _permit = self.permits.acquire(); // given back however the call ends
         let idle = self.idle.borrow_mut().pop();
         let mut connection = match idle {
             Some(connection) => connection,
@@ -63,7 +65,7 @@ impl Connections {
     }
 }
 
-/// Answers each number with its square, after a while.
+/// Answers each number with the square, after a while.
 fn serve(stream: &UnixStream, delay: Duration) -> io::Result<()> {
     for line in BufReader::new(stream).lines() {
         let number: u64 = line?.parse().map_err(|_| io::ErrorKind::InvalidData)?;
@@ -73,7 +75,9 @@ fn serve(stream: &UnixStream, delay: Duration) -> io::Result<()> {
     Ok(())
 }
 
+/// Starts the server, asks for squares, and prints how many connections that took.
 fn run(options: &Options) -> io::Result<()> {
+    // An address that is no file, and goes with the process.
     let server = SocketAddr::from_abstract_name(format!("greenling-{NAME}-{}", std::process::id()))?;
     let listener = UnixListener::bind_addr(&server)?;
     let delay = options.delay;
@@ -88,6 +92,7 @@ fn run(options: &Options) -> io::Result<()> {
         idle: RefCell::default(),
         made: Cell::new(0),
     };
+    // The clients borrow the pool: a scope lends it out.
     let right = thread::scope(|scope| -> io::Result<usize> {
         let ask = |number: u64| {
             connections.with(|stream| {
@@ -111,6 +116,9 @@ fn run(options: &Options) -> io::Result<()> {
 
 fn main() {
     let options = parse().unwrap_or_else(|what| cli::misused(NAME, what));
+    cli::make_hub(NAME);
+    // The standard streams and the hub's two, the listener, both ends of each connection.
+    cli::take_descriptors(NAME, 6 + 2 * u64::from(options.connections).min(options.clients));
     if let Err(error) = run(&options) {
         cli::fail(1, NAME, error);
     }
@@ -125,7 +133,7 @@ fn parse() -> Result<Options, String> {
             Long("clients") => options.clients = cli::count("--clients", &mut parser)?,
             Long("connections") => options.connections = cli::count("--connections", &mut parser)?,
             Long("delay") => options.delay = cli::duration("--delay", &mut parser)?,
-            Long("help") | Short('h') => cli::help(HELP),
+            Long("help") | Short('h') => cli::help(NAME, HELP),
             other => return Err(other.unexpected().to_string()),
         }
     }
@@ -137,4 +145,4 @@ fn parse() -> Result<Options, String> {
 //     20 questions, 20 right answers
 //     3 connections
 //
-// Read next: src/sync/semaphore.rs, and what becomes of a permit whose holder is killed.
+// Read next: src/sync/semaphore.rs, and what becomes of a permit when the holder is killed.

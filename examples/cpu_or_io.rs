@@ -1,14 +1,16 @@
 //! You will see the same tasks run three ways, one after the other, on an OS thread each, on a green thread each: tasks
 //! that wait, and tasks that compute.
 //!
-//! Waiting can be done all at once, by either kind of thread. Computing needs processors: OS threads use all that there
-//! are, the green threads of one hub use one, and `blocking` lends them the others.
+//! Threads of either kind can wait all at once. Computing needs processors: OS threads use all of them, the green
+//! threads of one hub use one, and `blocking` lends them the others.
 #![forbid(unsafe_code)]
 
 use std::time::{Duration, Instant};
 
 use greenling::offload::blocking;
 
+#[path = "common/busy.rs"]
+mod busy;
 #[path = "common/cli.rs"]
 mod cli;
 
@@ -21,10 +23,11 @@ usage: cpu_or_io [--tasks N] [--wait TIME] [--below N]
 
   --tasks N    how many of each kind: 8 by default
   --wait TIME  how long a task of the first kind waits: 100ms by default
-  --below N    a task of the second kind counts the primes below this: 500000 by default
+  --below N    a task of the second kind counts the primes below this: 500000 by
+               default
 ";
 
-/// How many primes there are below `limit`, by trial division: nothing but computing.
+/// Counts the primes below `limit`, by trial division: nothing but computing.
 fn primes(limit: u32) -> u32 {
     let mut count = 0;
     for n in 2..limit {
@@ -35,13 +38,13 @@ fn primes(limit: u32) -> u32 {
     count
 }
 
-/// Each task on an OS thread.
+/// Runs each task on an OS thread.
 fn on_os_threads(tasks: usize, task: impl Fn() -> u32 + Copy + Send + 'static) -> Vec<u32> {
     let threads: Vec<_> = (0..tasks).map(|_| std::thread::spawn(task)).collect();
     threads.into_iter().map(|thread| thread.join().expect("it does not panic")).collect()
 }
 
-/// Each task on a green thread. But for the name of the module, the same lines.
+/// Runs each task on a green thread: the same lines but for the name of the module.
 fn on_green_threads(tasks: usize, task: impl Fn() -> u32 + Copy + 'static) -> Vec<u32> {
     let threads: Vec<_> = (0..tasks).map(|_| greenling::thread::spawn(task)).collect();
     threads.into_iter().map(|thread| thread.join().expect("it does not panic")).collect()
@@ -58,8 +61,10 @@ fn take_time(title: &str, expected: u32, run: impl FnOnce() -> Vec<u32>) {
 
 fn main() {
     let (tasks, wait, below) = parse().unwrap_or_else(|what| cli::misused(NAME, what));
+    cli::make_hub(NAME);
+    let busy = busy::others();
 
-    // Stands for an answer from somewhere else. While it is on its way there is nothing to do, for whomever.
+    // Stands for an answer from another machine. While the answer is on its way there is nothing to do.
     cli::say(NAME, format_args!("{tasks} tasks that wait {wait:?}"));
     let asleep = move || {
         std::thread::sleep(wait);
@@ -73,6 +78,7 @@ fn main() {
     };
     take_time("green threads", 0, || on_green_threads(tasks, parked));
 
+    // Computing: only more processors make it faster.
     let count = primes(below);
     cli::say(NAME, format_args!("{tasks} tasks that count the {count} primes below {below}"));
     let computing = move || primes(below);
@@ -80,9 +86,12 @@ fn main() {
     take_time("OS threads", count, || on_os_threads(tasks, computing));
     take_time("green threads", count, || on_green_threads(tasks, computing));
     take_time("green threads, blocking(..)", count, || on_green_threads(tasks, move || blocking(computing)));
+    if let Some(busy) = busy {
+        cli::say(NAME, busy);
+    }
 }
 
-/// The command line: how many tasks, how long they wait, how much they compute.
+/// Reads the command line: how many tasks, how long they wait, how much they compute.
 fn parse() -> Result<(usize, Duration, u32), String> {
     use lexopt::prelude::*;
     let (mut tasks, mut wait, mut below) = (8_u16, Duration::from_millis(100), 500_000);
@@ -92,7 +101,7 @@ fn parse() -> Result<(usize, Duration, u32), String> {
             Long("tasks") => tasks = cli::count("--tasks", &mut parser)?,
             Long("wait") => wait = cli::duration("--wait", &mut parser)?,
             Long("below") => below = cli::count("--below", &mut parser)?,
-            Long("help") | Short('h') => cli::help(HELP),
+            Long("help") | Short('h') => cli::help(NAME, HELP),
             other => return Err(other.unexpected().to_string()),
         }
     }
@@ -111,4 +120,4 @@ fn parse() -> Result<(usize, Duration, u32), String> {
 //       green threads                  0.30 s
 //       green threads, blocking(..)    0.16 s
 //
-// Read next: offload_hash.rs, for what the others see meanwhile.
+// Read next: offload_hash.rs, for what other threads see meanwhile.

@@ -1,7 +1,7 @@
 //! You will see each line you type come back from the server: start the example `echo_server` first.
 //!
-//! Two green threads use one connection at the same time: main takes what is typed to the server, the other prints what
-//! comes back. So a file of any size can be sent through: `echo_client < file | cmp - file`.
+//! Two threads use one connection at the same time: main sends what is typed, a green thread prints what comes back. So
+//! a file of any size can be sent through: `echo_client < file | cmp - file`.
 #![forbid(unsafe_code)]
 
 use std::cell::Cell;
@@ -32,7 +32,7 @@ The end of input (Ctrl-D on a terminal) ends it, when all answers are in.
 /// What main and the receiver share.
 #[derive(Default)]
 struct Traffic {
-    /// Bytes sent.
+    /// Bytes sent to the server.
     sent: Cell<u64>,
     /// Bytes that came back.
     received: Cell<u64>,
@@ -45,7 +45,7 @@ fn main() {
     let stream = match TcpStream::connect(addr.as_str()) {
         Ok(stream) => Rc::new(stream),
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            fail(format_args!("nobody listens on {addr}; start the example echo_server first"))
+            fail(format_args!("nothing listens on {addr}; start echo_server first"))
         }
         Err(error) => fail(format_args!("cannot connect to {addr}: {error}")),
     };
@@ -55,6 +55,7 @@ fn main() {
         move || receive(&stream, &traffic, &main)
     });
 
+    // What is typed goes to the server at once; whole lines are not needed.
     let interactive = stdin().is_terminal() && io::stdout().is_terminal();
     let mut input = stdin().lock();
     loop {
@@ -78,7 +79,7 @@ fn main() {
         print(b"\n");
     }
     traffic.ended.set(true);
-    // Tells the server that there is no more. It fails if the server is gone, which the receiver finds out, too.
+    // Tells the server that there is no more. This fails if the server is gone, which the receiver finds out, too.
     let _ = stream.shutdown(Shutdown::Write);
     receiver.join().expect("the receiver does not panic");
     if traffic.received.get() < traffic.sent.get() {
@@ -88,8 +89,8 @@ fn main() {
 
 /// Prints what comes back, up to the end of the connection.
 //
-// Mended: the documents' clients receive once for each line, so that the rest of an answer longer than 1024 bytes is taken
-// for the next one; and one of them waits for the answer to an empty line, of which it has sent nothing.
+// Mended: the documents' clients receive once for each line, so that the rest of an answer longer than 1024 bytes is
+// taken for the next answer; and one client waits for the answer to an empty line, for which it has sent nothing.
 fn receive(stream: &TcpStream, traffic: &Traffic, main: &Thread) {
     loop {
         let count = stream.read_with(|bytes| {
@@ -106,7 +107,7 @@ fn receive(stream: &TcpStream, traffic: &Traffic, main: &Thread) {
     }
 }
 
-/// Prints raw bytes. When nobody reads any more, that is the end.
+/// Prints raw bytes. Ends the process when the output has no reader any more.
 fn print(bytes: &[u8]) {
     let mut stdout = io::stdout();
     if let Err(error) = stdout.write_all(bytes).and_then(|()| stdout.flush()) {
@@ -132,7 +133,7 @@ fn parse() -> Result<String, String> {
     while let Some(arg) = parser.next().map_err(|error| error.to_string())? {
         match arg {
             Long("addr") => addr = cli::text("--addr", &mut parser)?,
-            Long("help") | Short('h') => cli::help(HELP),
+            Long("help") | Short('h') => cli::help(NAME, HELP),
             other => return Err(other.unexpected().to_string()),
         }
     }
@@ -147,4 +148,4 @@ fn parse() -> Result<String, String> {
 //     345
 //     Input:
 //
-// Read next: src/io/stdin.rs, how a terminal is waited for.
+// Read next: src/io/stdin.rs, how to wait for a terminal.

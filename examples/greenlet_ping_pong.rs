@@ -10,8 +10,8 @@
 //!    .            <--------------- switch            and so on
 //! ```
 //!
-//! Nobody schedules here: each says who goes on. `cargo run --release --example greenlet_ping_pong -- --help` lists
-//! the options.
+//! There is no scheduler: each greenlet names the one that goes on.
+//! `cargo run --release --example greenlet_ping_pong -- --help` lists the options.
 #![forbid(unsafe_code)]
 
 use std::cell::OnceCell;
@@ -36,15 +36,18 @@ Two greenlets switch to each other: one prints ---A--, the other ---B--.
 
 usage: greenlet_ping_pong [--rounds N] [--delay TIME] [--quiet]
 
-  --rounds N    stop after N rounds, of one A and one B each; without it, go on for ever
-  --delay TIME  what A and B sleep after each switch: 0, 0.5 (seconds, the default), 500ms
+  --rounds N    stop after N rounds, of one A and one B each; without it, go on
+                for ever
+  --delay TIME  what A and B sleep after each switch: 0, 0.5 (seconds, the
+                default), 500ms
   --quiet       print neither A nor B
 
-With --rounds and --delay 0 the last line says how long a switch takes. Printing takes much longer than switching, so
-only the first 5 rounds are printed then; the others are measured, 1000000 of them at least.
+With --rounds and --delay 0 the last line says how long a switch takes. Printing
+takes much longer than switching, so only the first 5 rounds are printed then;
+the others are measured, 1000000 of them at least.
 ";
 
-/// The command line; see `HELP`.
+/// The command line; see [`HELP`].
 struct Options {
     rounds: Option<u64>,
     delay: Duration,
@@ -53,7 +56,7 @@ struct Options {
 
 /// What A and B do: print, switch, sleep.
 struct Plan {
-    /// How many rounds.
+    /// The number of rounds.
     rounds: u64,
     /// How many of them, the first ones, are printed.
     shown: u64,
@@ -63,6 +66,9 @@ struct Plan {
 
 fn main() {
     let options = parse().unwrap_or_else(|what| cli::misused(NAME, what));
+    if !options.delay.is_zero() {
+        cli::make_hub(NAME); // the hub of this OS thread serves `sleep`
+    }
     let rounds = options.rounds.unwrap_or(u64::MAX);
     let measure = options.rounds.is_some() && options.delay.is_zero();
     let shown = match (options.quiet, measure) {
@@ -70,6 +76,7 @@ fn main() {
         (false, true) => rounds.min(SHOWN),
         (false, false) => rounds,
     };
+    // With a delay, or without an end, there is nothing to measure.
     if !measure {
         play(Plan { rounds, shown, delay: options.delay });
         return;
@@ -96,19 +103,19 @@ fn play(plan: Plan) {
         return;
     }
     let plan = Rc::new(plan);
-    // Each must know the other, so the one made first is told later who that is.
+    // Each must know the other, so the greenlet that is made first gets the other one's handle later.
     let a: Rc<OnceCell<Greenlet<()>>> = Rc::default();
     let b = Greenlet::new({
         let (plan, a) = (Rc::clone(&plan), Rc::clone(&a));
-        move |()| turns("---B--", &plan, a.get().expect("A was made before anybody switched to B"))
+        move |()| turns("---B--", &plan, a.get().expect("A was made before the first switch to B"))
     });
-    // Owns B: when A is through and returns, B unwinds out of its last switch, and main goes on.
+    // A owns B: when A is through and returns, B unwinds out of its last switch, and main goes on.
     let made = a.set(Greenlet::new(move |()| turns("---A--", &plan, &b)));
-    made.expect("nobody else sets it");
+    made.expect("it was not set before");
     a.get().expect("just set").switch(());
 }
 
-/// One greenlet's turns.
+/// Takes the turns of one greenlet.
 fn turns(line: &str, plan: &Plan, other: &Greenlet<()>) {
     for round in 0..plan.rounds {
         if round < plan.shown {
@@ -116,8 +123,8 @@ fn turns(line: &str, plan: &Plan, other: &Greenlet<()>) {
         }
         other.switch(());
         if !plan.delay.is_zero() {
-            // Mended: the documents' `time.sleep` stops the OS thread, and all that is on it; and their program has no end.
-            // This blocks the greenlet. A green thread, if there were one, would run meanwhile.
+            // Mended: the documents' `time.sleep` stops the OS thread with all its greenlets; and their program has no
+            // end. This `sleep` blocks the greenlet alone. A green thread, if there were one, would run meanwhile.
             sleep(plan.delay);
         }
     }
@@ -132,7 +139,7 @@ fn parse() -> Result<Options, String> {
             Long("rounds") => options.rounds = Some(cli::count("--rounds", &mut parser)?),
             Long("delay") => options.delay = cli::duration("--delay", &mut parser)?,
             Long("quiet") | Short('q') => options.quiet = true,
-            Long("help") | Short('h') => cli::help(HELP),
+            Long("help") | Short('h') => cli::help(NAME, HELP),
             other => return Err(other.unexpected().to_string()),
         }
     }
@@ -146,5 +153,5 @@ fn parse() -> Result<Options, String> {
 //     ---A--
 //     ---B--
 //
-// Read next: src/switch/greenlet.rs, where `switch` puts the value into the other's mailbox and suspends; then
+// Read next: src/switch/greenlet/mod.rs, where `switch` puts the value into the other's mailbox and suspends; then
 // src/switch/root.rs, the loop that both of them return to.

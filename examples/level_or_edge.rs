@@ -1,7 +1,7 @@
 //! You will see what epoll says to the same events twice: level-triggered it tells what *is*, edge-triggered what has
 //! *changed*.
 //!
-//! The sockets are Unix ones, whose bytes and connections are there as soon as the call that sends them returns: so the
+//! The sockets are Unix ones: bytes and connections are there as soon as the call that sends them returns, so the
 //! output is the same each time. Before a step's line is printed, both lists are asked once, without waiting.
 
 use std::io::{self, ErrorKind, Read, Write};
@@ -18,25 +18,31 @@ mod cli;
 #[path = "server_models/epoll.rs"]
 mod epoll;
 #[allow(dead_code, reason = "epoll.rs needs one of its functions")]
-#[path = "server_models/shared.rs"]
+#[path = "server_models/shared/socket.rs"]
 mod shared;
 
 use epoll::{Epoll, Events};
 
 const NAME: &str = "level_or_edge";
 
+const HELP: &str = "\
+What epoll says to the same events level-triggered and edge-triggered.
+
+usage: level_or_edge
+";
+
 /// The same descriptor in two lists.
 struct Both {
-    /// Tells what is.
+    /// The instance that reports levels.
     level: Epoll,
-    /// Tells what has changed.
+    /// The instance that reports edges.
     edge: Epoll,
-    /// Room for what they say.
+    /// Room for the events of either.
     events: Events,
 }
 
 impl Both {
-    /// Puts `fd` into both, and prints the head of a table.
+    /// Puts `fd` into both lists, and prints the head of a table.
     fn watch(title: &str, fd: RawFd, interest: c_int) -> io::Result<Both> {
         let both = Both { level: Epoll::new()?, edge: Epoll::new()?, events: Events::new() };
         both.level.add(fd, interest)?;
@@ -45,7 +51,7 @@ impl Both {
         Ok(both)
     }
 
-    /// Asks both, and prints what they say after `what` has happened.
+    /// Asks both lists, and prints their answers after `what` has happened.
     fn step(&mut self, what: &str) -> io::Result<()> {
         let level = told(&self.level, &mut self.events)?;
         let edge = told(&self.edge, &mut self.events)?;
@@ -54,7 +60,7 @@ impl Both {
     }
 }
 
-/// What a list says of its one descriptor.
+/// Returns what a list says of the one descriptor.
 fn told(list: &Epoll, events: &mut Events) -> io::Result<&'static str> {
     let Some((_, what)) = list.wait(events, false)?.next() else { return Ok("-") };
     Ok(match (what & EPOLLIN != 0, what & EPOLLOUT != 0) {
@@ -65,14 +71,15 @@ fn told(list: &Epoll, events: &mut Events) -> io::Result<&'static str> {
     })
 }
 
-/// Something to read.
+/// Shows the events of a socket with something to read.
 fn input() -> io::Result<()> {
     let (mut near, mut far) = UnixStream::pair()?;
+    // Two bytes that are left make no edge, three more do.
     let mut both = Both::watch("reading", near.as_raw_fd(), EPOLLIN)?;
     both.step("nothing has come")?;
     far.write_all(b"hello!")?;
     both.step("6 bytes come")?;
-    both.step("nobody reads")?;
+    both.step("nothing is read")?;
     near.read_exact(&mut [0; 4])?;
     both.step("4 are read, 2 are left")?;
     far.write_all(b"...")?;
@@ -85,22 +92,22 @@ fn input() -> io::Result<()> {
     both.step("read: 0 bytes, the end")
 }
 
-/// Room to write.
+/// Shows the events of a socket with room to write.
 fn output() -> io::Result<()> {
     let (mut near, mut far) = UnixStream::pair()?;
     near.set_nonblocking(true)?;
     far.set_nonblocking(true)?;
     let mut both = Both::watch("writing", near.as_raw_fd(), EPOLLOUT)?;
     both.step("there is room")?;
-    both.step("nobody writes")?;
+    both.step("nothing is written")?;
     until_would_block(|| near.write(&[0; 4096]))?;
     both.step("written until EAGAIN")?;
     until_would_block(|| far.read(&mut [0; 4096]))?;
     both.step("the peer has read everything")?;
-    both.step("nobody writes")
+    both.step("nothing is written")
 }
 
-/// Calls it until it says that it would have to wait.
+/// Repeats a call until the call would have to wait.
 fn until_would_block(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<()> {
     loop {
         match call() {
@@ -110,11 +117,12 @@ fn until_would_block(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<
     }
 }
 
-/// Clients in line.
+/// Shows the events of a listener with clients in line.
 fn arrivals() -> io::Result<()> {
-    // A name that is no file, and nobody else's.
+    // A name that is no file, and belongs to this process.
     let addr = SocketAddr::from_abstract_name(format!("{NAME}-{}", std::process::id()))?;
     let listener = UnixListener::bind_addr(&addr)?;
+    // B stays in line without an edge until C comes.
     let mut both = Both::watch("accepting", listener.as_raw_fd(), EPOLLIN)?;
     let mut clients = vec![UnixStream::connect_addr(&addr)?, UnixStream::connect_addr(&addr)?];
     both.step("A and B connect")?;
@@ -129,14 +137,13 @@ fn arrivals() -> io::Result<()> {
 }
 
 fn main() {
-    if std::env::args_os().len() > 1 {
-        cli::misused(NAME, "it takes no arguments");
-    }
+    cli::no_arguments(NAME, HELP);
+    cli::take_descriptors(NAME, 12);
     for part in [input, output, arrivals] {
         part().unwrap_or_else(|error| cli::fail(1, NAME, error));
     }
 }
 
-// Its output stands in DESIGN.md, chapter 17, and a test compares.
+// The output stands in chapter 0 of docs/book, and a test compares the two.
 //
-// Read next: server_models/epoll_lt.rs and server_models/epoll_et.rs, which live with the one and with the other.
+// Read next: server_models/epoll_lt.rs and server_models/epoll_et.rs, which rely on the one and on the other.

@@ -1,8 +1,8 @@
 //! You will see four numbers, each the hash of a hash of a hash, and how often a clock ticked while they were computed.
 //!
-//! Computing never waits, so a green thread that does it holds up all the others: with `--in-place` the clock does not tick
-//! once. Without, the same closures run on OS threads of the offload pool, and the green threads that want their results
-//! wait, as they would wait for a socket.
+//! A green thread that computes does not wait, and so holds up all the others: with `--in-place` the clock does not
+//! tick once. Without `--in-place`, the same closures run on OS threads of the offload pool, and the green threads wait
+//! for the results as they would wait for a socket.
 #![forbid(unsafe_code)]
 
 use std::cell::Cell;
@@ -23,11 +23,11 @@ Four green threads hash for a while beside a ticking clock.
 
 usage: offload_hash [--in-place] [--rounds N]
 
-  --in-place  hash on the hub's own OS thread: nobody else runs meanwhile
+  --in-place  hash on the hub's own OS thread: no other thread runs meanwhile
   --rounds N  how often each hashes: 20000000 by default
 ";
 
-/// The 64-bit FNV-1a hash of its own last value, `rounds` times over.
+/// Returns the 64-bit FNV-1a hash of its own last value, `rounds` times over.
 fn hash(seed: u64, rounds: u64) -> u64 {
     let mut hash = seed;
     for _ in 0..rounds {
@@ -41,6 +41,7 @@ fn hash(seed: u64, rounds: u64) -> u64 {
 
 fn main() {
     let (in_place, rounds) = parse().unwrap_or_else(|what| cli::misused(NAME, what));
+    cli::make_hub(NAME);
     let ticks = Rc::new(Cell::new(0_u64));
     let seen = Rc::clone(&ticks);
     let clock = spawn(move || {
@@ -51,7 +52,7 @@ fn main() {
     });
     let hashers: Vec<JoinHandle<u64>> = (1..=4)
         .map(|seed| {
-            // The one line that differs. What goes to the pool must be `Send`; a number is.
+            // The line that differs. A closure that goes to the pool must be `Send`, which a number is.
             spawn(move || if in_place { hash(seed, rounds) } else { blocking(move || hash(seed, rounds)) })
         })
         .collect();
@@ -71,14 +72,14 @@ fn parse() -> Result<(bool, u64), String> {
         match arg {
             Long("in-place") => in_place = true,
             Long("rounds") => rounds = cli::count("--rounds", &mut parser)?,
-            Long("help") | Short('h') => cli::help(HELP),
+            Long("help") | Short('h') => cli::help(NAME, HELP),
             other => return Err(other.unexpected().to_string()),
         }
     }
     Ok((in_place, rounds))
 }
 
-// Output; the ticks differ from run to run, and are 0 with --in-place:
+// Output; the ticks differ from run to run, and are 4 at most with --in-place, one after each:
 //
 //     1 becomes 1fff8832ea3e7943
 //     2 becomes 1102e9b952d881cf
@@ -86,4 +87,4 @@ fn parse() -> Result<(bool, u64), String> {
 //     4 becomes 6da6dd44063d5687
 //     561 ticks meanwhile
 //
-// Read next: `offer` in src/offload/pool.rs, the wait, and `work` beside it, an OS thread's life.
+// Read next: `offer` in src/offload/pool.rs, the wait, and `work` in src/offload/workers.rs, the life of an OS thread.

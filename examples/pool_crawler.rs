@@ -1,7 +1,7 @@
-//! You will see how many pages a crawler found, and that it never had more than five connections open at a time.
+//! You will see how many pages a crawler found, and that never more than five connections were open at a time.
 //!
-//! The site is a server of this program, on loopback: a tree of pages in which page `n` links to `2n` and `2n + 1`, and to
-//! page 1, where the crawler has been already.
+//! The site is a server of this program, on loopback: a tree of pages in which page `n` links to `2n` and `2n + 1`, and
+//! to page 1, where the crawler has been already.
 #![forbid(unsafe_code)]
 
 use std::cell::Cell;
@@ -21,7 +21,8 @@ mod cli;
 const NAME: &str = "pool_crawler";
 
 const HELP: &str = "\
-Crawls a site that it serves itself, with a limit on the connections that are open at a time.
+Crawls a site that it serves itself, with a limit on the connections that are
+open at a time.
 
 usage: pool_crawler [--pages N] [--limit N] [--delay TIME]
 
@@ -36,7 +37,7 @@ struct Options {
     delay: Duration,
 }
 
-/// Gets one page and returns the numbers of those that it links to.
+/// Gets one page and returns the numbers of the linked pages.
 fn fetch(site: SocketAddr, page: u32) -> io::Result<Vec<u32>> {
     let mut stream = TcpStream::connect(site)?;
     write!(stream, "GET /{page} HTTP/1.0\r\n\r\n")?;
@@ -53,7 +54,7 @@ fn crawl(site: SocketAddr, limit: u16) -> io::Result<(usize, usize)> {
     let mut seen = HashSet::from([1]);
     let mut links = 0;
     fetches.add(pool.spawn(move || fetch(site, 1)));
-    // As they come, whoever was first.
+    // In the order in which the pages come.
     while let Some(fetched) = fetches.wait_any(1).pop() {
         let found = fetched.join().expect("fetching does not panic")?;
         links += found.len();
@@ -66,7 +67,7 @@ fn crawl(site: SocketAddr, limit: u16) -> io::Result<(usize, usize)> {
     Ok((seen.len(), links))
 }
 
-/// The site. Counts the most connections that were open at a time.
+/// Serves the site. `most` counts the most connections that were open at a time.
 fn serve(listener: TcpListener, pages: u32, delay: Duration, most: Rc<Cell<usize>>) {
     let open = Rc::new(()); // counted by its clones: one for each connection
     while let Ok((mut stream, _)) = listener.accept() {
@@ -78,16 +79,18 @@ fn serve(listener: TcpListener, pages: u32, delay: Duration, most: Rc<Cell<usize
             let request = String::from_utf8_lossy(&request[..length]);
             let page = request.strip_prefix("GET /").and_then(|rest| rest.split(' ').next());
             let page: u32 = page.and_then(|page| page.parse().ok()).ok_or(io::ErrorKind::InvalidData)?;
+            // The page: links to 1, 2n and 2n + 1, as far as the site goes.
             sleep(delay);
             let links = [1, 2 * page, 2 * page + 1].into_iter().filter(|link| *link <= pages);
             let links: String = links.map(|link| format!("/{link}\n")).collect();
-            drop(one); // the crawler may come again as soon as it has read this
+            drop(one); // counted no more: the crawler may come again as soon as the page is read
             write!(stream, "HTTP/1.0 200 OK\r\n\r\n{links}")?;
             stream.shutdown(Shutdown::Write)
         }));
     }
 }
 
+/// Starts the site, crawls the pages, and prints what was found.
 fn run(options: &Options) -> io::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let site = listener.local_addr()?;
@@ -102,6 +105,9 @@ fn run(options: &Options) -> io::Result<()> {
 
 fn main() {
     let options = parse().unwrap_or_else(|what| cli::misused(NAME, what));
+    cli::make_hub(NAME);
+    // The standard streams and the hub's two, the listener, both ends of each connection.
+    cli::take_descriptors(NAME, 6 + 2 * u64::from(options.limit));
     if let Err(error) = run(&options) {
         cli::fail(1, NAME, error);
     }
@@ -116,7 +122,7 @@ fn parse() -> Result<Options, String> {
             Long("pages") => options.pages = cli::count("--pages", &mut parser)?,
             Long("limit") => options.limit = cli::count("--limit", &mut parser)?,
             Long("delay") => options.delay = cli::duration("--delay", &mut parser)?,
-            Long("help") | Short('h') => cli::help(HELP),
+            Long("help") | Short('h') => cli::help(NAME, HELP),
             other => return Err(other.unexpected().to_string()),
         }
     }

@@ -1,8 +1,8 @@
-//! You will see who connects through it, and how many bytes went each way: a TCP proxy in front of another server.
+//! You will see which clients connect through a TCP proxy in front of another server, and how many bytes go each way.
 //!
-//! Start the example `echo_server`, then this, and talk to this one: `nc 127.0.0.1 7008`. The end of one direction is passed
-//! on and the other goes on, so `echo hello | nc -N 127.0.0.1 7008` gets its answer. Large transfers do not enter the
-//! process: the kernel moves them from socket to socket.
+//! Start the example `echo_server`, then this one, and talk to the proxy: `nc 127.0.0.1 7008`. The end of one direction
+//! is passed on and the other direction goes on, so `echo hello | nc -N 127.0.0.1 7008` gets its answer. Large
+//! transfers do not enter the process: the kernel moves them from socket to socket.
 #![forbid(unsafe_code)]
 
 use std::io;
@@ -11,10 +11,14 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use greenling::net::{TcpListener, TcpStream, copy_bidirectional};
-use greenling::thread;
+use greenling::thread::{self, Builder};
 
 #[path = "common/cli.rs"]
 mod cli;
+#[path = "common/log.rs"]
+mod log;
+
+use log::{Log, Output};
 
 const NAME: &str = "port_forwarder";
 
@@ -23,15 +27,17 @@ Forwards TCP connections to another server.
 
 usage: port_forwarder [--addr HOST:PORT] [--to HOST:PORT]
 
-  --addr HOST:PORT  where to listen: 127.0.0.1:7008 by default; port 0 takes a free one
-  --to HOST:PORT    whom to connect to for each client: 127.0.0.1:7007 by default
+  --addr HOST:PORT  where to listen: 127.0.0.1:7008 by default; port 0 takes a
+                    free one
+  --to HOST:PORT    what to connect to for each client: 127.0.0.1:7007 by
+                    default
 ";
 
-/// What the command line says.
+/// The command line; see [`HELP`].
 struct Args {
-    /// Where to listen.
+    /// The address to listen on.
     addr: String,
-    /// Whom to connect to.
+    /// The address to connect to.
     to: String,
 }
 
@@ -39,42 +45,50 @@ fn main() {
     let args = parse().unwrap_or_else(|what| cli::misused(NAME, what));
     let listener =
         TcpListener::bind(args.addr.as_str()).unwrap_or_else(|error| cli::cannot_listen(NAME, &args.addr, &error));
-    match listener.local_addr() {
-        Ok(addr) => cli::say(NAME, format_args!("listening on {addr}")),
-        Err(error) => cli::fail(1, NAME, error),
-    }
+    let addr = listener.local_addr().unwrap_or_else(|error| cli::fail(1, NAME, error));
+    let (log, _writer) = Log::start(Output::Out).unwrap_or_else(|error| cli::fail(1, NAME, error));
+    log.say(format!("listening on {addr}"));
     let to: Rc<str> = args.to.into();
+    let complaints = cli::Complaints::default();
     loop {
         match listener.accept() {
             Ok((client, peer)) => {
-                let to = Rc::clone(&to);
-                drop(thread::spawn(move || forward(&client, peer, &to)));
+                let (to, same_log) = (Rc::clone(&to), log.clone());
+                let forwarding = Builder::new().spawn(move || forward(&client, peer, &to, &same_log));
+                if let Err(error) = forwarding {
+                    log.say(format!("{peer} dropped: {}", cli::brief(&error)));
+                }
+            }
+            Err(error) if cli::is_broken(&error) => {
+                cli::fail(1, NAME, format_args!("cannot accept any more: {error}"));
             }
             Err(error) => {
-                // Out of descriptors, as a rule: those who leave make room.
-                cli::say(NAME, format_args!("cannot accept: {error}"));
+                // Out of descriptors, as a rule: clients that leave make room.
+                if complaints.are_due() {
+                    log.say(format!("cannot accept: {}", cli::brief(&error)));
+                }
                 thread::sleep(Duration::from_millis(50));
             }
         }
     }
 }
 
-/// One client's life.
-fn forward(client: &TcpStream, peer: SocketAddr, to: &str) {
-    cli::say(NAME, format_args!("{peer} connected"));
+/// Serves one client from the connection to the end.
+fn forward(client: &TcpStream, peer: SocketAddr, to: &str, log: &Log<String>) {
+    log.say(format!("{peer} connected"));
     let carried = TcpStream::connect(to).and_then(|server| {
         // What comes in small pieces is passed on in small pieces.
         client.set_nodelay(true)?;
         server.set_nodelay(true)?;
         copy_bidirectional(client, &server)
     });
-    match carried {
-        Ok((there, back)) => cli::say(NAME, format_args!("{peer} left: {there} bytes there, {back} back")),
+    log.say(match carried {
+        Ok((there, back)) => format!("{peer} left: {there} bytes there, {back} back"),
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            cli::say(NAME, format_args!("{peer} dropped: nobody listens on {to}"));
+            format!("{peer} dropped: nothing listens on {to}")
         }
-        Err(error) => cli::say(NAME, format_args!("{peer} dropped: {error}")),
-    }
+        Err(error) => format!("{peer} dropped: {}", cli::brief(&error)),
+    });
 }
 
 fn parse() -> Result<Args, String> {
@@ -85,7 +99,7 @@ fn parse() -> Result<Args, String> {
         match arg {
             Long("addr") => args.addr = cli::text("--addr", &mut parser)?,
             Long("to") => args.to = cli::text("--to", &mut parser)?,
-            Long("help") | Short('h') => cli::help(HELP),
+            Long("help") | Short('h') => cli::help(NAME, HELP),
             other => return Err(other.unexpected().to_string()),
         }
     }

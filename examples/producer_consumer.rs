@@ -1,34 +1,47 @@
-//! You will see a producer that is faster than its two consumers being held back by a queue of three: it makes 0 to 4 at
-//! once, and from then on one item for each that is taken.
+//! You will see a producer that is faster than its two consumers being held back by a queue of three: the producer
+//! makes 0 to 4 at once, and from then on one item for each that is taken.
 //!
-//! A green thread that sends into a full channel waits; nobody needs to count, lock or signal anything.
+//! A green thread that sends into a full channel waits; the program need not count, lock or signal anything.
 #![forbid(unsafe_code)]
 
 use std::time::Duration;
 
 use greenling::{channel, sleep, thread};
 
+#[path = "common/cli.rs"]
+mod cli;
+
+const NAME: &str = "producer_consumer";
+
+const HELP: &str = "\
+A fast producer is held back by two slower consumers.
+
+usage: producer_consumer
+";
+
 fn main() {
+    cli::no_arguments(NAME, HELP);
+    cli::make_hub(NAME);
     let (send, receive) = channel::bounded(3);
     thread::scope(|s| {
         for (name, pace) in [("a", 20), ("b", 30)] {
             let receive = receive.clone();
             s.spawn(move || {
                 for item in receive {
-                    println!("{name} takes {item}");
+                    cli::say(NAME, format_args!("{name} takes {item}"));
                     sleep(Duration::from_millis(pace));
                 }
-                println!("{name} is done");
+                cli::say(NAME, format_args!("{name} is done"));
             });
         }
-        // So that the consumers end when the producer does, not when `main` does.
+        // The consumers are to end when the producer does, not when `main` does.
         drop(receive);
         s.spawn(move || {
             for item in 0..8 {
-                send.send(item).expect("somebody consumes");
-                println!("made {item}");
+                send.send(item).expect("a consumer is there");
+                cli::say(NAME, format_args!("made {item}"));
             }
-            println!("nothing more to make");
+            cli::say(NAME, "nothing more to make");
         });
     });
 }
@@ -52,6 +65,6 @@ fn main() {
 //     b is done
 //     a is done
 //
-// (The consumers came first and wait, so the first two items are theirs at once and three more fit the queue.)
+// (The consumers came first and wait, so they get the first two items at once, and three more fit the queue.)
 //
-// Read next: src/channel/core.rs, who gets the next value and who may send the next.
+// Read next: src/channel/core.rs, which receiver gets the next value and which sender may send the next.

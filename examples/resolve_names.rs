@@ -1,7 +1,7 @@
-//! You will see the addresses of several names, looked up at the same time, each with a limit on its time.
+//! You will see the addresses of several names, looked up at the same time, each within a time limit.
 //!
-//! A lookup is a blocking call of the C library, so OS threads make it; the green threads wait for them as for a socket. A
-//! name that takes too long holds up nobody but itself.
+//! A lookup is a blocking call of the C library, so OS threads make the call; the green threads wait for them as for a
+//! socket. A name that takes too long does not hold up the others.
 #![forbid(unsafe_code)]
 
 use std::io;
@@ -33,7 +33,7 @@ struct Options {
     names: Vec<String>,
 }
 
-/// The addresses of a name, each once.
+/// Returns the addresses of a name, each once.
 fn resolve(name: &str) -> io::Result<Vec<IpAddr>> {
     let mut addresses: Vec<IpAddr> = (name, 0).to_socket_addrs()?.map(|address| address.ip()).collect();
     addresses.sort();
@@ -43,8 +43,9 @@ fn resolve(name: &str) -> io::Result<Vec<IpAddr>> {
 
 fn main() {
     let Options { at_once, limit, names } = parse().unwrap_or_else(|what| cli::misused(NAME, what));
+    cli::make_hub(NAME);
     let pool = Pool::new(at_once.into());
-    // In the order of the names, as soon as each and those before it are known.
+    // In the order of the names: each as soon as its addresses, and those of all names before, are known.
     let found = pool.imap(names.clone(), move |name| timeout(limit, || resolve(&name)));
     let mut failed = 0;
     for (name, found) in names.iter().zip(found) {
@@ -76,11 +77,12 @@ fn parse() -> Result<Options, String> {
         match arg {
             Long("at-once") => options.at_once = cli::count("--at-once", &mut parser)?,
             Long("limit") => options.limit = cli::duration("--limit", &mut parser)?,
-            Long("help") | Short('h') => cli::help(HELP),
+            Long("help") | Short('h') => cli::help(NAME, HELP),
             Value(name) => options.names.push(name.to_string_lossy().into_owned()),
             other => return Err(other.unexpected().to_string()),
         }
     }
+    // Without names, three that every machine knows.
     if options.names.is_empty() {
         options.names = ["localhost", "127.0.0.1", "::1"].map(String::from).into();
     }
@@ -93,4 +95,4 @@ fn parse() -> Result<Options, String> {
 //     127.0.0.1: 127.0.0.1
 //     ::1: ::1
 //
-// Read next: src/net/resolve.rs, and who makes the blocking calls.
+// Read next: src/net/resolve.rs, and which threads make the blocking calls.

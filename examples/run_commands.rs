@@ -1,5 +1,5 @@
-//! You will see several programs run at once, each with a limit on its time: one that takes too long is killed, the
-//! others are not held up by it, and all of them together take as long as the slowest.
+//! You will see several programs run at once, each within a time limit: one that takes too long is killed, and
+//! does not hold up the others, and all of them together take as long as the slowest.
 //!
 //! Ctrl-C ends those that are still running. No thread of the operating system is started for any of this.
 #![forbid(unsafe_code)]
@@ -20,19 +20,22 @@ Runs programs at once, each for at most a second, and says how they ended.
 
 usage: run_commands [--limit TIME] [COMMAND..]
 
-  --limit TIME  how long each may take: 0.5 (seconds), 200ms; 1 second by default
-  COMMAND       a program and its arguments, as one word with blanks in it; no shell is involved
+  --limit TIME  how long each may take: 0.5 (seconds), 200ms; 1 second by
+                default
+  COMMAND       a program and its arguments, as one word with blanks in it; no
+                shell is involved
 ";
 
-/// What runs if nothing is named: one that is quick, one that waits, one that is not there, and one that takes too long.
+/// The commands that run if none is named: a quick one, one that waits, one that does not exist, one that takes too
+/// long.
 const COMMANDS: [&str; 4] = ["uname -s", "sleep 0.2", "no-such-program", "sleep 60"];
 
-/// Runs one command to its end, or to the end of its time; says how that was.
+/// Runs one command to the end, or to the end of the time limit, and returns how the command ended.
 fn run(command: &str, limit: Duration) -> String {
     let mut words = command.split_whitespace();
     let mut program = Command::new(words.next().unwrap_or_default());
     program.args(words);
-    // When the time is over, `output` unwinds to here and kills the program on its way.
+    // When the time is over, `output` unwinds to this line and kills the program on the way.
     match timeout(limit, || program.output()) {
         Ok(Ok(output)) => {
             let text = String::from_utf8_lossy(&output.stdout);
@@ -45,12 +48,15 @@ fn run(command: &str, limit: Duration) -> String {
 
 fn main() {
     let (limit, commands) = parse().unwrap_or_else(|what| cli::misused(NAME, what));
+    cli::make_hub(NAME);
+    // With fewer, some would run and some would not.
+    cli::take_descriptors(NAME, 10 + 4 * commands.len().min(4) as u64);
     let signals = Signals::new([SIGINT, SIGTERM]).unwrap_or_else(|error| cli::fail(1, NAME, error));
     let began = Instant::now();
     let interrupted = thread::scope(|scope| {
         let watcher = scope.spawn(|| {
             let signal = signals.recv();
-            // All that is in the scope unwinds, this one too; `output` kills its program.
+            // All threads of the scope unwind, this one too; `output` kills the program.
             scope.kill_all();
             signal
         });
@@ -76,7 +82,7 @@ fn parse() -> Result<(Duration, Vec<String>), String> {
     while let Some(arg) = parser.next().map_err(|error| error.to_string())? {
         match arg {
             Long("limit") => limit = cli::duration("--limit", &mut parser)?,
-            Long("help") | Short('h') => cli::help(HELP),
+            Long("help") | Short('h') => cli::help(NAME, HELP),
             Value(command) => commands.push(command.into_string().map_err(|_| "a command is not UTF-8".to_owned())?),
             other => return Err(other.unexpected().to_string()),
         }

@@ -21,17 +21,19 @@ usage: sleep_interleave [--delay TIME]
   --delay TIME  how long a nap is: 0, 0.5 (seconds), 200ms; 1 second by default
 ";
 
+/// Counts, with a nap after each number.
 fn count(n: u32, nap: Duration) {
     let me = thread::current();
     for i in 0..n {
         cli::say(NAME, format_args!("{} {i}", me.name().unwrap_or_default()));
-        // Stands for anything that takes its time. `std::thread::sleep` would put all three to sleep.
+        // Stands for any call that waits. `std::thread::sleep` would put all three to sleep.
         thread::sleep(nap);
     }
 }
 
 fn main() {
     let nap = parse().unwrap_or_else(|what| cli::misused(NAME, what));
+    cli::make_hub(NAME);
     let handles: Vec<JoinHandle<()>> = (1..=3)
         .map(|number| {
             let builder = Builder::new().name(format!("thread {number}"));
@@ -50,7 +52,7 @@ fn parse() -> Result<Duration, String> {
     while let Some(arg) = parser.next().map_err(|error| error.to_string())? {
         match arg {
             Long("delay") => nap = cli::duration("--delay", &mut parser)?,
-            Long("help") | Short('h') => cli::help(HELP),
+            Long("help") | Short('h') => cli::help(NAME, HELP),
             other => return Err(other.unexpected().to_string()),
         }
     }

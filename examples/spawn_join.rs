@@ -1,19 +1,33 @@
 //! You will see 0 to 4 of thread 1, then of thread 2, then of thread 3: green threads run until they wait, and these
 //! never do.
 //!
-//! `sleep_interleave` is the same program with a wait in it.
+//! `sleep_interleave` is the same program with a wait inside.
 #![forbid(unsafe_code)]
 
 use greenling::thread::{self, Builder, JoinHandle};
 
+#[path = "common/cli.rs"]
+mod cli;
+
+const NAME: &str = "spawn_join";
+
+const HELP: &str = "\
+Three green threads that never wait run one after the other.
+
+usage: spawn_join
+";
+
+/// Counts, without a wait.
 fn count(n: u32) {
     let me = thread::current();
     for i in 0..n {
-        println!("{} {i}", me.name().unwrap_or_default());
+        cli::say(NAME, format_args!("{} {i}", me.name().unwrap_or_default()));
     }
 }
 
 fn main() {
+    cli::no_arguments(NAME, HELP);
+    cli::make_hub(NAME);
     let handles: Vec<JoinHandle<()>> = (1..=3)
         .map(|number| {
             let builder = Builder::new().name(format!("thread {number}"));
@@ -37,4 +51,4 @@ fn main() {
 //     ...
 //     thread 3 4
 //
-// Read next: src/thread/spawn.rs, a green thread's life from `spawn` to `join`.
+// Read next: src/thread/spawn.rs and, beside it, life.rs and join.rs.

@@ -1,7 +1,7 @@
-//! You will see who sends datagrams to it and gets them back. Try `nc -u 127.0.0.1 7009`.
+//! You will see which clients send datagrams to a server and get them back. Try `nc -u 127.0.0.1 7009`.
 //!
-//! There are no connections and so no thread for each: one socket, one loop. Another green thread counts meanwhile, and shows
-//! that waiting for a datagram keeps nobody waiting.
+//! There are no connections and so no thread for each: one socket, one loop. Another green thread counts meanwhile, and
+//! shows that a thread that waits for a datagram does not hold up the others.
 #![forbid(unsafe_code)]
 
 use std::cell::Cell;
@@ -9,10 +9,14 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use greenling::net::UdpSocket;
-use greenling::thread;
+use greenling::thread::{self, Builder};
 
 #[path = "common/cli.rs"]
 mod cli;
+#[path = "common/log.rs"]
+mod log;
+
+use log::{Log, Output};
 
 const NAME: &str = "udp_echo";
 
@@ -21,17 +25,19 @@ Sends each datagram back to where it came from.
 
 usage: udp_echo [--addr HOST:PORT] [--count N] [--every DURATION]
 
-  --addr HOST:PORT  where to listen: 127.0.0.1:7009 by default; port 0 takes a free one
+  --addr HOST:PORT  where to listen: 127.0.0.1:7009 by default; port 0 takes a
+                    free one
   --count N         end after N datagrams; goes on for ever by default
-  --every DURATION  how often to print how many there were: 0.5 (seconds), 2s, 500ms; 10s by default
+  --every DURATION  how often to print how many there were: 0.5 (seconds), 2s,
+                    500ms; 10s by default
 ";
 
 /// The longest datagram of IPv4 there can be.
 const LONGEST: usize = 65_507;
 
-/// What the command line says.
+/// The command line; see [`HELP`].
 struct Args {
-    /// Where to listen.
+    /// The address to listen on.
     addr: String,
     /// After how many datagrams to end.
     count: u64,
@@ -43,31 +49,44 @@ fn main() {
     let args = parse().unwrap_or_else(|what| cli::misused(NAME, what));
     let socket =
         UdpSocket::bind(args.addr.as_str()).unwrap_or_else(|error| cli::cannot_listen(NAME, &args.addr, &error));
-    match socket.local_addr() {
-        Ok(addr) => cli::say(NAME, format_args!("listening on {addr}")),
-        Err(error) => cli::fail(1, NAME, error),
-    }
+    let addr = socket.local_addr().unwrap_or_else(|error| cli::fail(1, NAME, error));
+    let (log, writer) = Log::start(Output::Out).unwrap_or_else(|error| cli::fail(1, NAME, error));
+    log.say(format!("listening on {addr}"));
     let answered = Rc::new(Cell::new(0));
-    let counted = Rc::clone(&answered);
-    let reporter = thread::spawn(move || -> () {
+    let (counted, same_log) = (Rc::clone(&answered), log.clone());
+    let report = move || -> () {
         loop {
             thread::sleep(args.every);
-            cli::say(NAME, format_args!("{} datagrams so far", counted.get()));
+            same_log.say(format!("{} datagrams so far", counted.get()));
         }
-    });
+    };
+    let reporter = Builder::new().spawn(report).unwrap_or_else(|error| cli::fail(1, NAME, error));
+    // The server: one datagram after the other.
     let mut buf = vec![0; LONGEST];
     while answered.get() < args.count {
-        match socket.recv_from(&mut buf).and_then(|(len, from)| Ok((socket.send_to(&buf[..len], from)?, from))) {
-            Ok((len, from)) => {
-                answered.set(answered.get() + 1);
-                cli::say(NAME, format_args!("{from} sent {len} bytes"));
+        let (len, from) = match socket.recv_from(&mut buf) {
+            Ok(received) => received,
+            Err(error) if cli::is_broken(&error) => {
+                cli::fail(1, NAME, format_args!("cannot receive any more: {error}"));
             }
-            // Of one datagram: its sender is gone, or cannot be reached.
-            Err(error) => cli::say(NAME, format_args!("no answer sent: {error}")),
+            Err(error) => {
+                log.say(format!("nothing received: {}", cli::brief(&error)));
+                thread::sleep(Duration::from_millis(50));
+                continue;
+            }
+        };
+        match socket.send_to(&buf[..len], from) {
+            Ok(_) => {
+                answered.set(answered.get() + 1);
+                log.say(format!("{from} sent {len} bytes"));
+            }
+            // Of one datagram: the sender is gone, or cannot be reached.
+            Err(error) => log.say(format!("no answer sent: {}", cli::brief(&error))),
         }
     }
     reporter.kill();
-    cli::say(NAME, format_args!("{} datagrams answered", answered.get()));
+    log.say(format!("{} datagrams answered", answered.get()));
+    writer.finish();
 }
 
 fn parse() -> Result<Args, String> {
@@ -79,10 +98,11 @@ fn parse() -> Result<Args, String> {
             Long("addr") => args.addr = cli::text("--addr", &mut parser)?,
             Long("count") => args.count = cli::count("--count", &mut parser)?,
             Long("every") => args.every = cli::duration("--every", &mut parser)?,
-            Long("help") | Short('h') => cli::help(HELP),
+            Long("help") | Short('h') => cli::help(NAME, HELP),
             other => return Err(other.unexpected().to_string()),
         }
     }
+    // A report without a pause would be a flood.
     if args.every.is_zero() {
         return Err(String::from("--every must be more than 0"));
     }

@@ -8,24 +8,25 @@ use std::time::Duration;
 /// The kernel counts `utime` and `stime` in ticks of 1/100 s, on every platform that greenling runs on (USER_HZ).
 const TICK: Duration = Duration::from_millis(10);
 
-/// What processes take, the sum over all.
+/// The memory and OS threads of several processes, added up.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Memory {
     /// Resident memory, shared pages counted for each process that has them.
     pub(crate) resident_kib: u64,
     /// The same, but a page that `n` processes have counts for each of them as the `n`th part of a page.
     pub(crate) proportional_kib: u64,
-    /// OS threads.
+    /// The number of OS threads.
     pub(crate) threads: u64,
 }
 
-/// CPU time, user's and kernel's, of all OS threads of all `processes`, ended ones included. A multiple of [`TICK`].
+/// Returns the CPU time, user's and kernel's, of all OS threads of all `processes`, ended ones included; a multiple of
+/// [`TICK`].
 /// `Err` names the first process that is not there.
 pub(crate) fn cpu(processes: &[u32]) -> Result<Duration, u32> {
     processes.iter().map(|&process| cpu_of(process).ok_or(process)).sum()
 }
 
-/// Their memory. It takes a while if there are many mappings.
+/// Returns the memory of `processes`. Takes a while if there are many mappings.
 pub(crate) fn memory(processes: &[u32]) -> Result<Memory, u32> {
     let mut sum = Memory::default();
     for &process in processes {
@@ -37,7 +38,7 @@ pub(crate) fn memory(processes: &[u32]) -> Result<Memory, u32> {
     Ok(sum)
 }
 
-/// CPU time of this process.
+/// Returns the CPU time of this process.
 pub(crate) fn own_cpu() -> Duration {
     cpu_of(std::process::id()).unwrap_or_default()
 }

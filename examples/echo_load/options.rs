@@ -1,63 +1,79 @@
-//! What the load is to be, as the command line says it. Every bound that ends a run is here.
+//! The command line: what the load is to be, and every bound that ends a run.
 #![forbid(unsafe_code)]
 
-use std::iter::{Cycle, Skip};
-use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
 
+use crate::source::{addresses, local_ports};
 use crate::{NAME, cli};
 
-/// The longest messages; a typing error is stopped here, before memory is.
+/// The size of the longest messages.
 const MOST_BYTES: usize = 64 << 20;
 
-/// No run takes longer than this for any of its parts.
+/// The longest time of any part of a run.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
-/// Beyond that a timetable says nothing that "as fast as possible" does not.
+/// The highest rate: beyond it a timetable is no different from "as fast as possible".
 const HIGHEST_RATE: f64 = 1e9;
 
 pub(crate) const HELP: &str = "\
-Asks an echo server for its echo, over thousands of connections at once, and says how long the answers took.
+Asks an echo server for its echo, over thousands of connections at once, and
+says how long the answers took.
 
-usage: echo_load [--addr HOST:PORT] [--connections N] [--idle N] [--size BYTES] [--pipeline K] [--rate R]
-                 [--duration TIME] [--requests N] [--warmup TIME] [--patience TIME] [--in-flight N]
-                 [--from-addresses A-B] [--server-pid P]... [--step] [--progress] [--json | --tsv]
+usage: echo_load [--addr HOST:PORT] [--connections N] [--idle N] [--size BYTES]
+                 [--pipeline K] [--rate R] [--duration TIME] [--requests N]
+                 [--warmup TIME] [--patience TIME] [--in-flight N]
+                 [--from-addresses A-B] [--server-pid P]... [--step]
+                 [--progress] [--json | --tsv]
 
 what is sent
   --addr HOST:PORT      where the server listens: 127.0.0.1:7007 by default
   --connections N       connections that send: 50 by default
-  --idle N              more connections, which send once at the beginning and once at the end: 0 by default
+  --idle N              more connections, which send once at the beginning and
+                        once at the end: 0 by default
   --size BYTES          length of a message: 64 by default
-  --pipeline K          messages that are sent at once; the next K follow when all have come back: 1 by default
-  --rate R              open loop: R messages a second over all connections, in turn, whatever the answers do; a latency
-                        counts from the moment at which the message was due. Without it, closed loop: each
-                        connection sends when it has its answer, and a latency counts from the sending
+  --pipeline K          messages that are sent at once; the next K follow when
+                        all have come back: 1 by default
+  --rate R              open loop: R messages a second over all connections, in
+                        turn, whatever the answers do; a latency counts from the
+                        moment at which the message was due. Without it, closed
+                        loop: each connection sends when it has its answer, and
+                        a latency counts from the sending
 when it ends
-  --duration TIME       measure for so long: 5 seconds by default, 60 with --requests; also 500ms
+  --duration TIME       measure for so long: 5 seconds by default, 60 with
+                        --requests; also 500ms
   --requests N          or until N messages have come back
-  --warmup TIME         go on for so long before it counts: 1 second by default, 0 with --requests
-  --patience TIME       an answer that takes longer is an error: 10 seconds by default
+  --warmup TIME         go on for so long before it counts: 1 second by default,
+                        0 with --requests
+  --patience TIME       an answer that takes longer is an error: 10 seconds by
+                        default
 how it connects
-  --in-flight N         connections that are made at once: 100 by default; one is made when its first echo is back.
-                        When so many have failed, no more are tried
-  --from-addresses A-B  source addresses to use in turn, such as 127.0.0.2-127.0.0.9: from one address to one server
+  --in-flight N         connections that are made at once: 100 by default; one
+                        is made when its first echo is back. When so many have
+                        failed, no more are tried
+  --from-addresses A-B  source addresses to use in turn, such as
+                        127.0.0.2-127.0.0.9: from one address to one server
                         there are about 28000 ports
 what it says
-  --server-pid P        read CPU time, memory and OS threads of this process, too; may be given for several
-  --step                wait for a line on standard input when all are connected, and again before they leave
+  --server-pid P        read CPU time, memory and OS threads of this process,
+                        too; may be given for several
+  --step                wait for a line on standard input when all are
+                        connected, and again before they leave
   --progress            tell how it goes, also if standard error is no terminal
-  --json, --tsv         one object, or a line of names and a line of values, in place of text
+  --json, --tsv         one object, or a line of names and a line of values, in
+                        place of text
 
-Every byte that comes back is compared. The exit code is 1 if there was any error: a connection that was refused or
-lost, an answer that was wrong or did not come.
+Every byte that comes back is compared. The exit code is 1 if there was any
+error: a connection that was refused or lost, an answer that was wrong or did
+not come.
 ";
 
 /// The command line; see [`HELP`].
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
     pub(crate) addr: SocketAddr,
-    /// Connections that send.
+    /// The number of connections that send.
     pub(crate) connections: usize,
     /// Connections that are silent.
     pub(crate) idle: usize,
@@ -65,7 +81,7 @@ pub(crate) struct Options {
     pub(crate) size: usize,
     /// Messages sent at once.
     pub(crate) pipeline: usize,
-    /// Messages a second over all connections, if it is an open loop.
+    /// Messages a second over all connections, in an open loop.
     pub(crate) rate: Option<f64>,
     /// How long to measure at most.
     pub(crate) duration: Duration,
@@ -94,39 +110,13 @@ pub(crate) enum Format {
 }
 
 impl Options {
-    /// All connections.
+    /// Returns the number of all connections.
     pub(crate) fn clients(&self) -> usize {
         self.connections + self.idle
     }
-
-    /// The source address of a connection.
-    pub(crate) fn source(&self, index: usize) -> Option<Ipv4Addr> {
-        let from = self.from.as_ref()?;
-        let count = (from.end() - from.start()) as usize + 1;
-        Some(Ipv4Addr::from(from.start() + (index % count) as u32))
-    }
-
-    /// The ports of one source address, again and again. Each process begins somewhere else: those that the process before
-    /// has used are blocked for a minute.
-    pub(crate) fn ports(&self) -> Ports {
-        let place = std::process::id() as usize * 7919 % self.ports.len();
-        self.ports.clone().cycle().skip(place)
-    }
 }
 
-/// See [`Options::ports`].
-pub(crate) type Ports = Skip<Cycle<Range<u16>>>;
-
-/// The ports that the kernel would choose from.
-fn local_ports() -> Range<u16> {
-    let text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
-    let mut numbers = text.split_whitespace().map_while(|number| number.parse().ok());
-    match (numbers.next(), numbers.next()) {
-        (Some(first), Some(last)) if first < last => first..last,
-        _ => 32768..60999,
-    }
-}
-
+/// Reads the command line.
 pub(crate) fn parse() -> Result<Options, String> {
     use lexopt::prelude::*;
     let mut addr = String::from("127.0.0.1:7007");
@@ -176,34 +166,37 @@ pub(crate) fn parse() -> Result<Options, String> {
             Long("progress") => options.progress = true,
             Long("json") => options.format = Format::Json,
             Long("tsv") => options.format = Format::Tsv,
-            Long("help") | Short('h') => cli::help(HELP),
+            Long("help") | Short('h') => cli::help(NAME, HELP),
             other => return Err(other.unexpected().to_string()),
         }
     }
+    // What was not said depends on what ends the run.
     let by_count = options.requests.is_some();
     options.duration = duration.unwrap_or(Duration::from_secs(if by_count { 60 } else { 5 }));
     options.warmup = warmup.unwrap_or(Duration::from_secs(if by_count { 0 } else { 1 }));
+    // A typing error is stopped here, before memory is.
     if options.size.saturating_mul(options.pipeline) > MOST_BYTES {
         return Err(format!("--size times --pipeline is more than {MOST_BYTES} bytes"));
     }
     if options.clients() > 1 << 20 {
         return Err(String::from("more than a million connections"));
     }
+    // Whether the address is one is known only now.
     let found = addr.to_socket_addrs().map_err(|error| format!("--addr {addr}: {error}"))?;
     options.addr = found.into_iter().next().ok_or_else(|| format!("--addr {addr}: no such host"))?;
     if options.from.is_some() && !options.addr.is_ipv4() {
-        return Err(format!("--from-addresses takes IPv4 addresses, and {addr} is none"));
+        return Err(format!("--from-addresses takes IPv4, not {addr}"));
     }
     Ok(options)
 }
 
-/// The value of an option that is a whole number, 0 allowed.
+/// Reads the value of an option that is a whole number, 0 allowed.
 fn number(option: &str, parser: &mut lexopt::Parser) -> Result<usize, String> {
     let value = cli::text(option, parser)?;
     value.parse().map_err(|_| format!("{option} {value}: not a whole number"))
 }
 
-/// A duration above 0.
+/// Reads a duration above 0.
 fn time(option: &str, parser: &mut lexopt::Parser) -> Result<Duration, String> {
     match part(option, parser)? {
         Duration::ZERO => Err(format!("{option} must be more than 0")),
@@ -211,7 +204,7 @@ fn time(option: &str, parser: &mut lexopt::Parser) -> Result<Duration, String> {
     }
 }
 
-/// A duration that is not too long.
+/// Reads a duration that is not too long.
 fn part(option: &str, parser: &mut lexopt::Parser) -> Result<Duration, String> {
     match cli::duration(option, parser)? {
         time if time <= LONGEST => Ok(time),
@@ -219,29 +212,12 @@ fn part(option: &str, parser: &mut lexopt::Parser) -> Result<Duration, String> {
     }
 }
 
-/// `A` or `A-B`.
-fn addresses(text: &str) -> Result<RangeInclusive<u32>, String> {
-    let (first, last) = text.split_once('-').unwrap_or((text, text));
-    match (first.trim().parse::<Ipv4Addr>(), last.trim().parse::<Ipv4Addr>()) {
-        (Ok(first), Ok(last)) if first <= last => Ok(u32::from(first)..=u32::from(last)),
-        _ => Err(format!("--from-addresses {text}: not IPv4 addresses as in 127.0.0.2-127.0.0.9")),
-    }
-}
-
-/// Makes room for the descriptors that the connections take, or ends the process and says what would help.
+/// Makes room for the descriptors that the connections take, or ends the process and says how many those are.
 pub(crate) fn make_room(options: &Options) {
     // Standard streams, epoll, eventfd, a file of /proc.
     let needed = options.clients() as u64 + 10;
     let limit = rlimit::increase_nofile_limit(needed).unwrap_or(u64::MAX);
     if limit < needed {
-        let clients = options.clients();
-        cli::fail(
-            2,
-            NAME,
-            format_args!(
-                "{clients} connections take {needed} descriptors, and this process may have {limit}; \
-                 start several, or raise the limit: ulimit -n {needed}"
-            ),
-        );
+        cli::take_descriptors(NAME, needed);
     }
 }

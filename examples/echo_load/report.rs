@@ -1,15 +1,18 @@
-//! What is printed: how it goes, and what came out, as text or for programs.
+//! What is printed: how the run goes, and what came out, as text or for programs.
 #![forbid(unsafe_code)]
 
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
-use crate::client::Failure;
-use crate::{Format, NAME, Run, cli};
+use crate::failure::Failure;
+use crate::options::Format;
+use crate::run::Run;
+use crate::units::{plural, time};
+use crate::{NAME, cli};
 
 /// What was measured, besides what the [`Run`] has counted.
 pub(crate) struct Report {
-    /// How long.
+    /// The length of the measurement.
     pub(crate) seconds: f64,
     /// Messages that came back in this time.
     pub(crate) answers: u64,
@@ -17,27 +20,30 @@ pub(crate) struct Report {
     pub(crate) own_cpu: Duration,
     /// The servers, if they are known and were still there.
     pub(crate) server: Option<Server>,
+    /// What other programs did on this machine when the run began.
+    pub(crate) busy: Option<String>,
 }
 
-/// The sum over the servers.
+/// CPU time, memory and OS threads of all servers together.
 pub(crate) struct Server {
-    /// CPU time while it was measured.
+    /// CPU time while the run was measured.
     pub(crate) cpu: Duration,
     /// Memory at the end.
     pub(crate) resident_kib: u64,
-    /// How much more that was than before the first connection.
+    /// The growth of memory since before the first connection.
     pub(crate) grown_kib: f64,
     /// OS threads at the end.
     pub(crate) threads: u64,
 }
 
 impl Report {
+    /// Prints the report in the format of the command line.
     pub(crate) fn print(&self, run: &Run) {
         let words = run.first_words.borrow();
         if run.options.format != Format::Text
             && let Some(words) = &*words
         {
-            // Nobody may be there to read it.
+            // The output may have no reader.
             let _ = writeln!(io::stderr(), "{NAME}: {}: {words}", failures(run));
         }
         match run.options.format {
@@ -45,22 +51,22 @@ impl Report {
             Format::Json => {
                 let members: Vec<String> =
                     self.fields(run).iter().map(|(name, value)| format!("\"{name}\": {value}")).collect();
-                cli::say(NAME, format_args!("{{{}}}", members.join(", ")));
+                cli::say_exactly(NAME, format_args!("{{{}}}", members.join(", ")));
             }
             Format::Tsv => {
                 let (names, values): (Vec<&str>, Vec<String>) = self.fields(run).into_iter().unzip();
-                cli::say(NAME, names.join("\t"));
-                cli::say(NAME, values.join("\t"));
+                cli::say_exactly(NAME, names.join("\t"));
+                cli::say_exactly(NAME, values.join("\t"));
             }
         }
     }
 
-    /// Messages a second.
+    /// Returns the messages a second.
     fn throughput(&self) -> f64 {
         self.answers as f64 / self.seconds.max(1e-9)
     }
 
-    /// For programs: numbers, or null.
+    /// Returns names and values for programs: numbers, or null.
     fn fields(&self, run: &Run) -> Vec<(&'static str, String)> {
         let options = &run.options;
         let latencies = run.latencies.borrow();
@@ -70,6 +76,7 @@ impl Report {
             let known = self.server.as_ref().filter(|_| !options.servers.is_empty());
             known.map_or_else(null, value)
         };
+        // In the order of the columns: what was asked for, what came, what that took.
         let mut fields = vec![
             ("connections", options.connections.to_string()),
             ("idle", options.idle.to_string()),
@@ -105,7 +112,7 @@ impl Report {
         fields
     }
 
-    /// Microseconds for each answer.
+    /// Returns a time divided by the answers, in microseconds.
     fn each(&self, time: Duration) -> String {
         match self.answers {
             0 => String::from("null"),
@@ -113,9 +120,11 @@ impl Report {
         }
     }
 
+    /// Prints the report for people.
     fn print_text(&self, run: &Run) {
         let options = &run.options;
         let latencies = run.latencies.borrow();
+        // What was asked for, in one line.
         let silent = if options.idle > 0 { format!(" and {} silent ones", options.idle) } else { String::new() };
         let deep = if options.pipeline > 1 { format!(", {} at once", options.pipeline) } else { String::new() };
         let mode = match options.rate {
@@ -133,6 +142,7 @@ impl Report {
         );
         let line = |name: &str, text: String| cli::say(NAME, format_args!("  {name:<11} {text}"));
         line("answers", format!("{} in {:.1} s, {:.0}/s", self.answers, self.seconds, self.throughput()));
+        // The results, a line for each subject that there is something to say of.
         if latencies.is_empty() {
             line("latency", String::from("nothing was measured"));
         } else {
@@ -148,22 +158,19 @@ impl Report {
         }
         if !options.servers.is_empty() {
             match &self.server {
-                Some(server) => line(
-                    "server",
-                    format!(
-                        "{} us CPU/answer, {:.0} % of a core, {:.2} KiB/connection, {} MiB, {}",
-                        self.each(server.cpu),
-                        server.cpu.as_secs_f64() / self.seconds * 100.0,
-                        server.grown_kib / options.clients() as f64,
-                        server.resident_kib / 1024,
-                        plural(server.threads, "OS thread")
-                    ),
-                ),
+                Some(server) => {
+                    let (cpu, share) = (self.each(server.cpu), server.cpu.as_secs_f64() / self.seconds * 100.0);
+                    let threads = plural(server.threads, "OS thread");
+                    line("server", format!("{cpu} us CPU/answer, {share:.0} % of a core, {threads}"));
+                    let each = server.grown_kib / options.clients() as f64;
+                    line("memory", format!("{} MiB, {each:.2} KiB/connection", server.resident_kib / 1024));
+                }
                 None => line("server", String::from("it has ended")),
             }
         }
+        // A driver at the end of its core measures itself.
         let share = self.own_cpu.as_secs_f64() / self.seconds * 100.0;
-        let limit = if share >= 95.0 { ": it may be what limits the rate" } else { "" };
+        let limit = if share >= 95.0 { ": it may limit the rate" } else { "" };
         line("client", format!("{} us CPU/answer, {share:.0} % of a core{limit}", self.each(self.own_cpu)));
         let alive = format!("{} of {} alive", run.alive.get(), options.clients());
         match failures(run) {
@@ -173,10 +180,13 @@ impl Report {
         if let Some(words) = &*run.first_words.borrow() {
             line("first error", words.clone());
         }
+        if let Some(busy) = &self.busy {
+            line("note", busy.clone());
+        }
     }
 }
 
-/// What went wrong and how often: `3 refused, 1 wrong bytes`.
+/// Returns what went wrong and how often: `3 refused, 1 wrong bytes`.
 pub(crate) fn failures(run: &Run) -> String {
     let failures = run.failures.borrow();
     let some = Failure::ALL.into_iter().filter(|&failure| failures[failure as usize] > 0);
@@ -184,7 +194,7 @@ pub(crate) fn failures(run: &Run) -> String {
     words.collect::<Vec<_>>().join(", ")
 }
 
-/// How it goes. `rate`: messages a second since the last line.
+/// Returns the line of progress. `rate` is the messages a second since the last line.
 pub(crate) fn progress(run: &Run, rate: f64) -> String {
     let options = &run.options;
     let (alive, all) = (run.alive.get(), options.clients());
@@ -201,17 +211,4 @@ pub(crate) fn progress(run: &Run, rate: f64) -> String {
     let p99 =
         if latencies.is_empty() { String::new() } else { format!(", p99 {}", time(latencies.value_at_quantile(0.99))) };
     format!("{what}: {rate:.0} answers/s{p99}, {alive} of {all} alive")
-}
-
-/// A time in the unit that suits it.
-fn time(nanoseconds: u64) -> String {
-    match nanoseconds as f64 {
-        ns if ns < 1e6 => format!("{:.1} us", ns / 1e3),
-        ns if ns < 1e9 => format!("{:.2} ms", ns / 1e6),
-        ns => format!("{:.2} s", ns / 1e9),
-    }
-}
-
-fn plural(count: u64, thing: &str) -> String {
-    format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
 }

@@ -1,5 +1,5 @@
-//! Shows one client at a time: every call waits, and whoever else connects stays in line until the first client leaves.
-//! The next rung, `process`, gives each client somebody of its own who waits.
+//! Shows one client at a time: every call waits, and other clients stay in line until the first one leaves. The next
+//! rung, `process`, gives each client a process that waits for it alone.
 //!
 //! ```text
 //!   accept ---> recv ---> send ---> recv ... 0 bytes ---> accept
@@ -23,8 +23,8 @@ pub(crate) fn serve(listener: Listener, service: Service) -> io::Result<()> {
     }
 }
 
-/// All that one client gets: straight-line code, with its state in local variables. `process` and `thread` run the same
-/// function, and `green` has it almost to the letter.
+/// Serves one client from the first byte to the last: straight-line code, with the state in local variables. `process`
+/// and `thread` run the same function, and `green` has the same lines but for few words.
 pub(crate) fn converse(socket: &Socket, service: &Service, received: &mut u64) -> io::Result<()> {
     let mut buffer = [0; BUFFER];
     loop {
@@ -39,8 +39,8 @@ pub(crate) fn converse(socket: &Socket, service: &Service, received: &mut u64) -
 
 /// Sends all of `bytes`.
 //
-// Mended: the documents call `send` once. It may take less than it is given, and then the rest of the answer is lost; on
-// a blocking socket that happens when a signal comes, which is rare enough to be found by the users.
+// Mended: the documents call `send` once. `send` may take less than was given, and then the rest of the answer is
+// lost; on a blocking socket that happens when a signal comes, which is so rare that only users find the bug.
 fn send_all(socket: &Socket, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         let count = socket.send(bytes)?;

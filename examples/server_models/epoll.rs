@@ -1,9 +1,10 @@
 //! Shows the three calls of epoll(7), for the rungs that use them: `epoll_create1` makes a list that the kernel keeps,
-//! `epoll_ctl` changes one entry, `epoll_wait` returns those that are ready, and only those.
+//! `epoll_ctl` changes one entry, `epoll_wait` returns the entries that are ready, and no others.
 //!
-//! Descriptors are the tokens. That is safe only since nobody here closes a descriptor but in answer to an event of its
-//! own: epoll returns each at most once per call, so no event of a closed client is left in the batch when a new client
-//! gets its number. (`src/runtime/reactor.rs` cannot rely on that, and puts a key that is never reused there.)
+//! Descriptors are the tokens. That is safe only since the rungs close a descriptor in answer to one of its own events
+//! and at no other time: epoll returns each descriptor at most once per call, so no event of a closed client is left in
+//! the batch when a new client gets its number. (`src/runtime/reactor.rs` cannot rely on that, and uses keys that are
+//! never reused.)
 #![allow(unsafe_code)]
 
 use std::io::{self, ErrorKind};
@@ -16,23 +17,25 @@ use crate::shared::check;
 /// How many events one call returns at most.
 const BATCH: usize = 256;
 
-/// The kernel's list.
+/// The kernel's list of descriptors.
 pub(crate) struct Epoll(OwnedFd);
 
 /// Room for what `wait` returns.
 pub(crate) struct Events(Vec<epoll_event>);
 
 impl Events {
+    /// Makes room for a batch.
     pub(crate) fn new() -> Events {
         Events(vec![epoll_event { events: 0, u64: 0 }; BATCH])
     }
 }
 
 impl Epoll {
+    /// Makes an empty list.
     pub(crate) fn new() -> io::Result<Epoll> {
         // SAFETY: takes a number.
         let fd = check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
-        // SAFETY: just opened, and nobody else's.
+        // SAFETY: just opened, and owned by nothing else.
         Ok(Epoll(unsafe { OwnedFd::from_raw_fd(fd as RawFd) }))
     }
 
@@ -46,6 +49,7 @@ impl Epoll {
         self.control(libc::EPOLL_CTL_MOD, fd, interest)
     }
 
+    /// Calls `epoll_ctl`; the token is the descriptor.
     fn control(&self, operation: c_int, fd: RawFd, interest: c_int) -> io::Result<()> {
         let mut event = epoll_event { events: interest as u32, u64: fd as u64 };
         // SAFETY: `event` is live for the call; the kernel copies it.

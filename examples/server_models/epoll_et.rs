@@ -1,6 +1,6 @@
 //! Shows edge-triggered epoll: each change is told once, both directions are watched from the start, and there is no
-//! `epoll_ctl` after the first. Whoever stops before EAGAIN must remember that there is more, for the kernel will not say
-//! it again. That is bookkeeping for each client, by hand; in the next rung, `greenlet`, a stack keeps it.
+//! `epoll_ctl` after the first. A server that stops before EAGAIN must remember that there is more, for the kernel will
+//! not say so again. That is bookkeeping for each client, by hand; in the next rung, `greenlet`, a stack keeps it.
 //!
 //! ```text
 //!   an edge, or in `unfinished`:   flush, receive, flush, receive ...
@@ -20,7 +20,7 @@ use libc::{EPOLLET, EPOLLIN, EPOLLOUT, EPOLLRDHUP};
 use crate::epoll::{Epoll, Events};
 use crate::shared::{Client, Listener, Pumped, Service};
 
-/// Serves whoever has changed.
+/// Serves each client after a change.
 pub(crate) fn serve(mut listener: Listener, service: Service) -> io::Result<()> {
     listener.set_nonblocking()?;
     let epoll = Epoll::new()?;
@@ -30,6 +30,7 @@ pub(crate) fn serve(mut listener: Listener, service: Service) -> io::Result<()> 
     let mut unfinished: Vec<RawFd> = Vec::new();
     let mut ready: Vec<RawFd> = Vec::new();
     loop {
+        // These have a turn: the unfinished clients, and those with an edge.
         ready.append(&mut unfinished);
         let mut accepts = false;
         for (fd, _) in epoll.wait(&mut events, ready.is_empty())? {
@@ -39,7 +40,7 @@ pub(crate) fn serve(mut listener: Listener, service: Service) -> io::Result<()> 
                 ready.push(fd);
             }
         }
-        // Who is unfinished may have an edge as well, and has one turn.
+        // An unfinished client may have an edge as well, and has one turn.
         ready.sort_unstable();
         ready.dedup();
         for fd in ready.drain(..) {
@@ -65,7 +66,7 @@ pub(crate) fn serve(mut listener: Listener, service: Service) -> io::Result<()> 
         // line until a third comes, and then the third stays.
         while accepts && let Some((socket, peer)) = listener.accept(&service)? {
             let client = Client::new(socket, peer, service);
-            // What it has sent already is an edge too: the first wait after `add` tells it.
+            // Bytes that the client has sent already are an edge too: the first wait after `add` reports them.
             epoll.add(client.as_raw_fd(), EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET)?;
             clients.insert(client.as_raw_fd(), client);
         }

@@ -1,4 +1,4 @@
-//! Shows level-triggered epoll: the kernel keeps the list, and returns only who is ready, so that idle clients cost
+//! Shows level-triggered epoll: the kernel keeps the list, and returns only ready clients, so that idle ones cost
 //! nothing per turn. What is not read yet is told again: one read and one accept per event are enough. The price is an
 //! `epoll_ctl` whenever what a client waits for changes; the next rung, `epoll-et`, needs none.
 //!
@@ -19,12 +19,12 @@ use libc::{EPOLLIN, EPOLLOUT, c_int};
 use crate::epoll::{Epoll, Events};
 use crate::shared::{Client, Listener, Service};
 
-/// Serves whoever is ready.
+/// Serves the clients that are ready.
 pub(crate) fn serve(mut listener: Listener, service: Service) -> io::Result<()> {
     listener.set_nonblocking()?;
     let epoll = Epoll::new()?;
     epoll.add(listener.as_raw_fd(), EPOLLIN)?;
-    // Each client, and what it is watched for.
+    // Each client, and the events that are watched for.
     let mut clients: HashMap<RawFd, (Client, c_int)> = HashMap::new();
     let mut events = Events::new();
     loop {
@@ -38,8 +38,8 @@ pub(crate) fn serve(mut listener: Listener, service: Service) -> io::Result<()> 
                 continue;
             }
             // Mended: the documents compare the events with EPOLLIN and ignore all other combinations, such as
-            // EPOLLIN|EPOLLHUP after a reset: level-triggered, those come again and again. Whatever it is, reading and
-            // sending will tell.
+            // EPOLLIN|EPOLLHUP after a reset: level-triggered, those come again and again. Whatever has happened,
+            // reading and sending will tell.
             let Some((client, interest)) = clients.get_mut(&fd) else { continue };
             let how = match client.turn() {
                 Ok(false) => {
@@ -60,7 +60,7 @@ pub(crate) fn serve(mut listener: Listener, service: Service) -> io::Result<()> 
     }
 }
 
-/// What a client is to be watched for.
+/// Returns the events that a client is to be watched for.
 fn wanted(client: &Client) -> c_int {
     (if client.wants_read() { EPOLLIN } else { 0 }) | (if client.wants_write() { EPOLLOUT } else { 0 })
 }

@@ -1,6 +1,6 @@
 //! Shows green threads: the program of `thread`, with `greenling` in place of `std`. Calls that would wait let another
-//! green thread run; the loop, the switches and the bookkeeping of the rungs before are in the library. It uses
-//! one processor; the next rung, `green-hubs`, uses them all.
+//! green thread run; the loop, the switches and the bookkeeping of the rungs before are in the library. The
+//! program uses one processor; the next rung, `green-hubs`, uses them all.
 //!
 //! ```text
 //!   main           accept ---> spawn ---> accept ...
@@ -13,30 +13,37 @@ use std::io::{self, ErrorKind, Write};
 use std::net::SocketAddr;
 
 use greenling::net::{TcpListener, TcpStream};
-use greenling::{sleep, thread::Builder};
+use greenling::{select, sleep, thread::Builder};
 
-use crate::shared::{BACK_OFF, Listener, Service, Spare};
+use crate::shared::{BACK_OFF, Listener, Service};
+use crate::{NAME, cli};
 
 /// Spawns for each client.
 pub(crate) fn serve(listener: Listener, service: Service) -> io::Result<()> {
-    accept(&TcpListener::from(std::net::TcpListener::from(listener.into_fd())), service)
+    cli::make_hub(NAME);
+    accept(listener, service)
 }
 
-/// Gives each client of `listener` its green thread, for ever.
-pub(crate) fn accept(listener: &TcpListener, service: Service) -> io::Result<()> {
-    let spare = Spare::new();
+/// Gives each client of `listener` a green thread, for ever. An error means that the listener is broken.
+pub(crate) fn accept(listener: Listener, service: Service) -> io::Result<()> {
+    let (listener, spare) = listener.into_parts();
+    let listener = TcpListener::from(listener);
+    // Waits where no spare descriptor is given up meanwhile: below, when no client is in line.
+    listener.set_nonblocking(true)?;
     loop {
         match spare.accept(&service, || listener.accept()) {
             Ok(Some((stream, peer))) => welcome(stream, peer, service),
             Ok(None) => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => select! { readable(listener) -> _ => {} },
             Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
-            // Green: the others go on meanwhile.
+            Err(error) if cli::is_broken(&error) => return Err(error),
+            // A green wait: the other threads go on meanwhile.
             Err(_) => sleep(BACK_OFF),
         }
     }
 }
 
-/// Gives a client its green thread.
+/// Gives a client a green thread.
 fn welcome(stream: TcpStream, peer: SocketAddr, service: Service) {
     // Fails only if the client has gone again, and then reading will say so.
     let _ = stream.set_nodelay(true);
@@ -52,8 +59,8 @@ fn welcome(stream: TcpStream, peer: SocketAddr, service: Service) {
     }
 }
 
-/// All that one client gets. `read_with` lends a buffer for as long as there is something in it, so that an idle client
-/// has none.
+/// Serves one client from the first byte to the last. `read_with` lends a buffer for as long as there are bytes in it,
+/// so that an idle client has none.
 fn converse(stream: &TcpStream, service: &Service, received: &mut u64) -> io::Result<()> {
     loop {
         let count = stream.read_with(|input| -> io::Result<usize> {

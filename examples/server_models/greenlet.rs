@@ -1,6 +1,7 @@
-//! Shows greenlets, switched by hand: the conversation is straight-line code again, as in `blocking`, but where it would
-//! wait it switches to the loop and says what for; the loop switches back when that has happened. One thread, no queue
-//! and no state to keep: both are on the greenlet's stack. The next rung, `green`, has the loop in a library.
+//! Shows greenlets, switched by hand: the conversation is straight-line code again, as in `blocking`, but where
+//! `blocking` would wait, the greenlet switches to the loop, with the event that it waits for; the loop switches back
+//! when the event has come. One thread, no queue and no state to keep: both are on the greenlet's stack. The next rung,
+//! `green`, has the loop in a library.
 //!
 //! ```text
 //!   loop                         greenlet of one client
@@ -26,20 +27,20 @@ use libc::{EPOLLIN, EPOLLOUT, c_int};
 use crate::epoll::{Epoll, Events};
 use crate::shared::{BUFFER, Listener, Service, Socket};
 
-/// A client.
-struct Seat {
-    /// Runs its conversation, and owns its socket.
+/// A client, from the loop's side.
+struct Conn {
+    /// Runs the conversation, and owns the socket.
     greenlet: Greenlet<c_int>,
-    /// What the socket is watched for.
+    /// The events that the socket is watched for.
     interest: c_int,
 }
 
-/// The loop: switches to whoever can go on.
+/// Runs the loop, which switches to the greenlets that can go on.
 pub(crate) fn serve(mut listener: Listener, service: Service) -> io::Result<()> {
     listener.set_nonblocking()?;
     let epoll = Epoll::new()?;
     epoll.add(listener.as_raw_fd(), EPOLLIN)?;
-    let mut seats: HashMap<RawFd, Seat> = HashMap::new();
+    let mut conns: HashMap<RawFd, Conn> = HashMap::new();
     let mut events = Events::new();
     loop {
         for (fd, happened) in epoll.wait(&mut events, true)? {
@@ -54,22 +55,22 @@ pub(crate) fn serve(mut listener: Listener, service: Service) -> io::Result<()> 
                         service.left(peer, received, how);
                         0
                     });
-                    seats.insert(fd, Seat { greenlet, interest: EPOLLIN });
+                    conns.insert(fd, Conn { greenlet, interest: EPOLLIN });
                 }
                 continue;
             }
-            let Some(seat) = seats.get_mut(&fd) else { continue };
-            match seat.greenlet.try_switch(happened) {
-                // It has returned, and with it the socket is closed, which ended its being watched.
-                Ok(0) => drop(seats.remove(&fd)),
-                Ok(wanted) if wanted != seat.interest => {
+            let Some(conn) = conns.get_mut(&fd) else { continue };
+            match conn.greenlet.try_switch(happened) {
+                // The greenlet has returned and closed the socket, which also took the socket out of the list.
+                Ok(0) => drop(conns.remove(&fd)),
+                Ok(wanted) if wanted != conn.interest => {
                     epoll.change(fd, wanted)?;
-                    seat.interest = wanted;
+                    conn.interest = wanted;
                 }
                 Ok(_) => {}
-                // No memory for its stack: it has not started, and is closed by being dropped.
+                // No memory for a stack: the greenlet has not started, and the drop closes the socket.
                 Err(error) => {
-                    drop(seats.remove(&fd));
+                    drop(conns.remove(&fd));
                     eprintln!("a client is turned away: {error}");
                 }
             }
@@ -77,7 +78,8 @@ pub(crate) fn serve(mut listener: Listener, service: Service) -> io::Result<()> 
     }
 }
 
-/// All that one client gets. Compare with `blocking`: the same lines, and a switch before each wait.
+/// Serves one client from the first byte to the last. Compare with `blocking`: the same lines, and a switch before each
+/// wait.
 fn converse(socket: &Socket, service: &Service, received: &mut u64) -> io::Result<()> {
     let mut buffer = [0; BUFFER];
     loop {
@@ -96,7 +98,7 @@ fn converse(socket: &Socket, service: &Service, received: &mut u64) -> io::Resul
     }
 }
 
-/// Sends all of `bytes`. For a client that does not take them this waits, and reads nothing meanwhile: there is no queue
+/// Sends all of `bytes`. Waits for a client that does not take them, and reads nothing meanwhile: there is no queue
 /// that could grow.
 fn send_all(socket: &Socket, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {

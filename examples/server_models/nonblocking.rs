@@ -1,5 +1,5 @@
 //! Shows busy polling: one thread serves all clients by asking each of them, all the time, whether there is something.
-//! It works, and it takes a whole CPU to do nothing. The next rung, `select`, lets the kernel say who is ready.
+//! The server works, and takes a whole CPU to do nothing. The next rung, `select`, lets the kernel say which are ready.
 //!
 //! ```text
 //!   +-> accept? -- no --> recv from 1? -- no --> recv from 2? -- no --> recv from 3? -- no --+
@@ -12,7 +12,7 @@ use std::io;
 
 use crate::shared::{Client, Listener, Service};
 
-/// Asks everybody.
+/// Asks all clients, again and again.
 pub(crate) fn serve(mut listener: Listener, service: Service) -> io::Result<()> {
     listener.set_nonblocking()?;
     let mut clients: Vec<Client> = Vec::new();
@@ -21,9 +21,9 @@ pub(crate) fn serve(mut listener: Listener, service: Service) -> io::Result<()> 
             clients.push(Client::new(socket, peer, service));
         }
         // Mended, three times. The documents remove from the list they walk through, so that the client after the one
-        // that left misses a turn. They remove (its socket, the address of whoever came last), which as a rule is not
-        // in the list, so that the server ends. And they take every error for "nothing there yet": a client that was
-        // reset stays for ever.
+        // that left misses a turn. They remove (its socket, the address of the client that came last), which as a rule
+        // is not in the list, so that the server ends. And they take every error for "nothing there yet": a client that
+        // was reset stays for ever.
         let mut at = 0;
         while at < clients.len() {
             match clients[at].turn() {

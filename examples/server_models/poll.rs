@@ -16,7 +16,7 @@ use libc::{POLLIN, POLLOUT, pollfd};
 
 use crate::shared::{Client, Listener, Service, check};
 
-/// Serves whoever is ready.
+/// Serves the clients that are ready.
 pub(crate) fn serve(mut listener: Listener, service: Service) -> io::Result<()> {
     listener.set_nonblocking()?;
     let mut clients: Vec<Client> = Vec::new();
@@ -29,13 +29,13 @@ pub(crate) fn serve(mut listener: Listener, service: Service) -> io::Result<()> 
             events: if client.wants_read() { POLLIN } else { 0 } | if client.wants_write() { POLLOUT } else { 0 },
             revents: 0,
         }));
-        // SAFETY: the array is live for the call, and as long as it says; -1 means: no limit on the time.
+        // SAFETY: the array is live for the call, and as long as the count says; -1 means: no limit on the time.
         match check(unsafe { libc::poll(watched.as_mut_ptr(), watched.len() as libc::nfds_t, -1) }) {
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
             result => result?,
         };
-        // Backwards, so that taking one out moves only clients that had their turn. What is not asked for, POLLERR and
-        // POLLHUP, is told all the same, and counts: reading or sending says what happened.
+        // Backwards, so that a removal moves only clients that had their turn. POLLERR and POLLHUP are reported without
+        // being asked for, and count: reading or sending says what happened.
         for at in (0..clients.len()).rev() {
             if watched[at + 1].revents != 0 {
                 match clients[at].turn() {

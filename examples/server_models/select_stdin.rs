@@ -1,5 +1,5 @@
-//! Shows that select(2) waits for anything with a descriptor: here for the terminal too, so that typing a line stops the
-//! server between two messages, without a thread that reads and a flag that somebody checks. The next rung, `poll`, has
+//! Shows that select(2) waits for anything with a descriptor: here for the terminal too, so that typing a line stops
+//! the server between two messages, without a thread that reads and a flag that is checked. The next rung, `poll`, has
 //! the same with room for more than 1024 descriptors.
 #![allow(unsafe_code)]
 
@@ -10,9 +10,9 @@ use crate::shared::{Listener, Service, check};
 
 /// What has come in on standard input.
 enum Input {
-    /// A whole line.
+    /// A line with its end.
     Line,
-    /// Less than that.
+    /// Less than a line.
     Part,
     /// Nothing, and nothing more will come.
     End,
@@ -29,7 +29,7 @@ pub(crate) fn serve(listener: Listener, service: Service) -> io::Result<()> {
         match read_stdin() {
             Ok(Input::Line) => return Ok(()),
             Ok(Input::Part) => {}
-            // Mended: at its end, input is readable for ever. The documents' server reads an empty line, takes it for
+            // Mended: at the end, input is readable for ever. The documents' server reads an empty line, takes it for
             // no command, and turns at full speed. Ours goes on without input, as a server in the background should.
             Ok(Input::End) => stdin = None,
             Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {}
@@ -38,7 +38,7 @@ pub(crate) fn serve(listener: Listener, service: Service) -> io::Result<()> {
     }
 }
 
-/// Reads once.
+/// Reads once from standard input.
 //
 // Mended: the documents call `readline`, which waits for the end of the line while the clients wait, and keeps a second
 // line in a buffer that select does not know of.
