@@ -5,21 +5,23 @@
 //! cargo bench --bench echo -- --syscalls          system calls per request, counted by strace
 //! cargo bench --bench echo -- --idle 15000        resident memory per idle connection
 //! cargo bench --bench echo -- --all               the three of them
-//! cargo bench --bench echo -- greenling           only rows whose name contains this word
+//! cargo bench --bench echo -- greenling           only rows with this word in their name
 //! cargo bench --bench echo -- --with old=./echo_server\ --quiet\ --addr\ 127.0.0.1:0     one more server
 //! ```
 //!
 //! How the CPU figure comes about. Servers run alone on one core, the driver (this process) on another. Each connection
 //! has one 64-byte request in flight. A *segment* is some thousand requests to one server; it begins and ends with the
 //! server asleep, because only then is the kernel's account of its run time up to date, and a shorter one that is not
-//! measured goes before it: else a server measured twice in a row could gain from its own warm caches. A *sweep* is one segment to
-//! every server, in an order that is reversed each time, so that drift of the machine hits all alike; its *ratio* is
-//! a server's nanoseconds per request over those of the C loop in the same sweep. A *round* is several sweeps over
-//! freshly started processes with fresh connections (the same program differs by 1-3 % from start to start: where its
-//! pages and the kernel's socket structures fall), and gives the median of its ratios. The result is the median of the rounds, its spread their minimum and maximum.
+//! measured goes before it: otherwise a server measured twice in a row could gain from its own warm caches. A *sweep*
+//! is one segment to every server, in an order that is reversed each time, so that drift of the machine hits all alike;
+//! its *ratio* is a server's nanoseconds per request over those of the C loop in the same sweep. A *round* is several
+//! sweeps over freshly started processes with fresh connections (the same program differs by 1-3 % from start to start:
+//! where its pages and the kernel's socket structures fall), and gives the median of its ratios. The result is the
+//! median of the rounds, its spread their minimum and maximum.
 //!
-//! The row `patched` is `std::net` made green by `monkey::patch_all`; its verdict compares it with the native API, by the
-//! same rounds.
+//! The row `patched` is `std::net` made green by `monkey::patch_all`; its verdict compares it with the native API, by
+//! the same rounds. The row `own` is the native API in green threads with thread-locals of their own; its verdict, too,
+//! compares it with the native API.
 //!
 //! The row `c-again` is the C server measured against itself: how far it is from 1.000 is how far to trust the others.
 
@@ -49,13 +51,17 @@ const SYSCALL_BAR: f64 = 2.01;
 /// CPU per request of unmodified `std::net` in green threads over that of the native API.
 const PATCHED_BAR: f64 = 1.10;
 
+/// CPU per request of green threads with thread-locals of their own over that of light ones.
+const OWN_BAR: f64 = 1.06;
+
 const MESSAGE: usize = 64;
 const BASELINE: &str = "c";
 const SUBJECT: &str = "greenling";
 const PATCHED: &str = "patched";
+const OWN: &str = "own";
 
 const USAGE: &str = "usage: cargo bench --bench echo -- [OPTION...] [WORD]
-  WORD, --only WORD     only rows whose name contains WORD (the C loop always runs)
+  WORD, --only WORD     only rows with WORD in their name (the C loop always runs)
   --cpu                 server CPU per request (this is the default section)
   --syscalls            system calls per request, by name (needs strace)
   --idle [N]            memory of N idle connections (15000)
@@ -92,6 +98,7 @@ impl Options {
             only: None,
             with: Vec::new(),
         };
+        // `cargo test` and `cargo run` do not pass --bench.
         let mut under_cargo_bench = false;
         let mut parser = lexopt::Parser::from_env();
         while let Some(arg) = parser.next()? {
@@ -126,6 +133,7 @@ impl Options {
                 other => return Err(other.unexpected().into()),
             }
         }
+        // Without a choice, the CPU section alone.
         if !options.syscalls && options.idle.is_none() {
             options.cpu = true;
         }
@@ -158,6 +166,7 @@ fn main() {
 }
 
 fn run(options: &Options) -> Outcome<()> {
+    // Servers have one core, this process another.
     raise_fd_limit()?;
     let cores = Cores::choose()?;
     pin(cores.driver)?;
@@ -180,6 +189,7 @@ fn run(options: &Options) -> Outcome<()> {
     if verdicts.is_empty() {
         println!("no verdict: it takes {SUBJECT}, and for CPU the C loop, among the rows");
     }
+    // All verdicts together, at the end, where they can be found.
     let missed = verdicts.iter().filter(|verdict| !verdict.met).count();
     for verdict in &verdicts {
         println!("{} {}", if verdict.met { "PASS" } else { "MISS" }, verdict.text);
@@ -195,12 +205,13 @@ fn run(options: &Options) -> Outcome<()> {
     Ok(())
 }
 
-/// Whether a bar was met. It is a report: a miss does not change the exit code.
+/// A bar, and whether the bar was met. A miss does not change the exit code.
 struct Verdict {
     met: bool,
     text: String,
 }
 
+/// Prints a row: value, unit, ratio, note.
 fn print_row(name: &str, value: &str, unit: &str, ratio: &str, note: &str) {
     println!("{name:<30} {value:>7} {unit:<16} {ratio:>7}  {note}");
 }
@@ -218,6 +229,7 @@ struct Series {
     sleeps: Vec<f64>,
 }
 
+/// Measures the servers' CPU time per request over some connections, and judges the result.
 fn cpu_section(
     options: &Options,
     contenders: &[Contender],
@@ -226,6 +238,7 @@ fn cpu_section(
     verdicts: &mut Vec<Verdict>,
 ) -> Outcome<()> {
     let row = |contender: &Contender| format!("echo/{connections}/{}", contender.name);
+    // The first contender is always there: the others are compared with it.
     let chosen: Vec<&Contender> = contenders
         .iter()
         .enumerate()
@@ -264,14 +277,16 @@ fn cpu_section(
             });
         }
     }
+    // The native one and its relatives, round by round: all had the same machine in a round.
     let ratios = |name: &str| chosen.iter().position(|contender| contender.name == name).map(|at| &series[at].ratio);
-    if let Some((native, patched)) = ratios(SUBJECT).zip(ratios(PATCHED)) {
-        let by_round: Vec<f64> = native.iter().zip(patched).map(|(native, patched)| patched / native).collect();
+    for (name, bar) in [(PATCHED, PATCHED_BAR), (OWN, OWN_BAR)] {
+        let Some((native, other)) = ratios(SUBJECT).zip(ratios(name)) else { continue };
+        let by_round: Vec<f64> = native.iter().zip(other).map(|(native, other)| other / native).collect();
         let ratio = median(&by_round);
         verdicts.push(Verdict {
-            met: ratio <= PATCHED_BAR,
+            met: ratio <= bar,
             text: format!(
-                "echo/{connections}/{PATCHED}: {ratio:.3} x {SUBJECT}'s CPU per request ({:.3}..{:.3}), bar {PATCHED_BAR:.2}",
+                "echo/{connections}/{name}: {ratio:.3} x {SUBJECT}'s CPU per request ({:.3}..{:.3}), bar {bar:.2}",
                 quantile(&by_round, 0.0),
                 quantile(&by_round, 1.0)
             ),
@@ -280,7 +295,7 @@ fn cpu_section(
     Ok(())
 }
 
-/// Fresh processes, then sweeps in alternating order. The first contender is the one the others are compared with.
+/// Runs one round: fresh processes, then sweeps in alternating order. The others are compared with the first contender.
 fn round(
     options: &Options,
     chosen: &[&Contender],
@@ -291,7 +306,7 @@ fn round(
     let mut pairs = Vec::new();
     let odd_round = series[0].ratio.len() % 2 == 1;
     for step in 0..chosen.len() {
-        // Who comes first finds the tidier kernel heap: take turns.
+        // The first server finds the tidier kernel heap: take turns.
         let index = if odd_round { chosen.len() - 1 - step } else { step };
         let server = Server::start(chosen[index], cores)?;
         let mut driver = Driver::connect(server.addr, connections)?;
@@ -358,7 +373,7 @@ fn quantile(values: &[f64], share: f64) -> f64 {
 // ---- system calls per request ---------------------------------------------------------------------------------------
 
 /// Runs each server twice under strace, with different numbers of requests: the difference of the two counts has no
-/// start-up, no accept and no registration in it.
+/// start-up, no accept and no registration inside.
 fn syscall_section(
     options: &Options,
     contenders: &[Contender],
@@ -376,6 +391,7 @@ fn syscall_section(
         println!("skipped: no strace here");
         return Ok(());
     }
+    // One run under strace: the calls, by name.
     let count = |contender: &Contender, requests: u64| -> Outcome<BTreeMap<String, Calls>> {
         let report = Path::new(env!("CARGO_TARGET_TMPDIR")).join("strace.txt");
         let traced = contender.under_strace(&report);
@@ -396,6 +412,7 @@ fn syscall_section(
             let short = short.get(&name).copied().unwrap_or_default();
             let each = |long: u64, short: u64| (long as f64 - short as f64) / (LONG - SHORT) as f64;
             let calls = each(long.made, short.made);
+            // Waits are shared by all connections that are ready, and strace makes batches larger.
             if !name.starts_with("epoll_") || name == "epoll_ctl" {
                 without_wait += calls;
             }
@@ -441,6 +458,7 @@ fn parse_strace(report: &str) -> BTreeMap<String, Calls> {
 
 // ---- memory of idle connections -------------------------------------------------------------------------------------
 
+/// Measures what an idle connection takes of each server's memory, and whether an idle server sleeps.
 fn idle_section(
     options: &Options,
     contenders: &[Contender],
@@ -461,10 +479,12 @@ fn idle_section(
         let server = Server::start(contender, cores)?;
         drop(Driver::connect(server.addr, 1)?);
         server.wait_until_asleep();
+        // After a first connection, so that what is made once does not count.
         let before = server.resident_kib()?;
         let driver = Driver::connect(server.addr, connections)?;
         server.wait_until_asleep();
         let each = (server.resident_kib()? as f64 - before as f64) / connections as f64;
+        // A second in which nothing is sent.
         let wakeups = server.sleeps()?;
         thread::sleep(Duration::from_secs(1));
         let wakeups = server.sleeps()? - wakeups;
@@ -490,6 +510,7 @@ fn idle_section(
     Ok(())
 }
 
+/// Returns how many ports the kernel chooses from.
 fn free_ports() -> Outcome<usize> {
     let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")?;
     let mut ends = range.split_whitespace().map(str::parse::<usize>);
@@ -527,7 +548,7 @@ impl Contender {
         }
     }
 
-    /// The C server first: it is what the others are compared with. Without a C compiler the first of the others is.
+    /// Builds all servers. The C server comes first: the others are compared with the first one.
     fn find_all(options: &Options) -> Outcome<Vec<Contender>> {
         let mut found = Vec::new();
         match build_c_server() {
@@ -544,10 +565,14 @@ impl Contender {
         }
         match build_example("echo_server", &[]) {
             Ok(program) => {
-                found.push(Contender::new(SUBJECT, &program, &["--quiet", "--addr", "127.0.0.1:0"]));
+                let options = ["--quiet", "--addr", "127.0.0.1:0"];
+                found.push(Contender::new(SUBJECT, &program, &options));
+                let own = [&options[..], &["--own-thread-locals"]].concat();
+                found.push(Contender::new(OWN, &program, &own));
             }
             Err(error) => println!("no echo_server ({error}): its rows are skipped"),
         }
+        // Those of the command line come last.
         found.extend(options.with.iter().cloned());
         if found.is_empty() { Err("no server to measure".into()) } else { Ok(found) }
     }
@@ -575,8 +600,9 @@ fn build_c_server() -> Outcome<PathBuf> {
 fn build_example(name: &str, more: &[&str]) -> Outcome<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().ok_or("no target directory")?;
-    if !root.join("examples").join(name).with_extension("rs").exists() {
-        return Err(format!("examples/{name}.rs is not there").into());
+    let example = root.join("examples").join(name);
+    if !example.with_extension("rs").exists() && !example.join("main.rs").exists() {
+        return Err(format!("the example {name} is not there").into());
     }
     let cargo = env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
     let status = Command::new(cargo)
@@ -592,7 +618,7 @@ fn build_example(name: &str, more: &[&str]) -> Outcome<PathBuf> {
 struct Server {
     child: Child,
     addr: SocketAddr,
-    /// Held open: a server may take the end of its input for "stop".
+    /// Held open: a server may take the end of the input for "stop".
     _stdin: Option<ChildStdin>,
 }
 
@@ -661,7 +687,7 @@ impl Server {
         Ok((stat[11].parse::<u64>()? + stat[12].parse::<u64>()?) * (1_000_000_000 / per_second))
     }
 
-    /// How often it gave up the CPU by itself.
+    /// How often the server gave up the CPU by itself.
     fn sleeps(&self) -> Outcome<u64> {
         self.status("voluntary_ctxt_switches:")
     }
@@ -677,7 +703,7 @@ impl Server {
     }
 
     /// The last replies are out, but the server may still be on its way back to epoll_wait. Gives up after a while:
-    /// then it is one that never sleeps.
+    /// then the server is one that never sleeps.
     fn wait_until_asleep(&self) {
         for _ in 0..100 {
             thread::sleep(Duration::from_millis(1));
@@ -687,7 +713,7 @@ impl Server {
         }
     }
 
-    /// `child` is strace: kills what it traces and waits for its report.
+    /// `child` is strace: kills the traced process and waits for the report.
     fn kill_traced(mut self) -> Outcome<()> {
         let children = self.proc_file(&format!("task/{}/children", self.child.id()))?;
         for pid in children.split_whitespace() {
@@ -701,18 +727,18 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = self.child.kill(); // fails only if it has ended already
+        let _ = self.child.kill(); // fails only if the child has ended already
         let _ = self.child.wait();
     }
 }
 
 // ---- the driver -----------------------------------------------------------------------------------------------------
 
-/// A closed loop: each connection sends its next request when the reply to the last one is complete.
+/// A closed loop: each connection sends the next request when the reply to the last one is complete.
 struct Driver {
     epoll: OwnedFd,
     connections: Vec<Connection>,
-    /// Makes each request differ from the last one on its connection, so that a repeated reply is noticed.
+    /// Makes each request differ from the last one on the connection, so that a repeated reply is noticed.
     serial: u64,
 }
 
@@ -736,17 +762,18 @@ impl Connection {
 
 impl Driver {
     /// Opens the connections one after the other, with one echo on each before the next is begun: a server that
-    /// accepts slowly never overflows its backlog.
+    /// accepts slowly never overflows the backlog.
     fn connect(addr: SocketAddr, count: usize) -> Outcome<Driver> {
         // SAFETY: epoll_create1 touches no memory of ours.
         let epoll = cvt(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
-        // SAFETY: the descriptor was just opened and belongs to nobody else.
+        // SAFETY: the descriptor was just opened and is owned by nothing else.
         let epoll = unsafe { OwnedFd::from_raw_fd(epoll) };
         let mut driver = Driver { epoll, connections: Vec::with_capacity(count), serial: 0 };
         for index in 0..count {
             let stream = TcpStream::connect(addr).map_err(|error| format!("connection {index}: {error}"))?;
             stream.set_nodelay(true)?;
             stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+            // The first echo: now the server has accepted the connection.
             let mut connection = Connection { stream, request: [b'.'; MESSAGE], received: 0 };
             let mut reply = [0; MESSAGE];
             connection.send(index as u64)?;
@@ -826,7 +853,7 @@ impl Driver {
 
 // ---- the kernel -----------------------------------------------------------------------------------------------------
 
-/// Which core runs what. With one core they share it: the figure is still the server's own time, but noisier.
+/// Which core runs what. With one core they take turns: the figure is still the server's own time, but noisier.
 struct Cores {
     server: usize,
     driver: usize,
@@ -836,7 +863,7 @@ impl Cores {
     fn choose() -> Outcome<Cores> {
         // SAFETY: a cpu_set_t is a plain bit set; all zeros is the empty one.
         let mut allowed: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-        // SAFETY: `allowed` is live and the size is its own.
+        // SAFETY: `allowed` is live and the size is right.
         cvt(unsafe { libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &mut allowed) })?;
         let mut cores = (0..libc::CPU_SETSIZE as usize).filter(|&core| {
             // SAFETY: `core` is below CPU_SETSIZE.
@@ -857,7 +884,7 @@ fn pin(core: usize) -> io::Result<()> {
     let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
     // SAFETY: `core` came from a set of the same size.
     unsafe { libc::CPU_SET(core, &mut set) };
-    // SAFETY: `set` is live and the size is its own.
+    // SAFETY: `set` is live and the size is right.
     cvt(unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &set) })?;
     Ok(())
 }
@@ -876,7 +903,7 @@ fn die_with_parent() -> io::Result<()> {
     Ok(())
 }
 
-/// The driver and its children may open as many files as the hard limit allows.
+/// The driver and the children may open as many files as the hard limit allows.
 fn raise_fd_limit() -> io::Result<()> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is live for the call.

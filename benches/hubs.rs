@@ -1,8 +1,8 @@
-//! What it costs to cross from one hub to another, and what a second hub adds.
+//! The cost of crossing from one hub to another, and what a second hub adds.
 //!
 //! ```text
 //! cargo bench --bench hubs                        all rows
-//! cargo bench --bench hubs -- cross-hub           rows whose name begins with this
+//! cargo bench --bench hubs -- cross-hub           rows with a name that begins so
 //! ```
 //!
 //! Each line is: name, value, unit, ratio to corosensei's raw pair of resume and suspend (taken right before and after;
@@ -12,13 +12,14 @@
 //!   was idle, so this is an eventfd, an epoll and the kernel's wake-up of an OS thread, which is most of it.
 //! * `cross-hub/ping-pong`: a number goes there and back through two channels; both hubs fall asleep in between.
 //! * `cross-hub/throughput`: one way through one channel with room for 1024; nanoseconds a value.
-//! * `cross-hub/spawn+join`: `HubHandle::spawn` and the join of what it returned.
-//! * `local/...`: the same work on one hub, and on two at once: CPU time of a unit, then units a second of all hubs together.
-//!   The ratio of these rows is that to one hub: if nothing is shared, the CPU time stays, and the rate doubles, as far as
-//!   nobody else uses the two cores. `local/raw-pair` says how far: its two OS threads share nothing at all.
-//! * `echo/...`: `echo_server --hubs N`, 64-byte requests on 50 connections; the server's CPU per request, then requests
-//!   a second. The driver, two OS threads of this process, runs on the same cores, so with two cores the throughput says
-//!   little about the server; the CPU per request is the honest figure. The ratio is that to one hub.
+//! * `cross-hub/spawn+join`: `HubHandle::spawn` and the join of the handle.
+//! * `local/...`: the same work on one hub, and on two at once: CPU time of a unit, then units a second of all hubs
+//!   together. The ratio of these rows is that to one hub: if nothing is shared, the CPU time stays, and the rate
+//!   doubles, as far as no other program uses the two cores. `local/raw-pair` says how far: its two OS threads share
+//!   nothing at all.
+//! * `echo/...`: `echo_server --hubs N`, 64-byte requests on 50 connections; the server's CPU per request, then
+//!   requests a second. The driver, two OS threads of this process, runs on the same cores, so with two cores the
+//!   throughput says little about the server; the CPU per request is the honest figure. The ratio is that to one hub.
 
 // The CPU time of an OS thread has no counterpart in std.
 #![allow(unsafe_code)]
@@ -83,7 +84,7 @@ fn on_hubs<T: Send + 'static>(count: usize, main: impl Fn(usize) -> T + Send + S
     hubs.join().into_iter().map(|result| result.expect("a hub that returns")).collect()
 }
 
-/// The median of many: nanoseconds from an unpark here until its thread runs there.
+/// The median of many: nanoseconds from an unpark here until the thread runs there.
 fn wake_latency() -> f64 {
     const N: usize = 300;
     let (clock, called) = (Instant::now(), Arc::new(AtomicU64::new(0)));
@@ -117,11 +118,12 @@ fn wake_latency() -> f64 {
     results[0]
 }
 
-/// Nanoseconds for a round trip through two channels.
+/// Measures a round trip through two channels, in nanoseconds.
 fn ping_pong() -> f64 {
     const N: u64 = 10_000;
     let (ping, pinged) = hub::channel(Some(1));
     let (pong, ponged) = hub::channel(Some(1));
+    // Each hub has one side; the first one's time counts.
     let results = on_hubs(2, move |index| {
         let start = Instant::now();
         for n in 0..N {
@@ -137,7 +139,7 @@ fn ping_pong() -> f64 {
     results[0]
 }
 
-/// Nanoseconds for each value that goes one way.
+/// Measures each value of a stream that goes one way, in nanoseconds.
 fn throughput() -> f64 {
     const N: u64 = 1_000_000;
     let (sender, receiver) = hub::channel(Some(1024));
@@ -155,12 +157,13 @@ fn throughput() -> f64 {
     results[1]
 }
 
-/// Nanoseconds to have a closure run there and its result here.
+/// Measures a closure that runs on the other hub, with the result, in nanoseconds.
 fn remote_spawn() -> f64 {
     const N: u64 = 10_000;
     let (tell, told) = hub::channel(Some(1));
     let (stop, stopped) = hub::channel::<()>(Some(1));
     let results = on_hubs(2, move |index| {
+        // The first hub only lends itself, until the second is done.
         if index == 0 {
             tell.send(hub::handle()).expect("the other hub");
             stopped.recv().expect("the other hub");
@@ -178,7 +181,7 @@ fn remote_spawn() -> f64 {
     results[1]
 }
 
-/// CPU time of the calling OS thread in seconds.
+/// Returns the CPU time of the calling OS thread in seconds.
 fn cpu_time() -> f64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `time` is a live place for the answer (clock_gettime(2)).
@@ -187,7 +190,7 @@ fn cpu_time() -> f64 {
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
 
-/// CPU nanoseconds for a unit of `work`, and millions of units a second, all hubs together.
+/// Returns CPU nanoseconds for a unit of `work`, and millions of units a second, all hubs together.
 fn at_once(hubs: usize, units: u64, work: fn(u64)) -> (f64, f64) {
     let gate = Barrier::new(hubs);
     let times = on_hubs(hubs, move |_| {
@@ -202,13 +205,13 @@ fn at_once(hubs: usize, units: u64, work: fn(u64)) -> (f64, f64) {
     (cpu / all * 1e9, all / longest / 1e6)
 }
 
-/// `count` yields of two threads.
+/// Makes `count` yields in two threads.
 fn yields(count: u64) {
     let threads = [(); 2].map(|()| spawn(move || (0..count / 2).for_each(|_| yield_now())));
     threads.into_iter().for_each(|thread| thread.join().expect("a thread that only yields"));
 }
 
-/// `count` spawns and joins.
+/// Makes `count` spawns and joins.
 fn spawns(count: u64) {
     let mut handles = Vec::with_capacity(1000);
     for _ in 0..count / 1000 {
@@ -268,12 +271,12 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = self.child.kill(); // fails only if it has ended already
+        let _ = self.child.kill(); // fails only if the child has ended already
         let _ = self.child.wait();
     }
 }
 
-/// `requests` requests on each of the connections, over two OS threads with a hub each.
+/// Sends `requests` requests on each of the connections, from two OS threads with a hub each.
 fn drive(addr: SocketAddr, requests: u64) {
     let one = move || {
         let mut stream = TcpStream::connect(addr).expect("a connection");
@@ -284,6 +287,7 @@ fn drive(addr: SocketAddr, requests: u64) {
             stream.read_exact(&mut bytes).expect("a reply");
         }
     };
+    // One driver alone could not keep two hubs busy.
     let drivers = [(); 2].map(|()| {
         std::thread::spawn(move || {
             let clients: Vec<_> = (0..CONNECTIONS / 2).map(|_| spawn(one)).collect();
@@ -293,7 +297,7 @@ fn drive(addr: SocketAddr, requests: u64) {
     drivers.into_iter().for_each(|driver| driver.join().expect("a driver"));
 }
 
-/// CPU in ns per request and requests a second of the echo server with `hubs` hubs.
+/// Returns the CPU time per request, in ns, and the requests a second of the echo server with `hubs` hubs.
 fn echo(hubs: usize) -> Outcome<(f64, f64)> {
     const REQUESTS: u64 = 2000;
     let server = Server::start(hubs)?;
@@ -309,13 +313,13 @@ fn echo(hubs: usize) -> Outcome<(f64, f64)> {
     Ok((median(&mut cpu), median(&mut rate)))
 }
 
-/// A row's name, and what measures it in nanoseconds.
+/// A row's name, and what measures the row in nanoseconds.
 type Crossing = (&'static str, fn() -> f64);
 
 /// A row's name, how many units are done, and what does them.
 type LocalWork = (&'static str, u64, fn(u64));
 
-/// One line.
+/// Prints a row: the name, the value with its unit, and the ratio.
 fn print(name: &str, value: f64, unit: &str, ratio: f64) {
     println!("{name:<28} {value:>12.1} {unit:<8} {ratio:>12.2}");
 }
@@ -335,6 +339,7 @@ const NAMES: [&str; 8] = [
 fn main() -> Outcome<()> {
     let wanted: Vec<String> = env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
     let wants = |name: &str| wanted.is_empty() || wanted.iter().any(|wanted| name.starts_with(wanted.as_str()));
+    // A name that no row begins with is a typing error.
     let unknown = env::args().skip(1).find(|arg| {
         arg != "--bench" && (arg.starts_with("--") || !NAMES.iter().any(|name| name.starts_with(arg.as_str())))
     });
@@ -352,6 +357,7 @@ fn main() -> Outcome<()> {
     for (name, measure) in crossings.into_iter().filter(|(name, _)| wants(name)) {
         let (mut values, mut ratios) = (Vec::new(), Vec::new());
         for _ in 0..ROUNDS {
+            // The yardstick before and after, so that drift of the machine hits both.
             let before = raw_pair();
             values.push(measure());
             ratios.push(values[values.len() - 1] / ((before + raw_pair()) / 2.0));
@@ -363,6 +369,7 @@ fn main() -> Outcome<()> {
         ("local/yield", 20_000_000, yields),
         ("local/spawn+join", 2_000_000, spawns),
     ];
+    // The same work on one hub, and on two at once.
     for (name, units, work) in works.into_iter().filter(|(name, ..)| wants(name)) {
         let (mut cpu, mut rate) = ([vec![], vec![], vec![]], [vec![], vec![], vec![]]);
         for _ in 0..ROUNDS {

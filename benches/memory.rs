@@ -1,11 +1,12 @@
 //! What green threads cost that wait: memory, and the time to make them and to end them.
 //!
 //! `cargo bench --bench memory -- --threads 1000000` prints one line for each figure: name, value, unit, bar, verdict.
-//! Its parts can be named, each runs on an OS thread and a hub of its own:
+//! The parts can be named; each runs on an OS thread and a hub of its own:
 //!
 //! * `parked`: in `thread::park`. Making them, their memory, their end; what their stacks keep, and after a trim.
-//! * `sleeping`: each with a timer. "Arm" is the first turn of each, which ends in the wait; "cancel, end, join" is woken
-//!   threads that end with their timer still in the wheel; "fire, end, join" is threads that their timers wake.
+//! * `sleeping`: each with a timer. "Arm" is the first turn of each, which ends in the wait; "cancel, end, join" is
+//!   woken threads that end with their timer still in the wheel; "fire, end, join" is threads that their timers wake.
+//! * `own`: in `thread::park`, with thread-locals of their own, where these are supported.
 //! * `deep` (10 000 at most): each makes a call that takes 200 KiB of stack, and then waits.
 //! * `plateau`: ten times as many spawns, 1000 at a time, after which nothing may have grown.
 //!
@@ -21,6 +22,9 @@ use greenling::{hub, spawn, thread};
 /// Most resident bytes of one parked thread, everything included: stack, control block, guard, queues, handle.
 const BAR: f64 = 4.4 * 1024.0;
 
+/// The same of a thread with thread-locals of its own: its TLS block and the dynamic linker's table of modules besides.
+const OWN_BAR: f64 = 8.3 * 1024.0;
+
 /// A field of `/proc/self/status`, in bytes.
 fn status(field: &str) -> usize {
     let status = fs::read_to_string("/proc/self/status").expect("proc");
@@ -34,20 +38,40 @@ fn print(name: &str, value: f64, unit: &str) {
     println!("{name:<28} {value:>12.1} {unit:<14} -          -");
 }
 
-/// Threads that are parked.
+/// Measures threads that are parked.
 fn park(count: usize) -> bool {
-    spawn(|| ()).join().expect("a thread that does nothing");
+    park_each(count, BAR, |body| spawn(body))
+}
+
+/// Measures threads with thread-locals of their own that are parked.
+fn own(count: usize) -> bool {
+    if let Err(error) = thread::own_thread_locals_supported() {
+        println!("skipped: {error}");
+        return true;
+    }
+    park_each(count, OWN_BAR, |body| thread::Builder::new().own_thread_locals().spawn(body).expect("supported"))
+}
+
+/// Measures threads that `spawn` makes and that are parked, against the bar for their memory.
+fn park_each(
+    count: usize,
+    bar: f64,
+    spawn: impl Fn(Box<dyn FnOnce() -> usize + Send>) -> thread::JoinHandle<usize>,
+) -> bool {
+    spawn(Box::new(|| 0)).join().expect("a thread that does nothing");
+    // After the first thread, so that what is made once does not count.
     let (memory, tables) = (status("VmRSS"), status("VmPTE"));
     let each = |bytes: usize, before: usize| bytes.saturating_sub(before) as f64 / count as f64;
     let nanoseconds = |start: Instant| start.elapsed().as_nanos() as f64 / count as f64;
 
     let start = Instant::now();
     let mut threads = Vec::with_capacity(count);
-    threads.extend((0..count).map(|number| {
-        spawn(move || {
+    // A closure without captures is no allocation, boxed or not.
+    threads.extend((0..count).map(|_| {
+        spawn(Box::new(|| {
             thread::park();
-            hint::black_box(number)
-        })
+            hint::black_box(1)
+        }))
     }));
     print("create", nanoseconds(start), "ns/thread");
     let start = Instant::now();
@@ -56,9 +80,9 @@ fn park(count: usize) -> bool {
     assert_eq!(hub::live_threads(), count);
 
     let resident = each(status("VmRSS"), memory);
-    let met = resident <= BAR;
+    let met = resident <= bar;
     let verdict = if met { "PASS" } else { "MISS" };
-    println!("{:<28} {resident:>12.1} {:<14} {BAR:<10} {verdict}", "resident, parked", "bytes/thread");
+    println!("{:<28} {resident:>12.1} {:<14} {bar:<10} {verdict}", "resident, parked", "bytes/thread");
     print("page tables, parked", each(status("VmPTE"), tables), "bytes/thread");
     let maps = fs::read_to_string("/proc/self/maps").expect("proc").lines().count();
     print("mappings", maps as f64, "in all");
@@ -81,14 +105,15 @@ fn park(count: usize) -> bool {
     met
 }
 
-/// The same threads, asleep: what a timer costs each, and what it takes to wake them all.
+/// The same threads, asleep: what a timer costs each, and what waking all of them takes.
 fn sleep(count: usize) -> bool {
     spawn(|| ()).join().expect("a thread that does nothing");
+    // After the first thread, so that what is made once does not count.
     let (memory, tables) = (status("VmRSS"), status("VmPTE"));
     let each = |bytes: usize, before: usize| bytes.saturating_sub(before) as f64 / count as f64;
     let nanoseconds = |start: Instant| start.elapsed().as_nanos() as f64 / count as f64;
 
-    // Woken before their time: the end of each takes its timer out of the wheel.
+    // Woken before their time: the end of each takes the timer out of the wheel.
     let mut threads = Vec::with_capacity(count);
     threads.extend((0..count).map(|n| {
         // No two at the same moment.
@@ -114,7 +139,7 @@ fn sleep(count: usize) -> bool {
     let start = Instant::now();
     thread::yield_now();
     print("again, arm", nanoseconds(start), "ns/thread");
-    // Blocks the OS thread with its hub.
+    // Blocks the OS thread with the hub.
     std::thread::sleep((first + Duration::from_secs(1)).saturating_duration_since(Instant::now()));
     let start = Instant::now();
     threads.drain(..).for_each(|thread| thread.join().expect("a thread that returns"));
@@ -129,7 +154,7 @@ fn dig(start: usize, bytes: usize) -> u8 {
     if start - (&raw const frame).addr() >= bytes { frame[7] } else { hint::black_box(dig(start, bytes)) ^ frame[7] }
 }
 
-/// Threads that make a deep call once, and then wait: what they keep, and how long.
+/// Measures threads that make a deep call once, and then wait: what they keep, and how long.
 fn deep(count: usize) -> bool {
     let memory = status("VmRSS");
     let each = || status("VmRSS").saturating_sub(memory) as f64 / count as f64;
@@ -144,6 +169,7 @@ fn deep(count: usize) -> bool {
         .collect();
     thread::yield_now();
     print("resident, deep and parked", each(), "bytes/thread");
+    // The sweep gives the pages back, sooner or later.
     let start = Instant::now();
     while each() > 20.0 * 1024.0 && start.elapsed() < Duration::from_secs(60) {
         thread::sleep(Duration::from_millis(100));
@@ -162,7 +188,7 @@ fn deep(count: usize) -> bool {
     true
 }
 
-/// Ten times as many spawns as threads, 1000 at a time: neither stacks nor memory become more.
+/// Checks that stacks and memory do not become more in ten times as many spawns as threads, 1000 at a time.
 fn plateau(count: usize) -> bool {
     let spawns = 10 * count;
     let mut handles = Vec::with_capacity(1000);
@@ -172,6 +198,7 @@ fn plateau(count: usize) -> bool {
             handles.drain(..).for_each(|thread| drop(hint::black_box(thread.join())));
         }
     };
+    // The first batch makes the stacks, the others use them again.
     batches(1);
     let (memory, made) = (status("VmRSS"), hub::stack_stats().made);
     let start = Instant::now();
@@ -185,24 +212,26 @@ fn plateau(count: usize) -> bool {
     met
 }
 
-/// A part of the bench: takes a number of threads, and says whether its bar was met.
+/// A part of the bench: takes a number of threads, and says whether the bar was met.
 type Part = fn(usize) -> bool;
 
 /// What a part is called on the command line, how many threads it has at most, and the part.
 type NamedPart = (&'static str, usize, Part);
 
-/// All of them.
-const PARTS: [NamedPart; 4] = [
+/// All parts, in the usual order.
+const PARTS: [NamedPart; 5] = [
     ("parked", usize::MAX, park),
+    ("own", usize::MAX, own),
     ("sleeping", usize::MAX, sleep),
     ("deep", 10_000, deep),
     ("plateau", usize::MAX, plateau),
 ];
 
-/// What `--threads` says, or a million, and the parts that were named, or all.
+/// Returns what `--threads` says, or a million, and the parts that were named, or all.
 fn arguments() -> Result<(usize, Vec<NamedPart>), lexopt::Error> {
     use lexopt::prelude::*;
     let (mut count, mut parts) = (1_000_000, Vec::new());
+    // A word names all parts that begin so.
     let mut parser = lexopt::Parser::from_env();
     while let Some(argument) = parser.next()? {
         match argument {
@@ -229,7 +258,7 @@ fn main() -> ExitCode {
     let (count, parts) = match arguments() {
         Ok(arguments) => arguments,
         Err(error) => {
-            eprintln!("{error}; usage: memory [--threads N] [parked] [sleeping] [deep] [plateau]");
+            eprintln!("{error}; usage: memory [--threads N] [parked] [own] [sleeping] [deep] [plateau]");
             return ExitCode::from(2);
         }
     };
@@ -237,7 +266,7 @@ fn main() -> ExitCode {
     for (name, most, part) in parts {
         let count = count.min(most);
         println!("-- {name}, {count} threads");
-        // On a thread of its own, to see what its end costs with all those stacks to unmap.
+        // On another thread, to see what the end costs with all those stacks to unmap.
         let (met, start) = std::thread::spawn(move || (part(count), Instant::now())).join().expect("the benchmark");
         print("unmap", start.elapsed().as_nanos() as f64 / count as f64, "ns/thread");
         all_met &= met;

@@ -1,5 +1,6 @@
-//! What it costs that the program's `read`, `write` and `recv` are this crate's, where they do not switch: a patched
-//! program, on an OS thread without a hub.
+//! The cost of this crate's `read`, `write` and `recv`, and of its locks, in place of the C library's, where they do not
+//! switch: a patched program, on an OS thread without a hub. The locks also in a green thread with thread-locals of its
+//! own, where they are free.
 //!
 //! ```text
 //! cargo bench --features monkey --bench monkey        each call beside the C library's own, in turns
@@ -22,6 +23,9 @@ use std::time::Instant;
 /// What a call may cost more than the C library's, in nanoseconds.
 const BAR: f64 = 5.0;
 
+/// A pair of calls on a lock: it is taken, and released.
+type Pair = [unsafe extern "C" fn(*mut c_void) -> c_int; 2];
+
 type Read = unsafe extern "C" fn(c_int, *mut c_void, usize) -> isize;
 type Send = unsafe extern "C" fn(c_int, *const c_void, usize) -> isize;
 type Recv = unsafe extern "C" fn(c_int, *mut c_void, usize, c_int) -> isize;
@@ -34,13 +38,13 @@ fn original(name: &CStr) -> *mut c_void {
     found
 }
 
-/// The middle of `values`, and of its lower and upper half.
+/// The middle of `values`, and of the lower and the upper half.
 fn quartiles(values: &mut [f64]) -> [f64; 3] {
     values.sort_by(f64::total_cmp);
     [1, 2, 3].map(|quarter| values[(values.len() - 1) * quarter / 4])
 }
 
-/// Measures a call beside the original; whether the bar is met.
+/// Measures a call beside the original, prints the row, and returns whether the bar is met.
 fn row(name: &str, calls: u32, rounds: usize, patched: &dyn Fn() -> isize, original: &dyn Fn() -> isize) -> bool {
     let turn = |call: &dyn Fn() -> isize| {
         let begin = Instant::now();
@@ -50,6 +54,7 @@ fn row(name: &str, calls: u32, rounds: usize, patched: &dyn Fn() -> isize, origi
         begin.elapsed().as_nanos() as f64 / f64::from(calls)
     };
     let (mut ours, mut theirs, mut more) = (Vec::new(), Vec::new(), Vec::new());
+    // In turns, each first in every other round.
     for round in 0..rounds {
         let (a, b) = if round % 2 == 0 {
             let a = turn(patched);
@@ -113,6 +118,49 @@ fn measure(calls: u32, rounds: usize) -> bool {
     met.iter().all(|&met| met)
 }
 
+/// Measures pairs of calls on free locks, of an OS thread without a hub or of a green thread.
+fn measure_locks(place: &str, calls: u32, rounds: usize) -> bool {
+    /// A lock of C, large enough for each kind: all zeros is a free one, but for the semaphore.
+    #[repr(align(16))]
+    struct Lock([u32; 16]);
+    let pair = |names: [&CStr; 2]| {
+        // SAFETY: the C library's functions of these names have this type, but for the type of the lock.
+        names
+            .map(|name| unsafe { transmute::<*mut c_void, unsafe extern "C" fn(*mut c_void) -> c_int>(original(name)) })
+    };
+    // The program's own, by their names.
+    let own = |names: [&CStr; 2]| {
+        names.map(|name| {
+            // SAFETY: the name is a C string.
+            let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
+            // SAFETY: as above.
+            unsafe { transmute::<*mut c_void, unsafe extern "C" fn(*mut c_void) -> c_int>(found) }
+        })
+    };
+    let mut met = true;
+    for (name, first, [take, release]) in [
+        ("mutex", 0, [c"pthread_mutex_lock", c"pthread_mutex_unlock"]),
+        ("recursive", 0, [c"pthread_mutex_lock", c"pthread_mutex_unlock"]),
+        ("reader", 0, [c"pthread_rwlock_rdlock", c"pthread_rwlock_unlock"]),
+        ("writer", 0, [c"pthread_rwlock_wrlock", c"pthread_rwlock_unlock"]),
+        ("semaphore", 1, [c"sem_wait", c"sem_post"]),
+        ("signal", 0, [c"pthread_cond_signal", c"pthread_cond_broadcast"]),
+    ] {
+        let mut lock = Lock([0; 16]);
+        lock.0[0] = first;
+        // The kind of a recursive mutex, as in `PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP`.
+        lock.0[4] = u32::from(name == "recursive");
+        let at = (&raw mut lock).cast::<c_void>();
+        let run = |pair: Pair| {
+            // SAFETY: a lock of the kind that the calls want.
+            move || isize::from(pair.map(|call| unsafe { call(at) }) == [0, 0])
+        };
+        let (ours, theirs) = black_box((own([take, release]), pair([take, release])));
+        met &= row(&format!("{place}/{name}"), calls, rounds, &run(ours), &run(theirs));
+    }
+    met
+}
+
 fn main() {
     let short = !std::env::args().any(|arg| arg == "--bench");
     if short {
@@ -122,5 +170,14 @@ fn main() {
     unsafe { greenling::monkey::patch_all() }.expect("linked to be patched");
     let (calls, rounds) = if short { (100, 3) } else { (5000, 400) };
     let met = std::thread::spawn(move || measure(calls, rounds)).join().expect("the thread ends well");
+    // SAFETY: as above.
+    unsafe { greenling::monkey::patch_locks() }.expect("linked to be patched");
+    let outside = std::thread::spawn(move || measure_locks("outside", calls, rounds)).join().expect("it ends well");
+    println!("{} each pair on an OS thread at most {BAR} ns more", if outside { "PASS" } else { "MISS" });
+    if greenling::thread::own_thread_locals_supported().is_ok() {
+        let green = greenling::thread::Builder::new().own_thread_locals();
+        let green = green.spawn(move || measure_locks("green", calls, rounds)).expect("a thread");
+        green.join().expect("the thread ends well");
+    }
     println!("{} each at most {BAR} ns more than the C library's", if met { "PASS" } else { "MISS" });
 }

@@ -1,9 +1,9 @@
-//! What a switch, a yield and a spawn cost, as a ratio to corosensei's raw resume + suspend pair.
+//! What a switch, a yield and a spawn cost, as a ratio to corosensei's raw resume + suspend pair; and what the locks of
+//! `hub::sync` cost without contention, as a ratio to std's.
 //!
-//! Every row alternates with the raw pair, round by round, in one process on one core; value and ratio are medians, so
-//! a machine that slows down for a while slows both. `cargo bench --bench switch`; rows can be chosen by what their names
-//! begin with:
-//! `cargo bench --bench switch -- yield`. A bar that is missed is printed as MISS; nothing fails.
+//! Every row alternates with the yardstick, round by round, in one process on one core; value and ratio are medians, so
+//! a machine that slows down for a while slows both. `cargo bench --bench switch`; rows can be chosen by the beginning
+//! of their names: `cargo bench --bench switch -- yield`. A bar that is missed is printed as MISS; nothing fails.
 //!
 //! `cargo bench --bench switch -- --curve` prints the curve of a yield instead, from 2 to a million threads, with fewer
 //! rounds (`-- --curve yield/1000000` one point of it).
@@ -14,8 +14,9 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use corosensei::Coroutine;
+use greenling::hub::sync as shared;
 use greenling::sync::{Mutex, Semaphore};
-use greenling::{Greenlet, channel, spawn, thread, timeout, yield_now};
+use greenling::{Greenlet, channel, spawn, thread, timeout, trace, yield_now};
 
 /// Rounds of each row.
 const ROUNDS: usize = 9;
@@ -26,11 +27,13 @@ const CURVE_ROUNDS: usize = 3;
 /// Numbers of threads on the curve.
 const CURVE: [u64; 7] = [2, 10, 100, 1000, 10_000, 100_000, 1_000_000];
 
-/// One row: its name, what it may cost at most as a multiple of the raw pair, and how to measure nanoseconds a unit.
+/// One row: the name, the greatest cost as a multiple of the yardstick, and how to measure nanoseconds a unit.
 struct Row {
     name: &'static str,
     bar: Option<f64>,
     measure: Box<dyn FnMut() -> f64>,
+    /// Nanoseconds of the yardstick: the raw pair; for the shared locks, std's.
+    yardstick: fn() -> f64,
 }
 
 /// Nanoseconds per unit of `f`, which does `units`.
@@ -58,16 +61,31 @@ fn raw_pair() -> f64 {
 
 /// `threads` green threads that do nothing but yield; nanoseconds per yield.
 fn yields(threads: u64) -> f64 {
+    yields_of(threads, |rounds| spawn(move || yield_often(rounds)))
+}
+
+/// The same, of threads with thread-locals of their own.
+fn own_yields(threads: u64) -> f64 {
+    yields_of(threads, |rounds| own(move || yield_often(rounds)))
+}
+
+/// Yields `rounds` times.
+#[inline(always)]
+fn yield_often(rounds: u64) {
+    for _ in 0..rounds {
+        yield_now();
+    }
+}
+
+/// Spawns a thread with thread-locals of its own.
+fn own<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> thread::JoinHandle<T> {
+    thread::Builder::new().own_thread_locals().spawn(body).expect("supported")
+}
+
+/// `threads` threads that yield as often as they are told; nanoseconds per yield.
+fn yields_of(threads: u64, spawn: impl Fn(u64) -> thread::JoinHandle<()>) -> f64 {
     let rounds = (5_000_000 / threads).max(20);
-    let handles: Vec<_> = (0..threads)
-        .map(|_| {
-            spawn(move || {
-                for _ in 0..rounds {
-                    yield_now();
-                }
-            })
-        })
-        .collect();
+    let handles: Vec<_> = (0..threads).map(|_| spawn(rounds)).collect();
     // The first turn maps the stacks.
     yield_now();
     time((rounds - 1) * threads, || {
@@ -75,6 +93,25 @@ fn yields(threads: u64) -> f64 {
             handle.join().expect("a thread that only yields");
         }
     })
+}
+
+/// Two threads that yield while a trace is on; nanoseconds per yield, each of which is two events.
+fn traced_yields() -> f64 {
+    traced(|| yields(2))
+}
+
+/// Marks of a trace, with a text of 16 bytes; nanoseconds per event.
+fn traced_marks() -> f64 {
+    const N: u64 = 5_000_000;
+    traced(|| time(N, || (0..N).for_each(|_| trace::mark(black_box("request 12345678")))))
+}
+
+/// Runs `f` while a trace is on.
+fn traced(f: impl FnOnce() -> f64) -> f64 {
+    trace::start(trace::Options::new()).expect("no other trace is on");
+    let value = f();
+    trace::stop().expect("started above");
+    value
 }
 
 /// Two greenlets that pass a number to each other; nanoseconds per switch.
@@ -88,7 +125,7 @@ fn explicit_pair() -> f64 {
         }
     });
     let driver = Greenlet::new(move |first: u64| {
-        // The partner's parent is this greenlet, so that its switches come here.
+        // The partner's parent is this greenlet, so that the partner's switches come here.
         echo.set_parent(&Greenlet::current()).expect("no cycle");
         let mut n = first;
         let ns = time(2 * N, || {
@@ -135,7 +172,7 @@ fn spawn_join_batches() -> f64 {
     })
 }
 
-/// One thread at a time, spawned and joined; nanoseconds per thread.
+/// Measures one thread at a time, spawned and joined; nanoseconds per thread.
 fn spawn_join_single() -> f64 {
     const N: u64 = 500_000;
     time(N, || {
@@ -145,7 +182,7 @@ fn spawn_join_single() -> f64 {
     })
 }
 
-/// Two threads that unpark each other; nanoseconds per round trip.
+/// Measures two threads that unpark each other; nanoseconds per round trip.
 fn park_unpark() -> f64 {
     const N: u64 = 1_000_000;
     let pong: thread::JoinHandle<()> = spawn(|| {
@@ -160,6 +197,7 @@ fn park_unpark() -> f64 {
             thread::park();
         }
     });
+    // Ping gives pong the handle, and both are parked once before the time is taken.
     let pong_thread = pong.thread().clone();
     let ping = spawn(move || {
         PING.set(Some(thread::current()));
@@ -173,17 +211,18 @@ fn park_unpark() -> f64 {
         })
     });
     let ns = ping.join().expect("ping");
+    // Pong has no end.
     pong.kill();
     let _ = pong.join();
     ns
 }
 
 thread_local! {
-    /// How ping tells pong who it is.
+    /// How ping tells pong the handle of ping.
     static PING: std::cell::Cell<Option<thread::Thread>> = const { std::cell::Cell::new(None) };
 }
 
-/// A `timeout` around a call that does not block; nanoseconds per call.
+/// Measures a `timeout` around a call that does not block; nanoseconds per call.
 fn timeout_unexpired() -> f64 {
     const N: u64 = 2_000_000;
     time(N, || {
@@ -193,20 +232,20 @@ fn timeout_unexpired() -> f64 {
     })
 }
 
-/// A `Mutex` that nobody else wants; nanoseconds per lock and unlock.
+/// Measures a `Mutex` without contention; nanoseconds per lock and unlock.
 fn mutex_uncontended() -> f64 {
     const N: u64 = 10_000_000;
     let mutex = Mutex::new(0);
     let ns = time(N, || {
         for _ in 0..N {
-            *black_box(&mutex).lock().expect("nobody panics") += 1;
+            *black_box(&mutex).lock().expect("no thread panics") += 1;
         }
     });
-    assert_eq!(mutex.into_inner().expect("nobody panics"), N);
+    assert_eq!(mutex.into_inner().expect("no thread panics"), N);
     ns
 }
 
-/// A `Semaphore` with a free permit; nanoseconds per acquire and release.
+/// Measures a `Semaphore` with a free permit; nanoseconds per acquire and release.
 fn semaphore_uncontended() -> f64 {
     const N: u64 = 10_000_000;
     let semaphore = Semaphore::new(1);
@@ -217,7 +256,7 @@ fn semaphore_uncontended() -> f64 {
     })
 }
 
-/// What a channel puts its values into, alone; nanoseconds per push and pop.
+/// Measures what a channel puts values into, alone; nanoseconds per push and pop.
 fn vec_deque() -> f64 {
     const N: u64 = 10_000_000;
     let mut values = VecDeque::with_capacity(4);
@@ -231,7 +270,7 @@ fn vec_deque() -> f64 {
     ns
 }
 
-/// A channel with room, used by one thread; nanoseconds per send and receive.
+/// Measures a channel with room, used by one thread; nanoseconds per send and receive.
 fn channel_uncontended() -> f64 {
     const N: u64 = 10_000_000;
     let (send, receive) = channel::bounded(4);
@@ -246,7 +285,7 @@ fn channel_uncontended() -> f64 {
 /// How many threads wait at once in [`waits`].
 const WAITERS: u64 = 1000;
 
-/// Batches of threads that begin to wait, are woken and end; nanoseconds per thread.
+/// Measures batches of threads that begin to wait, are woken and end; nanoseconds per thread.
 fn waits(wait: fn()) -> f64 {
     const BATCHES: u64 = 200;
     let mut handles = Vec::with_capacity(WAITERS as usize);
@@ -260,7 +299,7 @@ fn waits(wait: fn()) -> f64 {
     })
 }
 
-/// Two threads that pass a number to and fro over two channels; nanoseconds per round trip.
+/// Measures two threads that pass a number to and fro over two channels; nanoseconds per round trip.
 fn channel_ping_pong() -> f64 {
     const N: u64 = 1_000_000;
     let (ping, pinged) = channel::bounded(1);
@@ -272,6 +311,7 @@ fn channel_ping_pong() -> f64 {
             }
         }
     });
+    // The side that counts.
     let driver = spawn(move || {
         let mut n = 0_u64;
         let ns = time(N, || {
@@ -288,7 +328,7 @@ fn channel_ping_pong() -> f64 {
     ns
 }
 
-/// Two threads that let each other go on by two semaphores; nanoseconds per round trip.
+/// Measures two threads that let each other go on by two semaphores; nanoseconds per round trip.
 fn semaphore_ping_pong() -> f64 {
     const N: u64 = 1_000_000;
     let (ping, pong) = (Rc::new(Semaphore::new(0)), Rc::new(Semaphore::new(0)));
@@ -299,6 +339,7 @@ fn semaphore_ping_pong() -> f64 {
             pong.release().expect("no bound");
         }
     });
+    // The side that counts.
     let driver = spawn(move || {
         time(N, || {
             for _ in 0..N {
@@ -312,32 +353,32 @@ fn semaphore_ping_pong() -> f64 {
     ns
 }
 
-/// Two threads that want one `Mutex` and hold it over a yield; nanoseconds per lock, which each time is handed over by the
-/// other thread, and per yield.
+/// Measures two threads that want one `Mutex` and hold it over a yield; nanoseconds per lock, which each time is handed
+/// over by the other thread, and per yield.
 fn mutex_hand_over() -> f64 {
     const N: u64 = 1_000_000;
     let mutex = Rc::new(Mutex::new(0));
     let both = [Rc::clone(&mutex), Rc::clone(&mutex)].map(|mutex| {
         move || {
             for _ in 0..N {
-                let mut guard = mutex.lock().expect("nobody panics");
+                let mut guard = mutex.lock().expect("no thread panics");
                 *guard += 1;
                 yield_now();
             }
         }
     });
-    let ns = time(2 * N, || both.map(spawn).into_iter().for_each(|thread| thread.join().expect("nobody panics")));
-    assert_eq!(*mutex.lock().expect("nobody panics"), 2 * N);
+    let ns = time(2 * N, || both.map(spawn).into_iter().for_each(|thread| thread.join().expect("no thread panics")));
+    assert_eq!(*mutex.lock().expect("no thread panics"), 2 * N);
     ns
 }
 
-/// Puts a timer into the wheel and takes it out again, among a thousand others: what threads that wait for an hour at
-/// most cost more than those that wait without a limit. Each has a wheel entry of its own, which its end takes out.
+/// Measures a timer that is put into the wheel and taken out again, among a thousand others: what threads that wait for
+/// an hour at most cost more than threads that wait without a limit. Each has a wheel entry of its own until its end.
 fn timer_insert_cancel() -> f64 {
     waits(|| thread::park_timeout(Duration::from_secs(3600))) - waits(thread::park)
 }
 
-/// A wait with a limit that ends in time, again and again in one thread: the wheel entry is there already.
+/// Measures a wait with a limit that ends in time, again and again in one thread: the wheel entry is there already.
 fn timer_again() -> f64 {
     const N: u64 = 1_000_000;
     let waiter = spawn(|| (0..N).for_each(|_| thread::park_timeout(Duration::from_secs(3600))));
@@ -353,6 +394,71 @@ fn timer_again() -> f64 {
     ns
 }
 
+/// Nanoseconds of `f`, which takes a lock and releases the lock.
+fn lock_and_unlock(mut f: impl FnMut()) -> f64 {
+    const N: u64 = 2_000_000;
+    time(N, || (0..N).for_each(|_| f()))
+}
+
+/// std's `Mutex`, which the OS thread alone uses.
+fn std_mutex() -> f64 {
+    let lock = std::sync::Mutex::new(0_u64);
+    lock_and_unlock(|| *black_box(&lock).lock().expect("sound") += 1)
+}
+
+/// `hub::sync`'s `Mutex`, which one OS thread alone uses.
+fn shared_mutex() -> f64 {
+    let lock = shared::Mutex::new(0_u64);
+    lock_and_unlock(|| *black_box(&lock).lock().expect("sound") += 1)
+}
+
+/// std's `RwLock`, locked to read.
+fn std_read() -> f64 {
+    let lock = std::sync::RwLock::new(0_u64);
+    lock_and_unlock(|| _ = black_box(*black_box(&lock).read().expect("sound")))
+}
+
+/// `hub::sync`'s `RwLock`, locked to read.
+fn shared_read() -> f64 {
+    let lock = shared::RwLock::new(0_u64);
+    lock_and_unlock(|| _ = black_box(*black_box(&lock).read().expect("sound")))
+}
+
+/// std's `RwLock`, locked to write.
+fn std_write() -> f64 {
+    let lock = std::sync::RwLock::new(0_u64);
+    lock_and_unlock(|| *black_box(&lock).write().expect("sound") += 1)
+}
+
+/// `hub::sync`'s `RwLock`, locked to write.
+fn shared_write() -> f64 {
+    let lock = shared::RwLock::new(0_u64);
+    lock_and_unlock(|| *black_box(&lock).write().expect("sound") += 1)
+}
+
+/// std's `OnceLock`, which is full.
+fn std_once_lock() -> f64 {
+    let lock = std::sync::OnceLock::from(1_u64);
+    lock_and_unlock(|| _ = black_box(black_box(&lock).get_or_init(|| 2)))
+}
+
+/// `hub::sync`'s `OnceLock`, which is full.
+fn shared_once_lock() -> f64 {
+    let lock = shared::OnceLock::from(1_u64);
+    lock_and_unlock(|| _ = black_box(black_box(&lock).get_or_init(|| 2)))
+}
+
+/// Returns the median of `values`.
+/// The same, of threads with thread-locals of their own.
+fn own_spawn_join() -> f64 {
+    const N: u64 = 500_000;
+    time(N, || {
+        for i in 0..N {
+            black_box(own(move || i).join().expect("a thread that returns"));
+        }
+    })
+}
+
 fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
@@ -360,8 +466,10 @@ fn median(values: &mut [f64]) -> f64 {
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
+    // First the rows with the raw pair as their yardstick, then those with a lock of std's.
     let mut rows: Vec<Row> = Vec::new();
-    let mut row = |name, bar, measure: Box<dyn FnMut() -> f64>| rows.push(Row { name, bar, measure });
+    let mut row =
+        |name, bar, measure: Box<dyn FnMut() -> f64>| rows.push(Row { name, bar, measure, yardstick: raw_pair });
     row("switch/greenlets", Some(2.0), Box::new(explicit_pair));
     row("switch/with-main", Some(2.0), Box::new(explicit_with_main));
     row("yield/2", Some(2.5), Box::new(|| yields(2)));
@@ -380,16 +488,34 @@ fn main() {
     row("vecdeque/push+pop", None, Box::new(vec_deque));
     row("channel/uncontended", None, Box::new(channel_uncontended));
     row("channel/ping-pong", Some(12.0), Box::new(channel_ping_pong));
+    row("traced yield/2", None, Box::new(traced_yields));
+    row("traced mark", None, Box::new(traced_marks));
+    if thread::own_thread_locals_supported().is_ok() {
+        // 20 and 80 ns on the machine of docs/measurements.md.
+        row("own yield/2", None, Box::new(|| own_yields(2)));
+        row("own yield/100", Some(9.0), Box::new(|| own_yields(100)));
+        row("own yield/10000", None, Box::new(|| own_yields(10_000)));
+        row("own spawn+join/single", Some(36.0), Box::new(own_spawn_join));
+    }
+    let mut beside = |name, yardstick, measure: fn() -> f64| {
+        rows.push(Row { name, bar: Some(3.0), measure: Box::new(measure), yardstick });
+    };
+    beside("shared mutex/uncontended", std_mutex, shared_mutex);
+    beside("shared rwlock/read", std_read, shared_read);
+    beside("shared rwlock/write", std_write, shared_write);
+    beside("shared once/get", std_once_lock, shared_once_lock);
 
+    // The curve has rows of its own.
     let curve = std::env::args().any(|arg| arg == "--curve");
     let rounds = if curve { CURVE_ROUNDS } else { ROUNDS };
     if curve {
         rows.clear();
         for threads in CURVE {
             let name: &'static str = Box::leak(format!("yield/{threads}").into_boxed_str());
-            rows.push(Row { name, bar: None, measure: Box::new(move || yields(threads)) });
+            rows.push(Row { name, bar: None, measure: Box::new(move || yields(threads)), yardstick: raw_pair });
         }
     }
+    // A name that no row begins with is a typing error.
     let option = std::env::args().skip(1).find(|arg| arg.starts_with("--") && arg != "--bench" && arg != "--curve");
     let unknown = option.or(wanted.iter().find(|name| !rows.iter().any(|row| row.name.starts_with(*name))).cloned());
     if let Some(unknown) = unknown {
@@ -397,7 +523,7 @@ fn main() {
         eprintln!("switch: nothing begins with {unknown}; there are --curve, and the rows {}", names.join(", "));
         std::process::exit(2);
     }
-    println!("{:<24} {:>9}  unit  {:>12}  bar", "name", "value", "ratio-to-raw");
+    println!("{:<24} {:>9}  unit  {:>12}  bar", "name", "value", "ratio");
     println!(
         "{:<24} {:>9.2}  ns    {:>12.2}",
         "raw pair",
@@ -410,9 +536,9 @@ fn main() {
         }
         let (mut values, mut ratios) = (Vec::new(), Vec::new());
         for _ in 0..rounds {
-            let before = raw_pair();
+            let before = (row.yardstick)();
             let value = (row.measure)();
-            let after = raw_pair();
+            let after = (row.yardstick)();
             values.push(value);
             ratios.push(value / ((before + after) / 2.0));
         }

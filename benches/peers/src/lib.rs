@@ -4,7 +4,7 @@
 //! PROGRAM rows                 the rows that this peer has, one a line
 //! PROGRAM ROW MILLISECONDS     measures for about so long; prints `ROW VALUE UNIT`
 //! PROGRAM memory TASKS         parks so many tasks; prints `memory VALUE UNIT TASKS`
-//! PROGRAM echo                 prints `listening on ADDR` and serves until it is killed
+//! PROGRAM echo                 prints `listening on ADDR` and serves until killed
 //! ```
 //!
 //! A row that cannot be measured prints `ROW - REASON`. The programs in other languages do the same by the same rules.
@@ -25,7 +25,7 @@ pub const BUFFER: usize = 16 * 1024;
 /// How many tasks are parked between two looks at the memory.
 pub const CHUNK: u64 = 10_000;
 
-/// What a peer can do. Each function does as many units as it is told, and returns how long they took, with the
+/// What a peer can do. Each function does as many units as told, and returns how long they took, with the
 /// set-up before and the clearing away after them left out.
 #[derive(Clone, Copy, Default)]
 pub struct Peer {
@@ -59,7 +59,7 @@ impl Peer {
             ("memory", Some(count)) if self.memory.is_some() => {
                 let mut meter = Meter::start(count);
                 self.memory.expect("just seen")(&mut meter);
-                // What is parked stays so: the process ends with it.
+                // What is parked stays so until the process ends.
                 std::process::exit(i32::from(!meter.print()));
             }
             (row, Some(milliseconds)) => return self.measure(row, Duration::from_millis(milliseconds)),
@@ -93,6 +93,7 @@ impl Peer {
         if let (Some(threads), Some((most, why))) = (threads, self.most_threads)
             && threads > most
         {
+            // More threads than the peer can have: a row without a figure.
             println!("{row} - {why}");
             return ExitCode::SUCCESS;
         }
@@ -114,6 +115,7 @@ impl Peer {
                 (settle(budget, threads, |rounds| yields(threads, rounds)), "ns/yield")
             }
             _ => {
+                // A row that the peer has no function for.
                 println!("{row} - it has no such thing");
                 return ExitCode::SUCCESS;
             }
@@ -149,19 +151,19 @@ pub struct Gate {
     arrived: AtomicU64,
     /// Set by the driver when all have.
     open: AtomicBool,
-    /// How many are not through yet; meaningful once it is open.
+    /// How many are not through yet; meaningful once the gate is open.
     left: AtomicU64,
     /// When the last one got through.
     end: OnceLock<Instant>,
 }
 
 impl Gate {
-    /// A gate for one run. It is never freed: a few bytes, a few times.
+    /// A gate for one run. The gate is never freed: a few bytes, a few times.
     pub fn new() -> &'static Gate {
         Box::leak(Box::default())
     }
 
-    /// Whether so many threads have come; if so, it opens now.
+    /// Whether so many threads have come; if so, the gate opens now.
     pub fn opens(&self, threads: u64) -> Option<Instant> {
         if self.arrived.load(Relaxed) < threads {
             return None;
@@ -223,7 +225,7 @@ macro_rules! pass {
 /// Reads the memory of this process, and says when to stop: when there are enough tasks, or when they take more than
 /// a third of what the machine has free.
 pub struct Meter {
-    /// Tasks wanted.
+    /// Tasks to park before the measurement ends.
     wanted: u64,
     /// Tasks parked so far.
     parked: u64,
@@ -277,7 +279,7 @@ impl Meter {
     }
 }
 
-/// Bytes of this process in memory, its page tables included.
+/// Bytes of this process in memory, page tables included.
 fn memory() -> u64 {
     field("/proc/self/status", "VmRSS:") + field("/proc/self/status", "VmPTE:")
 }

@@ -1,4 +1,4 @@
-//! Raw corosensei: what greenling switches stacks with. It has no scheduler, so it has the row `switch` and the memory.
+//! Raw corosensei: what greenling switches stacks with. No scheduler, so only the row `switch` and the memory.
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;
@@ -52,7 +52,7 @@ fn memory(meter: &mut Meter) {
             parked.push(coroutine);
         }
     }
-    // Each would be unwound at its end; the process ends instead.
+    // Each would be unwound at the end; the process ends instead.
     std::mem::forget(parked);
 }
 

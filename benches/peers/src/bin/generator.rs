@@ -1,4 +1,4 @@
-//! The crate generator: the coroutines below may. It has no scheduler, so it has the row `switch` and the memory.
+//! The crate generator: the coroutines below may. No scheduler, so only the row `switch` and the memory.
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;
@@ -33,7 +33,7 @@ fn memory(meter: &mut Meter) {
             break;
         }
         for made in 0..chunk {
-            // It panics when there is no memory for a stack.
+            // This panics when there is no memory for a stack.
             let coroutine = std::panic::catch_unwind(|| {
                 let mut coroutine = Gn::<()>::new_scoped(|mut scope| {
                     scope.yield_(());

@@ -1,5 +1,6 @@
-//! greenling itself, by the rows of its peers. Ping-pong is `park` and `unpark`. There are two echo servers: the example
-//! `echo_server`, which is lent its buffer, and this one, which owns 16 KiB for each connection as its peers do.
+//! greenling itself, by the rows of the peers. Ping-pong is `park` and `unpark`. There are two echo servers: the
+//! example `echo_server`, which is lent a buffer, and this one, which owns 16 KiB for each connection as the peers
+//! do.
 #![forbid(unsafe_code)]
 
 use std::cell::{Cell, OnceCell};
@@ -23,7 +24,7 @@ fn switch(n: u64) -> Duration {
     let driver = Greenlet::new({
         let took = Rc::clone(&took);
         move |first: u64| {
-            // So that its switches come here.
+            // So that the partner's switches come here.
             echo.set_parent(&Greenlet::current()).expect("no cycle");
             let mut value = first;
             let start = Instant::now();
@@ -66,6 +67,7 @@ fn ping_pong(n: u64) -> Duration {
     let pong_thread = pong.thread().clone();
     let ping = spawn(move || {
         ping_thread.get_or_init(thread::current);
+        // Ping begins, so ping takes the time.
         let start = Instant::now();
         for _ in 0..n {
             pong_thread.unpark();
@@ -92,6 +94,7 @@ fn channel_ping_pong(n: u64) -> Duration {
             to_pong.send(value).expect("pong is there");
             value = at_ping.recv().expect("pong is there");
         }
+        // Each round trip adds one, so none was left out.
         assert_eq!(value, n);
         start.elapsed()
     });

@@ -1,7 +1,7 @@
-//! may with one worker thread. Ping-pong is `park` and `unpark`. Stacks are of its default size.
+//! may with one worker thread. Ping-pong is `park` and `unpark`. Stacks are of may's default size.
 //!
-//! A spawn is `unsafe` in may, since a coroutine may move to another OS thread and run out of its stack. With one
-//! worker it does not move, and nothing here uses much stack.
+//! A spawn is `unsafe` in may, since a coroutine may move to another OS thread and run out of the stack. With one
+//! worker no coroutine moves, and nothing here uses much stack.
 // The one reason is may's spawn.
 #![allow(unsafe_code)]
 
@@ -20,7 +20,7 @@ use may::sync::mpsc;
 const NO_STACK: &str = "no stack for more: each is two memory mappings, of which vm.max_map_count allows 65530";
 
 fn spawn<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
-    // SAFETY: there is one worker, so no thread-local changes under the coroutine; its frames fit into its stack.
+    // SAFETY: there is one worker, so no thread-local changes under the coroutine; the frames fit into the stack.
     unsafe { coroutine::spawn(f) }
 }
 
@@ -29,7 +29,8 @@ fn run<T: Send + 'static>(driver: impl FnOnce() -> T + Send + 'static) -> T {
     spawn(driver).join().expect("the driver")
 }
 
-/// A fresh coroutine runs only when no other can, so the threads park on their first turn, and yield from the second on.
+/// A fresh coroutine runs only when no other can, so the threads park on their first turn, and yield from the second
+/// on.
 fn yields(threads: u64, rounds: u64) -> Duration {
     run(move || {
         let gate = Gate::new();
@@ -39,6 +40,7 @@ fn yields(threads: u64, rounds: u64) -> Duration {
                 let (driver, born) = (driver.clone(), Arc::clone(&born));
                 spawn(move || {
                     if born.fetch_add(1, Relaxed) + 1 == threads {
+                        // The last one to have a first turn tells the driver.
                         driver.unpark();
                     }
                     coroutine::park();
@@ -47,6 +49,7 @@ fn yields(threads: u64, rounds: u64) -> Duration {
             })
             .collect();
         coroutine::park();
+        // All have begun: let them yield.
         handles.iter().for_each(|handle| handle.coroutine().unpark());
         let start = loop {
             match gate.opens(threads) {
@@ -74,6 +77,7 @@ fn ping_pong(n: u64) -> Duration {
         let pong_coroutine = pong.coroutine().clone();
         let ping = spawn(move || {
             ping_coroutine.get_or_init(coroutine::current);
+            // Ping begins, so ping takes the time.
             let start = Instant::now();
             for _ in 0..n {
                 pong_coroutine.unpark();
@@ -102,6 +106,7 @@ fn channel(n: u64) -> Duration {
                 to_pong.send(value).expect("pong is there");
                 value = at_ping.recv().expect("pong is there");
             }
+            // Each round trip adds one, so none was left out.
             assert_eq!(value, n);
             start.elapsed()
         });
@@ -136,7 +141,7 @@ fn memory(meter: &mut Meter) {
                 PARKED.fetch_add(1, Relaxed);
                 coroutine::park();
             };
-            // It panics when there is no memory for a stack.
+            // This panics when there is no memory for a stack.
             // SAFETY: as in `spawn`.
             match std::panic::catch_unwind(|| unsafe { Builder::new().spawn(park) }) {
                 Ok(Ok(_)) => made += 1,

@@ -17,7 +17,7 @@ fn executor() -> &'static LocalExecutor<'static> {
     Box::leak(Box::new(LocalExecutor::new()))
 }
 
-/// Runs the driver as a task, as it is a thread elsewhere.
+/// Runs the driver as a task; elsewhere the driver is a thread.
 fn run<T: 'static>(executor: &'static LocalExecutor<'static>, driver: impl Future<Output = T> + 'static) -> T {
     future::block_on(executor.run(executor.spawn(driver)))
 }
@@ -28,6 +28,7 @@ fn yields(threads: u64, rounds: u64) -> Duration {
         let gate = Gate::new();
         let tasks: Vec<_> =
             (0..threads).map(|_| executor.spawn(async move { pass!(gate, rounds, yield_now().await) })).collect();
+        // The driver yields, too, until all tasks have had a first turn.
         let start = loop {
             match gate.opens(threads) {
                 Some(start) => break start,
@@ -53,6 +54,7 @@ fn ping_pong(n: u64) -> Duration {
             }
         });
         let ping = executor.spawn(async move {
+            // Ping begins, so ping takes the time.
             let start = Instant::now();
             for _ in 0..n {
                 to_pong.send(()).await.expect("pong is there");
@@ -82,7 +84,7 @@ fn spawn_join(batches: u64) -> Duration {
 
 fn memory(meter: &mut Meter) {
     let executor = executor();
-    // Never sent to. Each task listens for it, as it would for something that comes.
+    // Never sent to. Each task listens, as for an event that comes.
     let (sender, receiver) = async_channel::bounded::<()>(1);
     loop {
         let chunk = meter.grant();

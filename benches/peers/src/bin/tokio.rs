@@ -23,7 +23,7 @@ fn local() -> bool {
 
 fn run<T: Send + 'static>(driver: impl Future<Output = T> + Send + 'static) -> T {
     let runtime = runtime::Builder::new_current_thread().enable_io().build().expect("a runtime");
-    // The driver is a task itself, as it is a thread elsewhere.
+    // The driver is a task itself; elsewhere the driver is a thread.
     if local() {
         let set = LocalSet::new();
         set.block_on(&runtime, async { spawn_local(driver).await.expect("the driver") })
@@ -68,6 +68,7 @@ fn ping_pong(n: u64) -> Duration {
             }
         });
         let ping = spawn(async move {
+            // Ping begins, so ping takes the time.
             let start = Instant::now();
             for _ in 0..n {
                 to_pong.notify_one();
@@ -96,6 +97,7 @@ fn channel(n: u64) -> Duration {
                 to_pong.send(value).await.expect("pong is there");
                 value = at_ping.recv().await.expect("pong is there");
             }
+            // Each round trip adds one, so none was left out.
             assert_eq!(value, n);
             start.elapsed()
         });
@@ -120,7 +122,7 @@ fn spawn_join(batches: u64) -> Duration {
 }
 
 fn memory(meter: &mut Meter) {
-    // Ends with the process; dropped, it would cancel what is parked.
+    // Ends with the process; a drop would cancel what is parked.
     let runtime = runtime::Builder::new_current_thread().build().expect("a runtime");
     let set = LocalSet::new();
     let park = async {
