@@ -2,6 +2,8 @@
 // Child processes with limits and terminals of their own have no safe counterpart in std.
 #![allow(unsafe_code)]
 
+#[path = "common/address.rs"]
+mod address;
 #[allow(dead_code, reason = "made for the tests of the examples, which need all of it")]
 #[path = "examples/built.rs"]
 mod built;
@@ -15,6 +17,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use address::free_address;
 use built::example;
 use support::{Ended, Lines, Running, Server, limit_descriptors, reset, run, terminal};
 
@@ -301,7 +304,7 @@ fn the_server_is_looked_at_while_all_are_connected() {
 
 #[test]
 fn a_port_without_a_listener_is_one_clear_line_and_exit_code_1() {
-    let addr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let addr = free_address().to_string();
     let ended = run("echo_load", &["--addr", &addr], b"");
     assert_eq!(ended.status.code(), Some(1));
     assert_eq!(ended.stderr, format!("echo_load: nothing listens on {addr}; start echo_server first\n"));

@@ -576,7 +576,7 @@ fn errno_is_kept_over_a_call_that_succeeds() {
 fn connections_are_refused_and_time_out_as_ever() {
     let _guard = patched();
     yield_now();
-    let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let gone = common::free_address();
     let refused = spawn(move || TcpStream::connect(gone).unwrap_err().kind());
     assert_eq!(refused.join().unwrap(), ErrorKind::ConnectionRefused);
     let again = spawn(move || TcpStream::connect_timeout(&gone, Duration::from_secs(5)).unwrap_err().kind());

@@ -38,7 +38,7 @@ fn until(what: &str, done: impl Fn() -> bool) {
 
 /// A server on a free port.
 fn bind() -> TcpServer {
-    TcpServer::bind("127.0.0.1:0").expect("a free port").grace(LONG)
+    TcpServer::bind(common::free_address()).expect("a free port").grace(LONG)
 }
 
 /// A client whose connection waits in the kernel's queue, whoever runs meanwhile.

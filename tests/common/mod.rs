@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 #![allow(dead_code, unreachable_pub)] // each test uses some of the helpers
 
+mod address;
 mod five;
 
 use std::cell::RefCell;
@@ -21,6 +22,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use greenling::sim;
 
+#[allow(unused_imports)]
+pub use address::free_address;
 #[allow(unused_imports)]
 pub use five::{Primitive, Subject, Wakes, due_properties, five_properties};
 

@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::address::free_address;
 use crate::built::example;
 use crate::support::{Lines, Running, Server, noise, on_terminal, run, terminal};
 
@@ -40,7 +41,7 @@ fn a_large_file_comes_back_whole() {
 
 #[test]
 fn a_port_without_a_listener_is_one_clear_line_and_exit_code_1() {
-    let addr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let addr = free_address().to_string();
     let ended = run("echo_client", &["--addr", &addr], b"hello\n");
     assert_eq!(ended.status.code(), Some(1));
     assert_eq!(ended.stderr, format!("echo_client: nothing listens on {addr}; start echo_server first\n"));

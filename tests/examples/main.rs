@@ -2,6 +2,8 @@
 // Child processes with limits, signals and terminals of their own have no safe counterpart in std.
 #![allow(unsafe_code)]
 
+#[path = "../common/address.rs"]
+mod address;
 mod built;
 mod client;
 mod echo;

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitStatus, Stdio};
@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
+use crate::address::free_address;
 use crate::built::{example, examples};
 use crate::few;
 use crate::support::{Lines, PATIENCE, Running, echo, limit_descriptors, run, terminal};
@@ -53,7 +54,7 @@ fn few_descriptors_are_one_clear_line() {
 // ---- servers whose output is not read -------------------------------------------------------------------------------
 
 /// A server, how to start the program, and how the server ends when told to: after a drain, or by the signal.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct Case {
     name: &'static str,
     args: &'static [&'static str],
@@ -88,9 +89,9 @@ struct Unread {
 }
 
 impl Case {
-    /// Starts on a port that was free a moment ago, since the server cannot say which port was taken.
+    /// Starts at an address that is known before, since the server cannot say which port it was given.
     fn start(self, out: impl Into<Stdio>) -> Unread {
-        let addr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let addr = free_address();
         self.start_at(addr, out)
     }
 
@@ -168,14 +169,14 @@ fn fill(pipe: &mut File) {
     set_nonblocking(pipe, false);
 }
 
-/// Checks all cases at the same time: they mostly wait, each for one server.
+/// Checks all cases at the same time: they mostly wait, each for one server. Says which ones failed.
 fn at_once(cases: &[Case], check: impl Fn(Case) + Sync) {
-    thread::scope(|scope| {
-        for &case in cases {
-            let check = &check;
-            scope.spawn(move || check(case));
-        }
+    let check = &check;
+    let failed: Vec<&Case> = thread::scope(|scope| {
+        let running: Vec<_> = cases.iter().map(|&case| scope.spawn(move || check(case))).collect();
+        cases.iter().zip(running).filter_map(|(case, running)| running.join().is_err().then_some(case)).collect()
     });
+    assert!(failed.is_empty(), "{failed:?}");
 }
 
 #[test]
@@ -208,7 +209,7 @@ fn a_terminal_that_is_not_read_stops_no_client_and_no_end() {
 fn a_server_whose_error_output_is_not_read_either_goes_on() {
     let (_reader, mut writer) = pipe();
     fill(&mut writer);
-    let addr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let addr = free_address();
     let mut command = Command::new(example("echo_server"));
     command.args(["--addr", &addr.to_string()]).stdin(Stdio::null());
     command.stdout(writer.try_clone().unwrap()).stderr(writer);
@@ -269,7 +270,7 @@ fn a_log_says_how_many_lines_it_has_dropped() {
     const SENT: usize = 12_000;
     let (mut reader, mut writer) = pipe();
     fill(&mut writer);
-    let addr = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let addr = free_address();
     let mut server = case("udp_echo", &["--every", "1000"]).start_at(addr, writer);
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
@@ -299,7 +300,7 @@ fn a_log_says_how_many_lines_it_has_dropped() {
 fn a_server_that_ends_by_itself_gives_up_what_is_not_read() {
     let (_reader, mut writer) = pipe();
     fill(&mut writer);
-    let addr = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let addr = free_address();
     let mut server = case("udp_echo", &["--count", "3"]).start_at(addr, writer);
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
@@ -343,7 +344,7 @@ fn a_log_goes_on_when_its_output_does() {
     }
     let path = std::env::temp_dir().join(format!("greenling-log-{}", std::process::id()));
     let out = File::create(&path).unwrap();
-    let addr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let addr = free_address();
     let mut command = Command::new("strace");
     command.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=write", "-P"]).arg(&path);
     command.args(["-e", "inject=write:error=ENOSPC:when=2..4"]).arg(example("echo_server"));
@@ -398,7 +399,7 @@ fn a_forwarder_and_a_chat_go_on_unread() {
         writer
     };
     for out in [full as fn() -> File, stuck] {
-        let addr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let addr = free_address();
         let mut command = Command::new(example("port_forwarder"));
         command.args(["--addr", &addr.to_string(), "--to", &to]).stdout(out()).stderr(out()).stdin(Stdio::null());
         let process = Running(command.spawn().unwrap());
@@ -406,7 +407,7 @@ fn a_forwarder_and_a_chat_go_on_unread() {
         proxy.serve(40);
         assert_eq!(proxy.stop().signal(), Some(libc::SIGTERM));
 
-        let addr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let addr = free_address();
         let mut command = Command::new(example("chat_server"));
         command.args(["--addr", &addr.to_string()]).stdout(out()).stderr(out()).stdin(Stdio::null());
         let process = Running(command.spawn().unwrap());
@@ -508,7 +509,7 @@ fn without_memory_for_a_stack_the_others_are_served() {
         case("echo_server", &["--grace", "500ms"]),
     ];
     at_once(&cases, |case| {
-        let addr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let addr = free_address();
         let mut command = Command::new(example(case.name));
         command.args(case.args).args(["--addr", &addr.to_string()]).stdin(Stdio::null());
         command.stdout(Stdio::piped()).stderr(Stdio::piped());

@@ -1,6 +1,8 @@
 //! Sockets and names. One binary, as each costs a fresh clone most of a second; `net_signals.rs` and `net_stdin.rs`,
 //! which change signal handlers and standard input, are binaries of their own.
 
+#[path = "../common/address.rs"]
+mod address;
 mod compared;
 mod fuzz;
 mod names;

@@ -7,8 +7,9 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use crate::address::free_address;
 use crate::net_support::{Log, bounded, note, same_as_std, settle};
-use greenling::net::{SocketAddr, UdpSocket};
+use greenling::net::UdpSocket;
 use greenling::{TimeoutError, hub, no_switch, spawn, timeout, yield_now};
 
 const LONG: Duration = Duration::from_secs(30);
@@ -21,11 +22,6 @@ fn with_std_peer() -> (UdpSocket, std::net::UdpSocket) {
     peer.connect(socket.local_addr().unwrap()).unwrap();
     socket.connect(peer.local_addr().unwrap()).unwrap();
     (socket, peer)
-}
-
-/// Returns an address that no socket listens on.
-fn unused_addr() -> SocketAddr {
-    UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 // ---- data -----------------------------------------------------------------------------------------------------------
@@ -170,7 +166,7 @@ fn a_multicast_datagram_comes_back_over_loopback() {
 fn a_datagram_without_a_receiver_wakes_the_waiter_with_an_error() {
     bounded(|| {
         let socket = Rc::new(UdpSocket::bind("127.0.0.1:0").unwrap());
-        socket.connect(unused_addr()).unwrap();
+        socket.connect(free_address()).unwrap();
         let waiter = {
             let socket = Rc::clone(&socket);
             spawn(move || socket.recv(&mut [0; 8]).unwrap_err().kind())
@@ -219,12 +215,12 @@ fn close_wakes_the_waiters_and_leaves_clones_alone() {
         socket.close();
         let closed = [
             socket.send(b"x").map(drop),
-            socket.send_to(b"x", unused_addr()).map(drop),
+            socket.send_to(b"x", free_address()).map(drop),
             socket.recv(&mut [0]).map(drop),
             socket.peek(&mut [0]).map(drop),
             socket.local_addr().map(drop),
             socket.try_clone().map(drop),
-            socket.connect(unused_addr()),
+            socket.connect(free_address()),
         ];
         for result in closed {
             assert_eq!(result.unwrap_err().kind(), ErrorKind::NotConnected);
@@ -360,7 +356,7 @@ same_as_std!(udp_binds_sends_and_fails_alike, |log| {
     note(&mut log, "non-blocking", first.recv(&mut buf));
     note(&mut log, "non-blocking", first.recv_from(&mut buf));
     first.set_nonblocking(false).unwrap();
-    let gone = net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let gone = free_address();
     note(&mut log, "connect to an unused address", first.connect(gone));
     note(&mut log, "send to an unused address", first.send(b"x"));
     std::thread::sleep(Duration::from_millis(5));

@@ -7,7 +7,7 @@
 
 use std::fs::{File, create_dir_all, read_dir, read_to_string};
 use std::io::Write;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -19,6 +19,7 @@ use nix::unistd::{Pid, Uid};
 use tempfile::TempDir;
 
 use crate::PAUSE;
+use crate::common::free_address;
 
 /// How long a server may take to start, or to end.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -202,11 +203,4 @@ fn folder() -> TempDir {
 fn in_folder(option: &str, folder: &TempDir, name: &str) -> String {
     let path: &Path = folder.path();
     format!("{option}={}", path.join(name).display())
-}
-
-/// An address on loopback that no other process uses.
-fn free_address() -> SocketAddr {
-    let [.., high, low] = std::process::id().to_be_bytes();
-    let listener = TcpListener::bind((Ipv4Addr::new(127, 100, high, low), 0)).expect("an address");
-    listener.local_addr().expect("its address")
 }
