@@ -22,6 +22,8 @@ use std::path::{Path, PathBuf};
 #[path = "../examples/break/patch.rs"]
 #[allow(dead_code, reason = "how a test ends is for the example that runs it")]
 mod patch;
+#[path = "docs/route.rs"]
+mod route;
 #[path = "docs/solutions.rs"]
 mod solutions;
 
