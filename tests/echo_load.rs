@@ -291,7 +291,9 @@ fn the_server_is_looked_at_while_all_are_connected() {
     let args = ["--connections", "10", "--idle", "990", "--duration", "500ms", "--warmup", "0", "--server-pid", &pid];
     let values = Values::of(server.addr, &args);
     values.assert_fine();
-    assert_eq!((values.get("alive"), values.get("server_threads")), (1000.0, 1.0));
+    // The hub's OS thread, and the monitor's once the hub was busy for a while without a pause.
+    assert!([1.0, 2.0].contains(&values.get("server_threads")), "{:?}", values.ended.lines());
+    assert_eq!(values.get("alive"), 1000.0);
     // A connection is a page at least, and its stack is little more.
     let each = values.get("server_rss_kib_per_connection");
     let most = if cfg!(feature = "sanitizer") { f64::MAX } else { 40.0 };
