@@ -400,7 +400,8 @@ pub(crate) fn ten_thousand_connections_are_served(program: Program) {
     let [names, values] = ended.lines()[..] else { panic!("{ended:?}") };
     let report: HashMap<&str, &str> = names.split('\t').zip(values.split('\t')).collect();
     assert_eq!(report["errors"], "0", "{report:#?}");
-    let threads = if program.has_os_threads { (count + 1).to_string() } else { String::from("1") };
-    assert_eq!(report["server_threads"], threads, "{report:#?}");
+    // A hub that was busy for a while without a pause has started the monitor.
+    let expected = if program.has_os_threads { count + 1..=count + 1 } else { 1..=2 };
+    assert!(expected.contains(&report["server_threads"].parse().unwrap()), "{report:#?}");
     assert!(server.err.all().is_empty(), "{:#?}", server.err.all());
 }
