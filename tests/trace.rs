@@ -65,11 +65,30 @@ fn line(trace: &Trace, event: &Event) -> String {
     format!("{} {what}", trace.label(event.hub, event.thread))
 }
 
-/// Asserts that a trace has these events, and polls between them.
+/// Reports whether an event is one of a poll, of the timer wheel or of the epoll set.
+fn is_of_hub(event: &Event) -> bool {
+    is_of_wheel_or_set(event) || matches!(event.kind, EventKind::PollBegins { .. } | EventKind::PollEnds)
+}
+
+/// Reports whether an event is one of the timer wheel or of the epoll set.
+fn is_of_wheel_or_set(event: &Event) -> bool {
+    matches!(
+        event.kind,
+        EventKind::Deadline(_)
+            | EventKind::Timer(_)
+            | EventKind::TimerDropped
+            | EventKind::Wheel(_)
+            | EventKind::Registered(_)
+            | EventKind::Deregistered(_)
+            | EventKind::Event { .. }
+    )
+}
+
+/// Asserts that a trace has these events, and those of polls, the timer wheel and the epoll set between them.
 #[track_caller]
 fn assert_events(trace: &Trace, expected: &[&str]) {
-    let polls = |event: &&Event| matches!(event.kind, EventKind::PollBegins { .. } | EventKind::PollEnds);
-    let found: Vec<String> = trace.events().iter().filter(|e| !polls(e)).map(|event| line(trace, event)).collect();
+    let found: Vec<String> =
+        trace.events().iter().filter(|event| !is_of_hub(event)).map(|event| line(trace, event)).collect();
     assert_eq!(found, expected, "\n{}", found.join("\n"));
     assert!(trace.events().is_sorted_by_key(|event| event.at), "the times are in order");
     assert!(trace.events().iter().all(|event| event.at <= trace.duration()));
@@ -750,4 +769,92 @@ fn the_environment_can_ask_for_a_trace() {
             .collect();
         assert!(output.status.success() && complaints.len() == 1 && complaints[0].contains(why), "{output:?}");
     }
+}
+
+#[test]
+fn a_descriptor_is_seen_from_its_first_wait_to_its_close() {
+    alone("a_descriptor_is_seen_from_its_first_wait_to_its_close", || {
+        let (mut near, mut far) = UnixStream::pair().unwrap();
+        let trace = traced(|| {
+            let reader = spawn(move || far.read_to_end(&mut Vec::new()).unwrap());
+            yield_now();
+            near.write_all(b"!").unwrap();
+            drop(near);
+            assert_eq!(reader.join().unwrap(), 1);
+        });
+        let mut events = trace.events().iter().filter(|event| is_of_wheel_or_set(event));
+        let Some(EventKind::Registered(number)) = events.next().map(|event| &event.kind) else { panic!("{trace:?}") };
+        let reported = EventKind::Event { fd: *number, readable: true, writable: true };
+        assert_eq!(events.next().map(|event| (event.thread, &event.kind)), Some((0, &reported)));
+        let gone = EventKind::Deregistered(*number);
+        assert_eq!(events.next().map(|event| (event.thread, &event.kind)), Some((2, &gone)));
+        assert_eq!(events.next(), None);
+    });
+}
+
+#[test]
+fn a_trace_of_a_simulation_has_its_times_and_the_timer_wheel_exactly() {
+    let ms = Duration::from_millis;
+    let config = greenling::sim::Config::new().strategy(greenling::sim::Strategy::Fifo);
+    let trace = config.run(|| {
+        traced(|| {
+            // The deadline is never reached. Its entry is moved by the sleep, which is shorter, and then comes true
+            // for nothing.
+            let _ = timeout(ms(7), || timeout(ms(5), || sleep(ms(2))));
+            thread::park_timeout(ms(40));
+            sleep(ms(10));
+        })
+    });
+    let events: Vec<(Duration, &EventKind)> = trace
+        .events()
+        .iter()
+        .filter(|event| is_of_wheel_or_set(event) && event.thread == 1)
+        .map(|event| (event.at, &event.kind))
+        .collect();
+    let expected = [
+        (ms(0), EventKind::Deadline(ms(2))),
+        (ms(0), EventKind::Timer(ms(2))),
+        (ms(2), EventKind::Deadline(ms(42))),
+        (ms(2), EventKind::Timer(ms(42))),
+        (ms(42), EventKind::Deadline(ms(52))),
+        (ms(42), EventKind::Timer(ms(52))),
+    ];
+    assert_eq!(events, expected.each_ref().map(|(at, kind)| (*at, kind)));
+    let ends = trace.events().iter().filter(|event| matches!(event.kind, EventKind::Ready(Waker::Timer)));
+    assert_eq!(ends.map(|event| event.at).collect::<Vec<_>>(), [ms(2), ms(42), ms(52)]);
+}
+
+#[test]
+fn a_timer_that_is_left_behind_is_seen_to_move_and_to_be_dropped() {
+    let ms = Duration::from_millis;
+    let config = greenling::sim::Config::new().strategy(greenling::sim::Strategy::Fifo);
+    let trace = config.run(|| {
+        traced(|| {
+            let waker = |thread: thread::Thread| move || thread.unpark();
+            let main = thread::current();
+            // The park ends early, and its entry stays behind: it is found when it is due, and moves or goes.
+            for (limit, then) in [(4, Some(9)), (4, None)] {
+                spawn(waker(main.clone()));
+                thread::park_timeout(ms(limit));
+                match then {
+                    Some(then) => sleep(ms(then)),
+                    None => drop(spawn(move || sleep(ms(20))).join()),
+                }
+            }
+        })
+    });
+    let of_main = trace.events().iter().filter(|event| is_of_wheel_or_set(event) && event.thread == 1);
+    let found: Vec<(Duration, &EventKind)> = of_main.map(|event| (event.at, &event.kind)).collect();
+    let expected = [
+        (ms(0), EventKind::Deadline(ms(4))),
+        (ms(0), EventKind::Timer(ms(4))),
+        (ms(0), EventKind::Deadline(ms(9))),
+        (ms(0), EventKind::Timer(ms(4))),
+        (ms(0), EventKind::Timer(ms(9))),
+        (ms(9), EventKind::Deadline(ms(13))),
+        (ms(9), EventKind::Timer(ms(13))),
+        (ms(9), EventKind::Timer(ms(13))),
+        (ms(9), EventKind::TimerDropped),
+    ];
+    assert_eq!(found, expected.each_ref().map(|(at, kind)| (*at, kind)));
 }

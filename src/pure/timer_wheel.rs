@@ -173,6 +173,11 @@ impl<T: Copy> TimerWheel<T> {
         self.len
     }
 
+    /// Returns the time of the cursor: everything that was due before has been fired.
+    pub(crate) fn at(&self) -> u64 {
+        self.cursor << TICK_BITS
+    }
+
     /// Reports whether there is no entry.
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {

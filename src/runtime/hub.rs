@@ -21,7 +21,7 @@ use std::cell::{Cell, RefCell};
 use std::env;
 use std::fmt::Display;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -49,6 +49,7 @@ use crate::pure::slab::{Key, Slab};
 use crate::switch::budget::EPOLL_INTERVAL;
 use crate::switch::cancel::{FORKED, abort_with};
 use crate::switch::fiber::{Fiber, Reason};
+use crate::switch::recorder::What;
 use crate::switch::root::{Root, Scheduler, try_root};
 use crate::sys::clock::{NEVER, monotonic_ns};
 use crate::sys::fork;
@@ -302,12 +303,15 @@ impl Hub {
     /// EPERM for kinds that epoll refuses (regular files, directories), ENOSPC, ENOMEM: epoll_ctl(2). `Unsupported` in
     /// a simulation.
     pub(crate) fn register(&self, fd: BorrowedFd<'_>, registration: &Rc<Registration>) -> io::Result<()> {
-        if !virtual_sockets::is_virtual(&fd) {
+        if simulation::virtual_ns().is_some() && !virtual_sockets::is_virtual(&fd) {
             stay_inside("a descriptor of the kernel")?;
         }
         self.reactor.register(fd, registration)?;
+        if self.root.is_recording() {
+            self.root.note_descriptor(What::Registered(fd.as_raw_fd()));
+        }
         #[cfg(feature = "monkey")]
-        self.watches.add_native(&self.reactor, std::os::fd::AsRawFd::as_raw_fd(&fd));
+        self.watches.add_native(&self.reactor, fd.as_raw_fd());
         Ok(())
     }
 
@@ -315,9 +319,12 @@ impl Hub {
     pub(crate) fn deregister(&self, fd: BorrowedFd<'_>, registration: &Registration, shared: bool) {
         #[cfg(feature = "monkey")]
         if registration.is_registered() {
-            self.watches.remove_native(std::os::fd::AsRawFd::as_raw_fd(&fd));
+            self.watches.remove_native(fd.as_raw_fd());
         }
         self.reactor.deregister(fd, registration, shared);
+        if self.root.is_recording() {
+            self.root.note_descriptor(What::Deregistered(fd.as_raw_fd()));
+        }
     }
 
     /// Returns the queue through which other OS threads send remote ops.
@@ -448,7 +455,7 @@ impl Hub {
     /// what has arrived already is to be looked at.
     fn jump(&self, simulated: &Simulated) -> bool {
         // An entry that was left over must not hide a deadlock.
-        self.timers.drop_stale();
+        self.timers.drop_stale(self.root);
         let mut sockets = simulated.sockets.borrow_mut();
         if sockets.network.has_changes() {
             return true;
@@ -539,7 +546,7 @@ impl Hub {
         let can_be_woken = self.can_be_woken(root);
         if !can_be_woken {
             // Only timers can wake a fiber here.
-            self.timers.drop_stale();
+            self.timers.drop_stale(root);
         }
         let next = self.timers.next_wakeup();
         #[cfg(feature = "monkey")]
@@ -662,6 +669,24 @@ impl Scheduler for Hub {
         if self.counters.copy_is_due(now) {
             self.counters.copy_from(now, &self.gauges());
         }
+    }
+
+    fn asked(&self) -> u64 {
+        self.counters.epoll_calls.get()
+    }
+
+    fn note_events(&self, root: &Root, asked: u64) {
+        if root.is_recording() && self.counters.epoll_calls.get() != asked {
+            self.reactor.note_events(root);
+        }
+    }
+
+    fn has_timers(&self) -> bool {
+        !self.timers.is_empty()
+    }
+
+    fn wheel_at(&self) -> u64 {
+        self.timers.at()
     }
 
     fn is_quiet(&self) -> bool {

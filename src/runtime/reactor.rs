@@ -31,14 +31,13 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::os::fd::BorrowedFd;
-#[cfg(feature = "monkey")]
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::rc::Rc;
 use std::time::Duration;
 
 use crate::pure::slab::{Key, Slab};
 use crate::switch::cancel::abort_with;
+use crate::switch::recorder::What;
 use crate::switch::root::{Root, existing_root};
 use crate::switch::wait_list::WaitList;
 use crate::sys::epoll::{Epoll, Events, Interest, Ready};
@@ -97,6 +96,8 @@ pub(crate) struct Registration {
     key: Cell<Option<Key>>,
     /// The program closed the descriptor: waiters and later calls get an error.
     closed: Cell<bool>,
+    /// The number of the descriptor while it is in the epoll set, for traces.
+    number: Cell<RawFd>,
 }
 
 impl Registration {
@@ -276,6 +277,15 @@ impl Entry {
     }
 }
 
+/// Notes an event of a descriptor, for a trace.
+fn note_event(root: &Root, entry: Option<&Entry>, ready: Ready) {
+    if let Some(Entry::Owned(registration)) = entry {
+        let readable = ready.any(Ready::IN | Ready::RDHUP | Ready::HUP | Ready::ERR);
+        let writable = ready.any(Ready::OUT | Ready::HUP | Ready::ERR);
+        root.note_descriptor(What::Event(registration.number.get(), readable, writable));
+    }
+}
+
 /// One hub's epoll instance.
 pub(crate) struct Reactor {
     /// The epoll instance of the kernel.
@@ -331,6 +341,7 @@ impl Reactor {
             return Err(error);
         }
         registration.key.set(Some(key));
+        registration.number.set(fd.as_raw_fd());
         Ok(())
     }
 
@@ -381,6 +392,13 @@ impl Reactor {
         events.iter().len()
     }
 
+    /// Notes the events that the last wait has taken, for a trace. Those of patched calls are not noted.
+    #[cold]
+    pub(super) fn note_events(&self, root: &Root) {
+        let (events, entries) = (self.events.borrow(), self.entries.borrow());
+        events.iter().for_each(|(token, ready)| note_event(root, entries.get(Key::from_token(token)), ready));
+    }
+
     /// Lets the network of a simulation come to the time of its clock, and wakes the waiters of what has become ready.
     #[cold]
     pub(crate) fn take_simulated(&self, root: &Root, simulated: &Simulated) {
@@ -390,6 +408,10 @@ impl Reactor {
             sockets.network.take_changes()
         };
         let entries = self.entries.borrow();
+        if root.is_recording() {
+            let all = changes.iter().map(|(token, bits)| (entries.get(Key::from_token(*token)), *bits));
+            all.for_each(|(entry, bits)| note_event(root, entry, Ready::of_virtual(bits)));
+        }
         for (token, bits) in changes {
             match entries.get(Key::from_token(token)) {
                 Some(Entry::Owned(registration)) => registration.on_event(root, Ready::of_virtual(bits)),

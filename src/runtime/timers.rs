@@ -13,6 +13,7 @@ use std::cell::{Cell, RefCell};
 
 use crate::pure::timer_wheel::TimerWheel;
 use crate::switch::fiber::Fiber;
+use crate::switch::recorder::What;
 use crate::switch::root::Root;
 use crate::sys::clock::NEVER;
 
@@ -41,6 +42,11 @@ impl Timers {
     /// Returns the number of entries.
     pub(super) fn len(&self) -> usize {
         self.wheel.borrow().len()
+    }
+
+    /// Returns the time to which the wheel has come.
+    pub(super) fn at(&self) -> u64 {
+        self.wheel.borrow().at()
     }
 
     /// Reports whether there is no entry.
@@ -110,15 +116,19 @@ impl Timers {
             let deadline = fiber.deadline.get();
             if deadline == NEVER {
                 // The wait is over, and the entry was left behind.
+                note(root, fiber, What::NoTimer);
                 continue;
             }
             if deadline > now {
                 self.insert(fiber, deadline);
+                note(root, fiber, What::Timer(deadline));
             } else if fiber.state.get().is_waiting() {
                 // Only a fiber that nothing else has woken timed out: ready IO wins.
                 fiber.timed_out.set(true);
                 root.inject(fiber);
                 woken += 1;
+            } else {
+                note(root, fiber, What::NoTimer);
             }
         }
         self.due.set(due);
@@ -127,7 +137,7 @@ impl Timers {
 
     /// Takes out the entries of waits that are over, up to the first entry for which a fiber waits. For a hub that only
     /// timers can wake: an entry that is left over must not hide a deadlock.
-    pub(super) fn drop_stale(&self) {
+    pub(super) fn drop_stale(&self, root: &Root) {
         loop {
             let Some(fiber) = self.wheel.borrow().first() else { return };
             let deadline = fiber.deadline.get();
@@ -137,9 +147,19 @@ impl Timers {
             }
             self.forget(fiber);
             // The fiber waits for another time now, so the entry moves there.
-            if deadline != NEVER {
+            if deadline == NEVER {
+                note(root, fiber, What::NoTimer);
+            } else {
                 self.insert(fiber, deadline);
+                note(root, fiber, What::Timer(deadline));
             }
         }
+    }
+}
+
+/// Notes for a trace that an entry was left behind, or moves. No wake-up goes along here.
+fn note(root: &Root, fiber: Fiber, what: What) {
+    if root.is_recording() {
+        root.note_timer(fiber, what);
     }
 }

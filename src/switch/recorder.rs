@@ -11,6 +11,7 @@ use std::panic::Location;
 
 use super::fiber::{Fiber, Held, Holder, Reason};
 use crate::pure::event_ring::{EventRing, TextAt, TextRing};
+use crate::sys::clock::NEVER;
 use crate::sys::ticks::{Moment, Ticker, to_ns};
 
 /// The most different words in reasons, such as "a Condvar"; they come from the crate, which has fewer.
@@ -104,6 +105,20 @@ pub(crate) enum What {
     Poll(bool),
     /// The poll was over.
     Polled,
+    /// The wait that the thread has just begun ends at this time of the hub's clock at the latest.
+    Deadline(u64),
+    /// The entry of the thread in the timer wheel is for this time of the hub's clock.
+    Timer(u64),
+    /// The entry of the thread was taken out of the timer wheel, and woke nothing.
+    NoTimer,
+    /// The timer wheel has come to this time of the hub's clock.
+    Wheel(u64),
+    /// The descriptor was put into the epoll set.
+    Registered(i32),
+    /// The descriptor was taken out of the epoll set.
+    Deregistered(i32),
+    /// The descriptor was reported: that it can be read, and that it can be written.
+    Event(i32, bool, bool),
     /// A text of `len` bytes at `from`.
     Text(TextKind, u16, u64),
 }
@@ -151,6 +166,8 @@ pub(crate) struct Recorder {
     pub(super) running: Cell<u64>,
     /// What the runtime is doing.
     pub(super) source: Cell<Source>,
+    /// The time to which the timer wheel had come when that was noted last.
+    wheel: Cell<u64>,
 }
 
 impl Recorder {
@@ -160,6 +177,7 @@ impl Recorder {
     /// If there is no memory.
     pub(crate) fn new(events: usize, text: usize) -> Result<Recorder, TryReserveError> {
         let ticker = Ticker::find();
+        let began = ticker.moment();
         let blank = Record { ticks: 0, thread: 0, what: What::Polled };
         let mut words = Vec::new();
         words.try_reserve_exact(WORDS)?;
@@ -168,9 +186,10 @@ impl Recorder {
             text: TextRing::new(text)?,
             words: RefCell::new(words),
             ticker,
-            began: ticker.moment(),
+            began,
             running: Cell::new(0),
             source: Cell::new(Source::Thread),
+            wheel: Cell::new(began.1),
         })
     }
 
@@ -198,6 +217,29 @@ impl Recorder {
         let id = fiber.id.get();
         self.note(id, what);
         fiber.with_name(|name| name.map(|name| self.note_text(id, TextKind::Name, name)));
+    }
+
+    /// Notes the deadline of `fiber`, which has begun to wait, and its entry in the timer wheel, which is at the time
+    /// `wheel`.
+    #[inline]
+    pub(super) fn note_timers(&self, ticks: u64, fiber: Fiber, wheel: impl FnOnce() -> u64) {
+        if !fiber.in_wheel.get() {
+            return;
+        }
+        self.note_wheel(ticks, wheel());
+        let (id, deadline) = (fiber.id.get(), fiber.deadline.get());
+        if deadline != NEVER {
+            self.note_at(ticks, id, What::Deadline(deadline));
+        }
+        self.note_at(ticks, id, What::Timer(fiber.timer_at.get()));
+    }
+
+    /// Notes that the timer wheel has come to the time `at`, unless that is known.
+    pub(super) fn note_wheel(&self, ticks: u64, at: u64) {
+        if at > self.wheel.get() {
+            self.wheel.set(at);
+            self.note_at(ticks, 0, What::Wheel(at));
+        }
     }
 
     /// Returns the cause of a wake-up of `fiber`, or of its spawn, as a record has it.

@@ -61,6 +61,18 @@ pub(crate) trait Scheduler {
     /// [`Root::deadlock`].
     fn poll(&self, root: &Root, may_wait: bool);
 
+    /// Returns how often events were asked for. Called before a poll while a trace is on.
+    fn asked(&self) -> u64;
+
+    /// Notes the events that were taken since [`asked`](Self::asked) returned this.
+    fn note_events(&self, root: &Root, asked: u64);
+
+    /// Reports whether the timer wheel has entries.
+    fn has_timers(&self) -> bool;
+
+    /// Returns the time to which the timer wheel has come.
+    fn wheel_at(&self) -> u64;
+
     /// Reports whether a poll would find nothing, whatever the time: no remote op, no descriptor, no timer.
     fn is_quiet(&self) -> bool;
 
@@ -106,6 +118,20 @@ impl Scheduler for NoScheduler {
                 "deadlock: main waits in an explicit switch, and no greenlet is left that could switch back",
             ));
         }
+    }
+
+    fn asked(&self) -> u64 {
+        0
+    }
+
+    fn note_events(&self, _: &Root, _: u64) {}
+
+    fn has_timers(&self) -> bool {
+        false
+    }
+
+    fn wheel_at(&self) -> u64 {
+        0
     }
 
     fn is_quiet(&self) -> bool {

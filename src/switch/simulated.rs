@@ -70,7 +70,7 @@ impl Root {
             simulation.between_turns(left.filter(|_| chosen.is_none()));
             // Timers that are due already, and what other OS threads sent.
             if !self.is_quiet() {
-                self.poll(false);
+                if self.is_recording() { self.poll_noted(false) } else { self.poll(false) }
             }
         }
         let fiber = self.take_chosen(chosen, left);

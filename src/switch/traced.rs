@@ -127,6 +127,21 @@ impl Root {
         });
     }
 
+    /// Notes what happened to a descriptor in the name of the running thread, or of the hub during a poll.
+    #[cold]
+    pub(crate) fn note_descriptor(&self, what: What) {
+        self.with_recorder(|recorder| {
+            let thread = if recorder.source.get() == Source::Thread { recorder.running.get() } else { 0 };
+            recorder.note(thread, what);
+        });
+    }
+
+    /// Notes what happened to the entry of `fiber` in the timer wheel.
+    #[cold]
+    pub(crate) fn note_timer(&self, fiber: Fiber, what: What) {
+        self.with_recorder(|recorder| recorder.note(fiber.id.get(), what));
+    }
+
     /// Sets what wakes fibers from now on.
     pub(crate) fn note_source(&self, source: Source) {
         self.with_recorder(|recorder| recorder.source.set(source));
@@ -169,6 +184,7 @@ impl Root {
                 recorder.note(from, What::End);
             } else {
                 recorder.note(from, recorder.pack(Reason::Switch(to)));
+                recorder.note_timers(recorder.ticker.now(), me, || self.scheduler().wheel_at());
             }
             if target.is_unstarted() {
                 recorder.note_fiber(target, What::Spawn(target.spawned_at()));
@@ -217,14 +233,24 @@ impl Root {
     /// Polls, and notes that.
     pub(super) fn poll_traced(&self, may_wait: bool) {
         self.with_recorder(|recorder| {
-            recorder.source.set(Source::Poll);
             recorder.note(0, What::Poll(may_wait));
         });
-        self.poll(may_wait);
+        self.poll_noted(may_wait);
         self.with_recorder(|recorder| {
-            recorder.source.set(Source::Thread);
             recorder.note(0, What::Polled);
         });
+    }
+
+    /// Polls, and notes what was found: events and timers.
+    pub(super) fn poll_noted(&self, may_wait: bool) {
+        let (asked, had_timers) = (self.scheduler().asked(), self.scheduler().has_timers());
+        self.note_source(Source::Poll);
+        self.poll(may_wait);
+        self.note_source(Source::Thread);
+        self.scheduler().note_events(self, asked);
+        if had_timers {
+            self.with_recorder(|recorder| recorder.note_wheel(recorder.ticker.now(), self.scheduler().wheel_at()));
+        }
     }
 
     /// Notes how the thread that ran last left the CPU, unless that was noted. Returns the time.
@@ -242,6 +268,9 @@ impl Root {
             State::Finished | State::Pooled | State::Unused => What::End,
         };
         recorder.note_at(now, id, what);
+        if let What::Park(..) = what {
+            recorder.note_timers(now, me, || self.scheduler().wheel_at());
+        }
         now
     }
 

@@ -18,11 +18,13 @@
 #![allow(unsafe_code)]
 
 use std::arch::asm;
+use std::cell::Cell;
 use std::io::{BufRead, BufReader};
 use std::sync::OnceLock;
 
 use super::clock::monotonic_ns;
 use super::runtime_syscall::runtime_syscall;
+use super::simulation::simulated;
 use crate::pure::lock::get_or_init;
 
 /// What counts the ticks.
@@ -32,14 +34,20 @@ pub(crate) enum Ticker {
     Counter,
     /// The monotonic clock, in nanoseconds.
     Clock,
+    /// The virtual clock of an OS thread that simulates, in nanoseconds.
+    Virtual(&'static Cell<u64>),
 }
 
 /// One moment on both scales: ticks, and monotonic nanoseconds.
 pub(crate) type Moment = (u64, u64);
 
 impl Ticker {
-    /// Returns the counter of the processor, if that counts at one speed; else the clock.
+    /// Returns the counter of the processor, if that counts at one speed; else the clock. The virtual clock where time
+    /// is virtual.
     pub(crate) fn find() -> Ticker {
+        if let Some(simulated) = simulated() {
+            return Ticker::Virtual(&simulated.clock);
+        }
         static FOUND: OnceLock<bool> = OnceLock::new();
         if *get_or_init(&FOUND, counts_evenly) { Ticker::Counter } else { Ticker::Clock }
     }
@@ -50,12 +58,16 @@ impl Ticker {
         match self {
             Ticker::Counter => counter(),
             Ticker::Clock => monotonic_ns(),
+            Ticker::Virtual(clock) => clock.get(),
         }
     }
 
     /// Reads both scales at one moment: the closest of several pairs, since the OS thread may lose the processor
     /// between the readings.
     pub(crate) fn moment(self) -> Moment {
+        if let Ticker::Virtual(clock) = self {
+            return (clock.get(), clock.get());
+        }
         let pair = || {
             let (before, ns, after) = (self.now(), monotonic_ns(), self.now());
             let width = after.wrapping_sub(before);

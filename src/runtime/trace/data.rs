@@ -51,6 +51,14 @@ impl Trace {
         self.lost
     }
 
+    /// Returns when the trace began, on the monotonic clock of the kernel (`CLOCK_MONOTONIC`); in a simulation, on the
+    /// virtual clock.
+    ///
+    /// May switch: no.
+    pub fn began(&self) -> Duration {
+        Duration::from_nanos(self.began)
+    }
+
     /// Returns how long the trace was on.
     ///
     /// May switch: no.

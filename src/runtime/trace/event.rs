@@ -56,6 +56,30 @@ pub enum EventKind {
     },
     /// The hub went on.
     PollEnds,
+    /// The wait that the thread has just begun ends at this time at the latest, by a timeout or because a sleep is
+    /// over.
+    Deadline(Duration),
+    /// The entry of the thread in the hub's timer wheel is for this time. It may be earlier than the deadline of the
+    /// thread, or be left over of a wait that has ended: the hub moves it, or drops it, when it is due.
+    Timer(Duration),
+    /// The entry of the thread was taken out of the timer wheel, and woke nothing.
+    TimerDropped,
+    /// The timer wheel of the hub has come to this time: timers that were due have fired.
+    Wheel(Duration),
+    /// The thread put this descriptor into the hub's epoll set, because a call on it had to wait for the first time.
+    Registered(i32),
+    /// The thread took this descriptor out of the epoll set: it was closed, or leaves the hub.
+    Deregistered(i32),
+    /// The epoll set reported a descriptor in the poll that is about to end. Threads that this woke are `Ready`
+    /// already. Descriptors of patched calls are not told.
+    Event {
+        /// The number of the descriptor.
+        fd: i32,
+        /// Whether it can be read, at least to learn of an end or an error.
+        readable: bool,
+        /// Whether it can be written.
+        writable: bool,
+    },
     /// A mark of the program: [`mark`](crate::trace::mark).
     Mark(Arc<str>),
     /// The begin of a span of the program: [`span`](crate::trace::span).

@@ -67,6 +67,7 @@ pub(crate) fn stop(root: Option<&Root>) -> io::Result<Trace> {
 fn decode(root: &Root, recorder: &Recorder) -> Trace {
     let (began, ended, hub) = (recorder.began, recorder.ticker.moment(), root.number());
     let text = |len, from| recorder.text(len, from).unwrap_or_else(|| String::from("(overwritten)"));
+    let since = |at: u64| Duration::from_nanos(at.saturating_sub(began.1));
     let names = names(root, recorder);
     let mut waits = Waits { hub, names: &names, known: HashMap::new() };
     let mut events = Vec::with_capacity(recorder.records().count());
@@ -89,6 +90,13 @@ fn decode(root: &Root, recorder: &Recorder) -> Trace {
             What::Kill(by) => EventKind::Killed { by: (by != 0).then_some(by) },
             What::Poll(idle) => EventKind::PollBegins { idle },
             What::Polled => EventKind::PollEnds,
+            What::Deadline(at) => EventKind::Deadline(since(at)),
+            What::Timer(at) => EventKind::Timer(since(at)),
+            What::NoTimer => EventKind::TimerDropped,
+            What::Wheel(at) => EventKind::Wheel(since(at)),
+            What::Registered(fd) => EventKind::Registered(fd),
+            What::Deregistered(fd) => EventKind::Deregistered(fd),
+            What::Event(fd, readable, writable) => EventKind::Event { fd, readable, writable },
             What::Text(TextKind::Name, ..) => continue,
             What::Text(TextKind::Mark, len, from) => EventKind::Mark(text(len, from).into()),
             What::Text(TextKind::Begin, len, span) => EventKind::SpanBegins { text: text(len, span).into(), span },
