@@ -475,12 +475,14 @@ impl Root {
         unsafe { &mut *self.injected.get() }.watch(watcher);
     }
 
-    /// Moves the fibers of the injection queue to the end of the run queue, for a hub in which turns are chosen.
+    /// Moves the fibers of the injection queue to the end of the run queue, for a hub in which turns are chosen. No
+    /// watcher is told: the fibers were runnable before.
     pub(super) fn merge_queues(&self) {
         // SAFETY: as in `enqueue`.
         let injected = unsafe { &mut *self.injected.get() };
         while let Some(fiber) = injected.pop() {
-            self.enqueue(fiber);
+            // SAFETY: as in `enqueue`.
+            unsafe { &mut *self.ready.get() }.push_untold(fiber);
         }
     }
 
