@@ -5,6 +5,7 @@
 //! cargo bench --bench echo -- --syscalls          system calls per request, counted by strace
 //! cargo bench --bench echo -- --idle 15000        resident memory per idle connection
 //! cargo bench --bench echo -- --all               the three of them
+//! cargo bench --bench echo -- --json FILE         the figures as a file, too
 //! cargo bench --bench echo -- greenling           only rows with this word in their name
 //! cargo bench --bench echo -- --with old=./echo_server\ --quiet\ --addr\ 127.0.0.1:0     one more server
 //! ```
@@ -27,6 +28,9 @@
 
 // Epoll, CPU affinity and child-process set-up have no safe counterpart in std.
 #![allow(unsafe_code)]
+
+#[path = "results/mod.rs"]
+mod results;
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -70,7 +74,8 @@ const USAGE: &str = "usage: cargo bench --bench echo -- [OPTION...] [WORD]
   --rounds N            fresh starts of the servers (14)
   --sweeps N            segments per server and round (6)
   --requests N          requests per segment (20000)
-  --with NAME=COMMAND   one more server; COMMAND is split at blanks and must print `listening on ADDR`";
+  --with NAME=COMMAND   one more server; COMMAND is split at blanks and must print `listening on ADDR`
+  --json FILE           the figures as a file, too";
 
 struct Options {
     cpu: bool,
@@ -100,7 +105,9 @@ impl Options {
         };
         // `cargo test` and `cargo run` do not pass --bench.
         let mut under_cargo_bench = false;
-        let mut parser = lexopt::Parser::from_env();
+        let mut words: Vec<String> = env::args().skip(1).collect();
+        results::take_option("echo", &mut words)?;
+        let mut parser = lexopt::Parser::from_args(words);
         while let Some(arg) = parser.next()? {
             match arg {
                 Long("bench") => under_cargo_bench = true,
@@ -202,6 +209,7 @@ fn run(options: &Options) -> Outcome<()> {
             verdicts.len()
         );
     }
+    results::write()?;
     Ok(())
 }
 
@@ -256,6 +264,7 @@ fn cpu_section(
     }
     for (contender, series) in chosen.iter().zip(&series) {
         let ratio = median(&series.ratio);
+        results::note(&row(contender), "ns/request", &series.cost, Some(ratio));
         print_row(
             &row(contender),
             &format!("{:.0}", median(&series.cost)),
@@ -420,6 +429,7 @@ fn syscall_section(
                 let failed = each(long.failed, short.failed);
                 let note = if failed.abs() < 0.0005 { String::new() } else { format!("{failed:.3} of them failed") };
                 print_row(&format!("{row}/{name}"), &format!("{calls:.3}"), "calls/request", "", &note);
+                results::note(&format!("{row}/{name}"), "calls/request", &[calls], None);
             }
         }
         if contender.name == SUBJECT {
@@ -489,6 +499,7 @@ fn idle_section(
         thread::sleep(Duration::from_secs(1));
         let wakeups = server.sleeps()? - wakeups;
         drop(driver);
+        results::note(&row, "KiB/connection", &[each], None);
         print_row(
             &row,
             &format!("{each:.2}"),

@@ -3,6 +3,7 @@
 //! ```text
 //! cargo bench --bench fairness                        all sections
 //! cargo bench --bench fairness -- sleep bulk          only these: sleep, flood, bulk
+//! cargo bench --bench fairness -- --json FILE         the figures as a file, too
 //! cargo bench --bench fairness -- --with old=./echo_server\ --quiet\ --addr\ 127.0.0.1:0     one more server
 //! ```
 //!
@@ -16,6 +17,9 @@
 //! Servers run on one core, one at a time, and the clients (this process) on another. Each section is several rounds
 //! over all servers, in turns; a figure is the median of its rounds. A bar that is missed is printed as MISS; nothing
 //! fails.
+
+#[path = "results/mod.rs"]
+mod results;
 
 use std::error::Error;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -65,7 +69,9 @@ fn main() {
 
 fn run() -> Outcome<()> {
     let (mut sections, mut others, mut quick) = (Vec::new(), Vec::new(), true);
-    let mut parser = lexopt::Parser::from_env();
+    let mut words: Vec<String> = std::env::args().skip(1).collect();
+    results::take_option("fairness", &mut words)?;
+    let mut parser = lexopt::Parser::from_args(words);
     while let Some(arg) = parser.next()? {
         use lexopt::prelude::*;
         match arg {
@@ -108,6 +114,7 @@ fn run() -> Outcome<()> {
         bulk_section(&contenders, cores, rounds, 20)?;
         bulk_section(&contenders, cores, rounds, 100)?;
     }
+    results::write()?;
     Ok(())
 }
 
@@ -130,8 +137,10 @@ fn sleep_section(rounds: usize) {
         let slice = Duration::from_millis(slice);
         let (ours, theirs): (Vec<_>, Vec<_>) =
             (0..rounds).map(|_| (sleep_of_greenling(threads, slice), sleep_of_tokio(threads, slice))).unzip();
-        let (ours, theirs) = (median(ours), median(theirs));
         let row = format!("sleep/300 beside {threads} x {} ms", slice.as_millis());
+        results::note(&format!("{row}, greenling"), "ms", &ours, None);
+        results::note(&format!("{row}, tokio"), "ms", &theirs, None);
+        let (ours, theirs) = (median(ours), median(theirs));
         println!("{row:<34} {ours:>8.1}   greenling\n{row:<34} {theirs:>8.1}   tokio");
         verdict(ours <= bar, &format!("{row}: ended after {ours:.1} ms, bar {bar}"));
     }
@@ -238,8 +247,13 @@ struct Figures {
 }
 
 impl Figures {
+    /// Prints a row, and notes its figures for the file.
     fn print(&self, row: &str) {
         let Figures { median, ninety, ninety_nine, worst, bytes } = self;
+        for (name, value) in [("median", median), ("90 %", ninety), ("99 %", ninety_nine), ("worst", worst)] {
+            results::note(&format!("{row}, {name}"), "ms", &[*value], None);
+        }
+        results::note(&format!("{row}, moved"), "GB/s", &[*bytes], None);
         println!("{row:<34} {median:>8.2} {ninety:>8.2} {ninety_nine:>8.2} {worst:>8.1}   {bytes:.2} GB/s");
     }
 }

@@ -3,6 +3,7 @@
 //! ```text
 //! cargo bench --bench hubs                        all rows
 //! cargo bench --bench hubs -- cross-hub           rows with a name that begins so
+//! cargo bench --bench hubs -- --json FILE         the figures as a file, too
 //! ```
 //!
 //! Each line is: name, value, unit, ratio to corosensei's raw pair of resume and suspend (taken right before and after;
@@ -23,6 +24,9 @@
 
 // The CPU time of an OS thread has no counterpart in std.
 #![allow(unsafe_code)]
+
+#[path = "results/mod.rs"]
+mod results;
 
 use std::error::Error;
 use std::hint::black_box;
@@ -297,8 +301,8 @@ fn drive(addr: SocketAddr, requests: u64) {
     drivers.into_iter().for_each(|driver| driver.join().expect("a driver"));
 }
 
-/// Returns the CPU time per request, in ns, and the requests a second of the echo server with `hubs` hubs.
-fn echo(hubs: usize) -> Outcome<(f64, f64)> {
+/// Returns the CPU time per request, in ns, and the requests a second of the echo server with `hubs` hubs, in each round.
+fn echo(hubs: usize) -> Outcome<(Vec<f64>, Vec<f64>)> {
     const REQUESTS: u64 = 2000;
     let server = Server::start(hubs)?;
     drive(server.addr, REQUESTS / 10);
@@ -310,7 +314,7 @@ fn echo(hubs: usize) -> Outcome<(f64, f64)> {
         rate.push(total as f64 / start.elapsed().as_secs_f64());
         cpu.push((server.run_time()? - before) as f64 / total as f64);
     }
-    Ok((median(&mut cpu), median(&mut rate)))
+    Ok((cpu, rate))
 }
 
 /// A row's name, and what measures the row in nanoseconds.
@@ -319,8 +323,10 @@ type Crossing = (&'static str, fn() -> f64);
 /// A row's name, how many units are done, and what does them.
 type LocalWork = (&'static str, u64, fn(u64));
 
-/// Prints a row: the name, the value with its unit, and the ratio.
-fn print(name: &str, value: f64, unit: &str, ratio: f64) {
+/// Prints a row, and notes it for the file: the name, the median of the values with its unit, and the ratio.
+fn print(name: &str, values: &mut [f64], unit: &str, ratio: f64) {
+    let value = median(values);
+    results::note(name, unit, values, Some(ratio));
     println!("{name:<28} {value:>12.1} {unit:<8} {ratio:>12.2}");
 }
 
@@ -337,10 +343,12 @@ const NAMES: [&str; 8] = [
 ];
 
 fn main() -> Outcome<()> {
-    let wanted: Vec<String> = env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
+    let mut arguments: Vec<String> = env::args().skip(1).collect();
+    results::take_option("hubs", &mut arguments)?;
+    let wanted: Vec<String> = arguments.iter().filter(|arg| !arg.starts_with("--")).cloned().collect();
     let wants = |name: &str| wanted.is_empty() || wanted.iter().any(|wanted| name.starts_with(wanted.as_str()));
     // A name that no row begins with is a typing error.
-    let unknown = env::args().skip(1).find(|arg| {
+    let unknown = arguments.into_iter().find(|arg| {
         arg != "--bench" && (arg.starts_with("--") || !NAMES.iter().any(|name| name.starts_with(arg.as_str())))
     });
     if let Some(unknown) = unknown {
@@ -362,7 +370,7 @@ fn main() -> Outcome<()> {
             values.push(measure());
             ratios.push(values[values.len() - 1] / ((before + raw_pair()) / 2.0));
         }
-        print(name, median(&mut values), "ns", median(&mut ratios));
+        print(name, &mut values, "ns", median(&mut ratios));
     }
     let works: [LocalWork; 3] = [
         ("local/raw-pair", 20_000_000, raw_pairs),
@@ -381,19 +389,20 @@ fn main() -> Outcome<()> {
                 list.push(value);
             }
         }
-        let ([one, two, ratio], [slow, fast, gain]) =
-            (cpu.map(|mut list| median(&mut list)), rate.map(|mut list| median(&mut list)));
+        let ([one, two, ratio], [slow, fast, gain]) = (&mut cpu, &mut rate);
         print(&format!("{name}/cpu, 1 hub"), one, "ns", 1.0);
-        print(&format!("{name}/cpu, 2 hubs"), two, "ns", ratio);
+        print(&format!("{name}/cpu, 2 hubs"), two, "ns", median(ratio));
         print(&format!("{name}/rate, 1 hub"), slow, "M/s", 1.0);
-        print(&format!("{name}/rate, 2 hubs"), fast, "M/s", gain);
+        print(&format!("{name}/rate, 2 hubs"), fast, "M/s", median(gain));
     }
     if wants("echo") {
-        let (one, two) = (echo(1)?, echo(2)?);
-        print("echo/cpu, 1 hub", one.0, "ns", 1.0);
-        print("echo/cpu, 2 hubs", two.0, "ns", two.0 / one.0);
-        print("echo/rate, 1 hub", one.1, "1/s", 1.0);
-        print("echo/rate, 2 hubs", two.1, "1/s", two.1 / one.1);
+        let ((mut one, mut slow), (mut two, mut fast)) = (echo(1)?, echo(2)?);
+        let (cost, gain) = (median(&mut two) / median(&mut one), median(&mut fast) / median(&mut slow));
+        print("echo/cpu, 1 hub", &mut one, "ns", 1.0);
+        print("echo/cpu, 2 hubs", &mut two, "ns", cost);
+        print("echo/rate, 1 hub", &mut slow, "1/s", 1.0);
+        print("echo/rate, 2 hubs", &mut fast, "1/s", gain);
     }
+    results::write()?;
     Ok(())
 }

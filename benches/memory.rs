@@ -1,6 +1,7 @@
 //! What green threads cost that wait: memory, and the time to make them and to end them.
 //!
-//! `cargo bench --bench memory -- --threads 1000000` prints one line for each figure: name, value, unit, bar, verdict.
+//! `cargo bench --bench memory -- --threads 1000000` prints one line for each figure: name, value, unit, bar, verdict;
+//! `--json FILE` writes them to a file, too.
 //! The parts can be named; each runs on an OS thread and a hub of its own:
 //!
 //! * `parked`: in `thread::park`. Making them, their memory, their end; what their stacks keep, and after a trim.
@@ -13,7 +14,11 @@
 //! "Resident" is what the kernel counts as the process's own memory (`VmRSS`); page tables (`VmPTE`) come on top and
 //! have no bar: a page of them maps 2 MiB, that is eight stacks of the default size.
 
+#[path = "results/mod.rs"]
+mod results;
+
 use std::process::ExitCode;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 use std::{fs, hint};
 
@@ -36,7 +41,17 @@ fn status(field: &str) -> usize {
 /// Prints one figure without a bar.
 fn print(name: &str, value: f64, unit: &str) {
     println!("{name:<28} {value:>12.1} {unit:<14} -          -");
+    note(name, value, unit);
 }
+
+/// Notes one figure for the file, under its part.
+fn note(name: &str, value: f64, unit: &str) {
+    let part = *PART.lock().expect("no thread panics");
+    results::note(&format!("{part}: {name}"), unit, &[value], None);
+}
+
+/// The part that runs.
+static PART: Mutex<&str> = Mutex::new("");
 
 /// Measures threads that are parked.
 fn park(count: usize) -> bool {
@@ -83,6 +98,7 @@ fn park_each(
     let met = resident <= bar;
     let verdict = if met { "PASS" } else { "MISS" };
     println!("{:<28} {resident:>12.1} {:<14} {bar:<10} {verdict}", "resident, parked", "bytes/thread");
+    note("resident, parked", resident, "bytes/thread");
     print("page tables, parked", each(status("VmPTE"), tables), "bytes/thread");
     let maps = fs::read_to_string("/proc/self/maps").expect("proc").lines().count();
     print("mappings", maps as f64, "in all");
@@ -209,6 +225,8 @@ fn plateau(count: usize) -> bool {
     let verdict = if met { "PASS" } else { "MISS" };
     println!("{:<28} {:>12} {:<14} {:<10} {verdict}", "stacks made meanwhile", more, "stacks", 0);
     println!("{:<28} {:>12} {:<14} {:<10} {verdict}", "resident, more than before", grown, "bytes", 1 << 20);
+    note("stacks made meanwhile", more as f64, "stacks");
+    note("resident, more than before", grown as f64, "bytes");
     met
 }
 
@@ -232,7 +250,9 @@ fn arguments() -> Result<(usize, Vec<NamedPart>), lexopt::Error> {
     use lexopt::prelude::*;
     let (mut count, mut parts) = (1_000_000, Vec::new());
     // A word names all parts that begin so.
-    let mut parser = lexopt::Parser::from_env();
+    let mut words: Vec<String> = std::env::args().skip(1).collect();
+    results::take_option("memory", &mut words)?;
+    let mut parser = lexopt::Parser::from_args(words);
     while let Some(argument) = parser.next()? {
         match argument {
             Long("threads") => count = parser.value()?.parse()?,
@@ -258,7 +278,7 @@ fn main() -> ExitCode {
     let (count, parts) = match arguments() {
         Ok(arguments) => arguments,
         Err(error) => {
-            eprintln!("{error}; usage: memory [--threads N] [parked] [own] [sleeping] [deep] [plateau]");
+            eprintln!("{error}; usage: memory [--threads N] [--json FILE] [parked] [own] [sleeping] [deep] [plateau]");
             return ExitCode::from(2);
         }
     };
@@ -266,10 +286,15 @@ fn main() -> ExitCode {
     for (name, most, part) in parts {
         let count = count.min(most);
         println!("-- {name}, {count} threads");
+        *PART.lock().expect("no thread panics") = name;
         // On another thread, to see what the end costs with all those stacks to unmap.
         let (met, start) = std::thread::spawn(move || (part(count), Instant::now())).join().expect("the benchmark");
         print("unmap", start.elapsed().as_nanos() as f64 / count as f64, "ns/thread");
         all_met &= met;
+    }
+    if let Err(error) = results::write() {
+        eprintln!("{error}");
+        return ExitCode::FAILURE;
     }
     if all_met { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -3,13 +3,17 @@
 //! own, where they are free.
 //!
 //! ```text
-//! cargo bench --features monkey --bench monkey        each call beside the C library's own, in turns
+//! cargo bench --features monkey --bench monkey                       each call beside the C library's own, in turns
+//! cargo bench --features monkey --bench monkey -- --json FILE        the figures as a file, too
 //! ```
 //!
 //! A *turn* is some thousand calls of one of the two, a *round* two turns, in an order that is reversed each time. The
 //! difference is the median of the rounds' differences; a machine that is busy with something else shows in the spread.
 //! What a patched call costs inside green threads is the row `patched` of `--bench echo`.
 #![allow(unsafe_code)] // C functions have no safe form
+
+#[path = "results/mod.rs"]
+mod results;
 
 use std::ffi::{CStr, c_int, c_void};
 use std::fs::OpenOptions;
@@ -68,6 +72,9 @@ fn row(name: &str, calls: u32, rounds: usize, patched: &dyn Fn() -> isize, origi
         more.push(a - b);
     }
     let [low, middle, high] = quartiles(&mut more);
+    results::note(name, "ns", &ours, None);
+    results::note(&format!("{name}, the C library's"), "ns", &theirs, None);
+    results::note(&format!("{name}, more"), "ns", &more, None);
     let (ours, theirs) = (quartiles(&mut ours)[1], quartiles(&mut theirs)[1]);
     println!(
         "{name:<16} {ours:>7.1} ns  the C library's {theirs:>7.1} ns  more: {middle:>5.1} ns (middle half {low:.1}..{high:.1})"
@@ -162,7 +169,12 @@ fn measure_locks(place: &str, calls: u32, rounds: usize) -> bool {
 }
 
 fn main() {
-    let short = !std::env::args().any(|arg| arg == "--bench");
+    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
+    results::take_option("monkey", &mut arguments).unwrap_or_else(|error| {
+        eprintln!("monkey: {error}");
+        std::process::exit(2);
+    });
+    let short = !arguments.iter().any(|arg| arg == "--bench");
     if short {
         println!("not under `cargo bench`: a short run to see that everything works, its figures mean nothing");
     }
@@ -180,4 +192,5 @@ fn main() {
         green.join().expect("the thread ends well");
     }
     println!("{} each at most {BAR} ns more than the C library's", if met { "PASS" } else { "MISS" });
+    results::write().expect("the file can be written");
 }

@@ -6,7 +6,10 @@
 //! of their names: `cargo bench --bench switch -- yield`. A bar that is missed is printed as MISS; nothing fails.
 //!
 //! `cargo bench --bench switch -- --curve` prints the curve of a yield instead, from 2 to a million threads, with fewer
-//! rounds (`-- --curve yield/1000000` one point of it).
+//! rounds (`-- --curve yield/1000000` one point of it). `-- --json FILE` writes what it found to a file, too.
+
+#[path = "results/mod.rs"]
+mod results;
 
 use std::collections::VecDeque;
 use std::hint::black_box;
@@ -465,7 +468,12 @@ fn median(values: &mut [f64]) -> f64 {
 }
 
 fn main() {
-    let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
+    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let Err(error) = results::take_option("switch", &mut arguments) {
+        eprintln!("switch: {error}");
+        std::process::exit(2);
+    }
+    let wanted: Vec<String> = arguments.iter().filter(|arg| !arg.starts_with("--")).cloned().collect();
     // First the rows with the raw pair as their yardstick, then those with a lock of std's.
     let mut rows: Vec<Row> = Vec::new();
     let mut row =
@@ -506,7 +514,7 @@ fn main() {
     beside("shared once/get", std_once_lock, shared_once_lock);
 
     // The curve has rows of its own.
-    let curve = std::env::args().any(|arg| arg == "--curve");
+    let curve = arguments.iter().any(|arg| arg == "--curve");
     let rounds = if curve { CURVE_ROUNDS } else { ROUNDS };
     if curve {
         rows.clear();
@@ -516,20 +524,20 @@ fn main() {
         }
     }
     // A name that no row begins with is a typing error.
-    let option = std::env::args().skip(1).find(|arg| arg.starts_with("--") && arg != "--bench" && arg != "--curve");
+    let option = arguments.iter().find(|arg| arg.starts_with("--") && *arg != "--bench" && *arg != "--curve").cloned();
     let unknown = option.or(wanted.iter().find(|name| !rows.iter().any(|row| row.name.starts_with(*name))).cloned());
     if let Some(unknown) = unknown {
         let names: Vec<_> = rows.iter().map(|row| row.name).collect();
-        eprintln!("switch: nothing begins with {unknown}; there are --curve, and the rows {}", names.join(", "));
+        eprintln!(
+            "switch: nothing begins with {unknown}; there are --curve, --json FILE, and the rows {}",
+            names.join(", ")
+        );
         std::process::exit(2);
     }
     println!("{:<24} {:>9}  unit  {:>12}  bar", "name", "value", "ratio");
-    println!(
-        "{:<24} {:>9.2}  ns    {:>12.2}",
-        "raw pair",
-        median(&mut (0..rounds).map(|_| raw_pair()).collect::<Vec<_>>()),
-        1.0
-    );
+    let mut raw: Vec<f64> = (0..rounds).map(|_| raw_pair()).collect();
+    println!("{:<24} {:>9.2}  ns    {:>12.2}", "raw pair", median(&mut raw), 1.0);
+    results::note("raw pair", "ns", &raw, Some(1.0));
     for mut row in rows {
         if !wanted.is_empty() && !wanted.iter().any(|wanted| row.name.starts_with(wanted.as_str())) {
             continue;
@@ -549,5 +557,10 @@ fn main() {
             Some(bar) => format!("<= {bar:.1}  MISS"),
         };
         println!("{:<24} {:>9.2}  ns    {ratio:>12.2}  {verdict}", row.name, median(&mut values));
+        results::note(row.name, "ns", &values, Some(ratio));
+    }
+    if let Err(error) = results::write() {
+        eprintln!("switch: {error}");
+        std::process::exit(1);
     }
 }

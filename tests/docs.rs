@@ -19,6 +19,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+#[path = "docs/figures.rs"]
+mod figures;
 #[path = "../examples/break/patch.rs"]
 #[allow(dead_code, reason = "how a test ends is for the example that runs it")]
 mod patch;
