@@ -174,9 +174,20 @@ fn picture(trace: &Trace) -> String {
     picture
 }
 
-/// Reports whether an event is in the picture: not that main was there, and runs, when the trace began.
+/// Reports whether an event is in the picture: not that main was there, and runs, when the trace began, and not what is
+/// in the timer wheel and in the epoll set.
 fn is_shown(event: &Event) -> bool {
-    !matches!(event.kind, EventKind::Found(_))
+    !matches!(
+        event.kind,
+        EventKind::Found(_)
+            | EventKind::Deadline(_)
+            | EventKind::Timer(_)
+            | EventKind::TimerDropped
+            | EventKind::Wheel(_)
+            | EventKind::Registered(_)
+            | EventKind::Deregistered(_)
+            | EventKind::Event { .. }
+    )
 }
 
 /// Returns the state that an event begins.

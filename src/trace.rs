@@ -1,10 +1,11 @@
 //! Traces: what the green threads of a hub did, event by event.
 //!
 //! A trace says when each thread was spawned, ran, let others run, waited and for what, was woken and by which thread,
-//! was killed, and ended; and when the hub polled. The events go into a ring of fixed size: a trace may be on for
-//! hours, and then has the latest events, and the number of those that it has lost. While no trace is on, switches,
-//! yields, waits, wake-ups and spawns execute not one instruction for it. While one is on, an event costs some 10 ns,
-//! and each turn a few more, since the short cuts between threads are not taken.
+//! was killed, and ended; and when the hub polled, what was in its timer wheel, and which descriptors in its epoll set;
+//! `docs/pictures` plays such traces. In a simulation the times are those of the virtual clock. The events go into a
+//! ring of fixed size: a trace may be on for hours, and then has the latest events, and the number of those that it has
+//! lost. While no trace is on, switches, yields, waits, wake-ups and spawns execute not one instruction for it. While
+//! one is on, an event costs some 10 ns, and each turn a few more, since the short cuts between threads are not taken.
 //!
 //! ```
 //! use greenling::{spawn, trace, yield_now};
