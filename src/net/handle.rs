@@ -19,11 +19,13 @@ macro_rules! handle_methods {
         /// `EMFILE`; `NotConnected` after [`close`](Self::close).
         ///
         /// May switch: no.
+        #[track_caller]
         pub fn try_clone(&self) -> io::Result<Self> {
             // The open file has a second descriptor from now on, so closing one does not take it out of the epoll set.
             let socket = self.open()?;
             let clone = socket.try_clone()?;
-            crate::sys::virtual_sockets::duplicated(socket, &clone);
+            crate::sys::virtual_sockets::duplicated(socket, &clone)?;
+            crate::sys::virtual_sockets::made_at(&clone, std::panic::Location::caller());
             self.source.set_shared();
             Ok(Self { source: self.source.sibling(clone), options: self.options.share() })
         }

@@ -9,6 +9,7 @@ use std::io;
 use std::iter::FusedIterator;
 use std::net::{self, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
+use std::panic::Location;
 use std::time::Duration;
 
 use super::addr::{ToSocketAddrs, each_addr};
@@ -77,11 +78,9 @@ impl TcpListener {
     /// Those of [`ToSocketAddrs`], for a name.
     ///
     /// May switch: yes, if a name has to be looked up.
+    #[track_caller]
     pub fn bind<A: ToSocketAddrs>(addr: A) -> io::Result<TcpListener> {
-        each_addr(addr, |addr| {
-            let fd = socket::bind_listener(addr, BACKLOG, false)?;
-            Ok(TcpListener::of_new_socket(fd))
-        })
+        bind(addr, false, Location::caller())
     }
 
     /// Listens as [`bind`](Self::bind) does, beside other listeners on the same address, each with `SO_REUSEPORT`: the
@@ -101,11 +100,9 @@ impl TcpListener {
     /// Those of [`ToSocketAddrs`], for a name.
     ///
     /// May switch: yes, if a name has to be looked up.
+    #[track_caller]
     pub fn bind_reuse_port<A: ToSocketAddrs>(addr: A) -> io::Result<TcpListener> {
-        each_addr(addr, |addr| {
-            let fd = socket::bind_listener(addr, BACKLOG, true)?;
-            Ok(TcpListener::of_new_socket(fd))
-        })
+        bind(addr, true, Location::caller())
     }
 
     /// Waits for a connection and returns it with the address of the other side.
@@ -120,18 +117,20 @@ impl TcpListener {
     ///
     /// May switch: yes.
     #[inline]
+    #[track_caller]
     pub fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
         let timeout = self.options.begin_call(Direction::Read);
         let (fd, peer) = self.source.run(Direction::Read, timeout, &mut |listener| self.accept_now(listener))?;
-        Ok((TcpStream::of_new_socket(fd), peer))
+        Ok((TcpStream::of_new_socket(fd).made_at(Location::caller()), peer))
     }
 
     /// Accepts a connection that waits already, as [`accept`](Self::accept) does; `WouldBlock` if there is none.
+    #[track_caller]
     pub(crate) fn accept_pending(&self) -> io::Result<(TcpStream, SocketAddr)> {
         // A timeout of zero: one try, and no wait.
         let (fd, peer) =
             self.source.run(Direction::Read, Some(Duration::ZERO), &mut |listener| self.accept_now(listener))?;
-        Ok((TcpStream::of_new_socket(fd), peer))
+        Ok((TcpStream::of_new_socket(fd).made_at(Location::caller()), peer))
     }
 
     /// Takes a connection with one system call, and does not wait for one. `accept4` has no flag for that, so a socket
@@ -205,11 +204,13 @@ impl TcpListener {
     /// `EMFILE`; `NotConnected` after [`close`](Self::close).
     ///
     /// May switch: no.
+    #[track_caller]
     pub fn try_clone(&self) -> io::Result<TcpListener> {
         // The open file has a second descriptor from now on, which other code may make blocking.
         let listener = self.open()?;
         let clone = listener.try_clone()?;
-        virtual_sockets::duplicated(listener, &clone);
+        virtual_sockets::duplicated(listener, &clone)?;
+        virtual_sockets::made_at(&clone, Location::caller());
         self.source.set_shared();
         Ok(TcpListener { source: self.source.sibling(clone), options: self.options.share(), passed: self.passed })
     }
@@ -366,12 +367,23 @@ impl Iterator for Incoming<'_> {
     /// Waits for the next connection: always `Some`.
     ///
     /// May switch: yes.
+    #[track_caller]
     fn next(&mut self) -> Option<io::Result<TcpStream>> {
         Some(self.listener.accept().map(|(stream, _)| stream))
     }
 }
 
 impl FusedIterator for Incoming<'_> {}
+
+/// Listens on the first of several addresses that works, for the caller at `place`.
+fn bind(addr: impl ToSocketAddrs, reuse_port: bool, place: &'static Location<'static>) -> io::Result<TcpListener> {
+    let listener = each_addr(addr, |addr| {
+        let fd = socket::bind_listener(addr, BACKLOG, reuse_port)?;
+        Ok(TcpListener::of_new_socket(fd))
+    })?;
+    listener.source.made_at(place);
+    Ok(listener)
+}
 
 impl fmt::Debug for TcpListener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -14,6 +14,7 @@ use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::{self, Shutdown, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
+use std::panic::Location;
 use std::time::Duration;
 
 use super::addr::{ToSocketAddrs, each_addr};
@@ -85,6 +86,13 @@ impl TcpStream {
         TcpStream { source: Source::tcp(fd.into()), options: Options::default() }
     }
 
+    /// Returns the stream, made by the caller at `place`.
+    #[inline]
+    pub(super) fn made_at(self, place: &'static Location<'static>) -> TcpStream {
+        self.source.made_at(place);
+        self
+    }
+
     /// Returns std's stream, unless `close` was called.
     pub(crate) fn open(&self) -> io::Result<&net::TcpStream> {
         self.source.open()
@@ -100,8 +108,9 @@ impl TcpStream {
     /// See [`TcpStream`]. An interrupted attempt leaves no socket behind.
     ///
     /// May switch: yes.
+    #[track_caller]
     pub fn connect<A: ToSocketAddrs>(addr: A) -> io::Result<TcpStream> {
-        each_addr(addr, |addr| connect(addr, None))
+        Ok(each_addr(addr, |addr| connect(addr, None))?.made_at(Location::caller()))
     }
 
     /// Connects to one address, and waits for at most `timeout`.
@@ -113,9 +122,10 @@ impl TcpStream {
     /// See [`TcpStream`].
     ///
     /// May switch: yes.
+    #[track_caller]
     pub fn connect_timeout(addr: &SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
         refuse_zero(Some(timeout))?;
-        connect(addr, Some(timeout))
+        Ok(connect(addr, Some(timeout))?.made_at(Location::caller()))
     }
 
     /// Waits until there is data to read or the end of the stream, and reads neither.
@@ -187,11 +197,13 @@ impl TcpStream {
     /// `EMFILE`; `NotConnected` after [`close`](Self::close).
     ///
     /// May switch: no.
+    #[track_caller]
     pub fn try_clone(&self) -> io::Result<TcpStream> {
         // The open file has a second descriptor from now on, so closing one does not take it out of the epoll set.
         let stream = self.open()?;
         let clone = stream.try_clone()?;
-        virtual_sockets::duplicated(stream, &clone);
+        virtual_sockets::duplicated(stream, &clone)?;
+        virtual_sockets::made_at(&clone, Location::caller());
         self.source.set_shared();
         Ok(TcpStream { source: self.source.sibling(clone), options: self.options.share() })
     }

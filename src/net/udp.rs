@@ -19,6 +19,7 @@ use std::fmt;
 use std::io;
 use std::net::{self, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
+use std::panic::Location;
 use std::time::Duration;
 
 use super::addr::{ToSocketAddrs, each_addr};
@@ -87,11 +88,14 @@ impl UdpSocket {
     /// Those of [`ToSocketAddrs`], for a name.
     ///
     /// May switch: yes, if a name has to be looked up.
+    #[track_caller]
     pub fn bind<A: ToSocketAddrs>(addr: A) -> io::Result<UdpSocket> {
+        let place = Location::caller();
         each_addr(addr, |addr| {
             let kind = Kind::Udp { v6: addr.is_ipv6() };
             if let Some(bound) = virtual_sockets::socket(kind, |network, id| network.bind(id, *addr, false)) {
                 let (fd, ()) = bound?;
+                virtual_sockets::made_at(&fd, place);
                 return Ok(UdpSocket { source: Source::new(fd.into()), options: Options::default() });
             }
             // std's socket is blocking at first; no other process has it yet.

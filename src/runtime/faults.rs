@@ -11,7 +11,7 @@ use crate::switch::root::existing_root;
 use crate::sys::fault::{Fault, FaultKind};
 
 /// Returns which of the `possible` faults happens now, if one does.
-fn fault(possible: &[FaultKind]) -> Option<Fault> {
+pub(crate) fn fault(possible: &[FaultKind]) -> Option<Fault> {
     existing_root()?.simulation()?.fault(possible)
 }
 

@@ -19,7 +19,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::{self as unix, UnixStream};
-use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 use std::process::ExitStatus;
 use std::rc::Rc;
 use std::time::Duration;
@@ -124,6 +124,12 @@ impl<F: AsFd> Source<F> {
     /// If `close` was called.
     pub(crate) fn open(&self) -> io::Result<&F> {
         if self.registration.is_closed() { Err(closed()) } else { Ok(self.get()) }
+    }
+
+    /// Notes the place in the program that made the descriptor, for simulations.
+    #[inline]
+    pub(crate) fn made_at(&self, place: &'static Location<'static>) {
+        virtual_sockets::made_at(self.get(), place);
     }
 
     /// Counts a call that will not go through `run`; now and then, lets other fibers run first.

@@ -123,7 +123,7 @@ impl Config {
     }
 
     /// Lets threads be left when main returns, as in life; they are killed. Else the others run until nothing can ever
-    /// run again, and a thread that is left then is a failure.
+    /// run again, and a thread that is left then is a failure, as is a socket that is still open.
     ///
     /// May switch: no.
     #[must_use]

@@ -17,8 +17,8 @@ pub enum FailureKind {
     Panic,
     /// Nothing could ever run again, and main had not returned.
     Deadlock,
-    /// Main had returned, and something was left: threads that could never end, a [`Tracked`](super::Tracked) value, or
-    /// what was to be [free at the end](super::free_at_end).
+    /// Main had returned, and something was left: threads that could never end, a [`Tracked`](super::Tracked) value, an
+    /// open socket, or what was to be [free at the end](super::free_at_end).
     Leak,
     /// An [`invariant`](super::invariant) did not hold.
     Invariant,

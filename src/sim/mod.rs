@@ -83,10 +83,29 @@
 //! # What goes wrong on purpose
 //!
 //! [`Config::faults`] lets things go wrong that a program has to expect: a wake-up without a reason, a timer that is
-//! late, a time limit that is over wherever it is looked at, a spawn without memory, and what may happen to the
-//! program's own doubles of the outside world, which ask by [`may_fail`]. [`FaultKind`] has the list. Each fault is a
-//! choice of the schedule, so the replay line has it, the [`Trace`] says where it was, and shrinking leaves out those
-//! that the failure does not need. [`kill_sweep`], [`timeout_sweep`] and [`fault_sweep`] try one at each place in turn.
+//! late, a time limit that is over wherever it is looked at, a spawn without memory, what the kernel may say to a call
+//! on a socket, and what may happen to the program's own doubles of the outside world, which ask by [`may_fail`].
+//! [`FaultKind`] has the list. Each fault is a choice of the schedule, so the replay line has it, the [`Trace`] says
+//! where it was, and shrinking leaves out those that the failure does not need. [`kill_sweep`], [`timeout_sweep`] and
+//! [`fault_sweep`] try one at each place in turn.
+//!
+//! ```
+//! use greenling::os::unix::net::UnixStream;
+//! use greenling::sim::{Config, FaultKind, Faults};
+//! use std::io::{Read, Write};
+//!
+//! // A program that takes it that a write takes all.
+//! let faults = Faults::new().only(&[FaultKind::Short]);
+//! let failure = Config::new().faults(faults).check_faults(|| {
+//!     let (mut near, mut far) = UnixStream::pair().unwrap();
+//!     let _ = near.write(b"hello").unwrap();
+//!     drop(near);
+//!     let mut text = String::new();
+//!     far.read_to_string(&mut text).unwrap();
+//!     assert_eq!(text, "hello");
+//! });
+//! assert!(failure.unwrap_err().trace().to_string().contains("short transfer"));
+//! ```
 //!
 //! # The network
 //!
@@ -130,7 +149,8 @@
 //!
 //! [`FailureKind`] has the list. A thread is detached as in std; but when main has returned, the others run until
 //! nothing can ever run again, and a thread that is left then has leaked. So has a [`Tracked`] value that was not
-//! dropped by then, and what is out of a lock, a semaphore or a channel that was to be [free at the end](free_at_end).
+//! dropped by then, a socket that is still open (also one that was converted into std's type, which cannot close what
+//! is simulated), and what is out of a lock, a semaphore or a channel that was to be [free at the end](free_at_end).
 //! The report has the place where each was made or asked for.
 //!
 //! # What a program can check

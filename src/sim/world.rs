@@ -16,7 +16,8 @@
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
-use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind, resume_unwind};
+use std::os::fd::RawFd;
+use std::panic::{AssertUnwindSafe, Location, PanicHookInfo, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -29,6 +30,7 @@ use crate::pure::network::{HostId, LOCALHOST};
 use crate::pure::random::Random;
 use crate::pure::schedule::{Chooser, Made, Plan};
 use crate::runtime::choose::draw_by_simulation;
+use crate::runtime::faults::fault;
 use crate::runtime::hub::{existing_hub, hub};
 use crate::runtime::report;
 use crate::switch::cancel;
@@ -38,8 +40,10 @@ use crate::switch::root::{MAIN_ID, Root, existing_root, root};
 use crate::switch::simulation::{Left, Simulation};
 use crate::switch::state::State;
 use crate::sys::clock::NEVER;
+use crate::sys::endpoint::endpoint;
 use crate::sys::fault::{Fault, FaultKind, WAYS};
 use crate::sys::simulation::{START, virtual_ns};
+use crate::sys::virtual_sockets::left;
 use crate::thread::yield_now;
 
 /// The most turns after main has returned, in a run without a bound.
@@ -211,6 +215,7 @@ impl World {
                     // Another stream than those of the choices and of `random`.
                     simulated.sockets.borrow_mut().restart(START, order.seed.rotate_left(32));
                     simulated.ask_for_host(current_host);
+                    simulated.ask_for_faults(fault);
                 }
             }
             Err(error) => panic!("greenling: a simulation has no hub: {error}"),
@@ -329,6 +334,7 @@ impl World {
         cancel::clear_unwinding(main);
         main.restart_extras();
         things.extend(self.registry.take_values());
+        things.extend(open_sockets());
         if reports && (are_threads_left || !things.is_empty()) {
             if !are_threads_left {
                 text.push_str("something is left");
@@ -526,6 +532,17 @@ impl World {
     pub(super) fn seed(&self) -> u64 {
         self.seed.get()
     }
+}
+
+/// Returns a line for each socket that is open.
+fn open_sockets() -> Vec<String> {
+    let Some(simulated) = existing_hub().and_then(|hub| hub.simulated()) else { return Vec::new() };
+    let line = |(number, place): (RawFd, Option<&Location<'_>>)| {
+        let what = endpoint(number).map_or_else(String::new, |endpoint| format!(": {endpoint}"));
+        let place = place.map_or_else(String::new, |place| format!(", made at {place}"));
+        format!("an open socket{what}{place}")
+    };
+    left(simulated).into_iter().map(line).collect()
 }
 
 /// Returns the host of the thread that runs.

@@ -22,15 +22,16 @@ pub enum FaultKind {
     Spawn,
     /// A thread other than main is killed where it leaves the CPU. Only if it is asked for by name.
     Kill,
-    /// A call is interrupted by a signal: EINTR.
+    /// A call is interrupted by a signal: EINTR. The types of [`net`](crate::net) make the call again by themselves.
     Interrupted,
-    /// A call would have to wait and must not: EAGAIN.
+    /// A call would have to wait and must not: EAGAIN. A simulated socket says so although it could go on, and is ready
+    /// again at once.
     WouldBlock,
-    /// The process has no descriptor left: EMFILE.
+    /// There is no descriptor left, for the process or for all: EMFILE or ENFILE. For what opens a socket, and accept.
     NoDescriptors,
-    /// The kernel has no memory: ENOMEM.
+    /// The kernel has no memory: ENOMEM. For what opens a socket, accept, and what sends a datagram.
     NoMemory,
-    /// The peer has reset the connection: ECONNRESET.
+    /// The peer has reset the connection: ECONNRESET. A simulated connection ends so at both ends.
     Reset,
     /// A read or a write moves fewer bytes than it could: one, half of them, or all but one.
     Short,
@@ -40,7 +41,7 @@ pub enum FaultKind {
 pub(crate) const KINDS: usize = 11;
 
 /// The number of ways of all kinds.
-pub(crate) const WAYS: usize = 17;
+pub(crate) const WAYS: usize = 18;
 
 /// How late a late timer is, in nanoseconds. The first is what shrinking prefers.
 const LATE: [u64; 3] = [1_000_000, 1_000_000_000, 1_000];
@@ -65,7 +66,7 @@ impl FaultKind {
     pub(crate) fn variants(self) -> usize {
         match self {
             FaultKind::LateTimer | FaultKind::Short => 3,
-            FaultKind::Timeout | FaultKind::Spawn => 2,
+            FaultKind::Timeout | FaultKind::Spawn | FaultKind::NoDescriptors => 2,
             _ => 1,
         }
     }
@@ -81,7 +82,7 @@ impl fmt::Display for FaultKind {
             FaultKind::Kill => "kill",
             FaultKind::Interrupted => "EINTR",
             FaultKind::WouldBlock => "EAGAIN",
-            FaultKind::NoDescriptors => "EMFILE",
+            FaultKind::NoDescriptors => "no descriptor",
             FaultKind::NoMemory => "ENOMEM",
             FaultKind::Reset => "ECONNRESET",
             FaultKind::Short => "short transfer",
@@ -105,6 +106,7 @@ impl Fault {
             FaultKind::Spawn if self.variant == 1 => libc::EAGAIN,
             FaultKind::Spawn | FaultKind::NoMemory => libc::ENOMEM,
             FaultKind::WouldBlock => libc::EAGAIN,
+            FaultKind::NoDescriptors if self.variant == 1 => libc::ENFILE,
             FaultKind::NoDescriptors => libc::EMFILE,
             FaultKind::Reset => libc::ECONNRESET,
             _ => libc::EINTR,
@@ -133,6 +135,7 @@ impl fmt::Display for Fault {
             FaultKind::LateTimer => write!(f, ", by {:?}", Duration::from_nanos(self.lateness())),
             FaultKind::Timeout if self.variant == 1 => f.write_str(", that of the call"),
             FaultKind::Spawn => f.write_str([", ENOMEM", ", EAGAIN"][self.variant % 2]),
+            FaultKind::NoDescriptors => f.write_str([", EMFILE", ", ENFILE"][self.variant % 2]),
             FaultKind::Short => f.write_str([", one byte", ", half", ", all but one byte"][self.variant % 3]),
             _ => Ok(()),
         }

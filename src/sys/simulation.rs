@@ -11,10 +11,12 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::panic::Location;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use super::fault::{Fault, FaultKind};
 use crate::pure::lock::get_or_init;
 use crate::pure::network::{HostId, LOCALHOST, Network, SocketId};
 
@@ -25,12 +27,23 @@ pub(crate) const START: u64 = 100 * 365 * 24 * 3_600_000_000_000;
 /// Whether any OS thread of this process simulates, or did.
 static ANY: AtomicBool = AtomicBool::new(false);
 
+/// What the number of a placeholder stands for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Entry {
+    /// The socket.
+    pub(super) id: SocketId,
+    /// Under which token it is watched.
+    pub(super) token: Option<u64>,
+    /// The place in the program that made it, if that is known.
+    pub(super) made_at: Option<&'static Location<'static>>,
+}
+
 /// The network of a simulation, and the numbers of its sockets.
 pub(crate) struct VirtualSockets {
     /// The network of the simulation.
     pub(crate) network: Network,
-    /// The sockets by the numbers of their placeholders, and under which token each is watched.
-    pub(super) numbers: BTreeMap<RawFd, (SocketId, Option<u64>)>,
+    /// The sockets by the numbers of their placeholders.
+    pub(super) numbers: BTreeMap<RawFd, Entry>,
     /// What each placeholder is a duplicate of, once there is one.
     original: Option<File>,
 }
@@ -60,11 +73,15 @@ impl VirtualSockets {
 
     /// Makes a number lead to a socket.
     pub(super) fn enter(&mut self, number: RawFd, id: SocketId) {
-        if let Some((old, _)) = self.numbers.insert(number, (id, None)) {
-            self.network.close(old);
+        let entry = Entry { id, token: None, made_at: None };
+        if let Some(old) = self.numbers.insert(number, entry) {
+            self.network.close(old.id);
         }
     }
 }
+
+/// A function that says which of the possible faults happens now, if one does.
+type Chance = fn(&[FaultKind]) -> Option<Fault>;
 
 /// What an OS thread that simulates has in place of the kernel.
 pub(crate) struct Simulated {
@@ -74,18 +91,40 @@ pub(crate) struct Simulated {
     pub(crate) sockets: RefCell<VirtualSockets>,
     /// Says which host the running thread is on.
     host: Cell<fn() -> HostId>,
+    /// Says which of the possible faults happens to the running thread now, if one does.
+    chance: Cell<Chance>,
+    /// Whether the latest call that asked was told to try again.
+    is_repeated: Cell<bool>,
 }
 
 impl Simulated {
     /// Makes a clock that is at its start, and a network with one host.
     pub(crate) fn new() -> Simulated {
         let sockets = RefCell::new(VirtualSockets::new(START, 0));
-        Simulated { clock: Cell::new(START), sockets, host: Cell::new(|| LOCALHOST) }
+        let (host, chance) = (Cell::new((|| LOCALHOST) as _), Cell::new((|_| None) as Chance));
+        Simulated { clock: Cell::new(START), sockets, host, chance, is_repeated: Cell::new(false) }
     }
 
     /// Sets what says which host the running thread is on.
     pub(crate) fn ask_for_host(&self, host: fn() -> HostId) {
         self.host.set(host);
+    }
+
+    /// Sets what says whether something goes wrong.
+    pub(crate) fn ask_for_faults(&self, chance: Chance) {
+        self.chance.set(chance);
+        self.is_repeated.set(false);
+    }
+
+    /// Returns which of the `possible` faults happens to the calling call, if one does. It is not told twice in a row
+    /// to try again, so that a loop of tries ends however likely the faults are.
+    pub(super) fn fault(&self, possible: &[FaultKind]) -> Option<Fault> {
+        let repeats = |kind: FaultKind| matches!(kind, FaultKind::Interrupted | FaultKind::WouldBlock);
+        let repeated = self.is_repeated.take();
+        let left: Vec<FaultKind> = possible.iter().copied().filter(|kind| !(repeated && repeats(*kind))).collect();
+        let fault = if left.is_empty() { None } else { self.chance.get()(&left) };
+        self.is_repeated.set(fault.is_some_and(|fault| repeats(fault.kind)));
+        fault
     }
 
     /// Returns the host of the running thread.

@@ -24,6 +24,8 @@ use std::os::unix;
 use super::sockaddr::RawAddr;
 use super::unix::UnixAddr;
 use super::{cvt_len, virtual_sockets};
+use crate::pure::network::errno::Result;
+use crate::pure::network::{Network, SocketId, Way};
 
 /// The most buffers that one call takes (`UIO_MAXIOV`); as in `std`, further ones wait for the next call.
 const MOST_BUFFERS: usize = 1024;
@@ -41,7 +43,7 @@ const SEND: libc::c_int = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
 /// Those of recv(2), `WouldBlock` and `Interrupted` included.
 #[inline]
 pub(crate) fn recv(fd: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<usize> {
-    if let Some(received) = virtual_sockets::with(&fd, |network, id| network.recv(id, &mut *buf, false)) {
+    if let Some(received) = received(fd, buf, |network, id, buf| network.recv(id, buf, false)) {
         return received;
     }
     // SAFETY: the fd is open, and the kernel writes at most `buf.len()` bytes into `buf` (recv(2)).
@@ -54,7 +56,7 @@ pub(crate) fn recv(fd: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<usize> {
 ///
 /// As [`recv`].
 pub(crate) fn peek(fd: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<usize> {
-    if let Some(received) = virtual_sockets::with(&fd, |network, id| network.recv(id, &mut *buf, true)) {
+    if let Some(received) = received(fd, buf, |network, id, buf| network.recv(id, buf, true)) {
         return received;
     }
     let flags = RECEIVE | libc::MSG_PEEK;
@@ -70,7 +72,7 @@ pub(crate) fn peek(fd: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<usize> {
 /// As [`recv`]; `InvalidInput` if the sender has no internet address.
 #[inline]
 pub(crate) fn recv_from(fd: BorrowedFd<'_>, buf: &mut [u8], peek: bool) -> io::Result<(usize, SocketAddr)> {
-    if let Some(received) = virtual_sockets::with(&fd, |network, id| network.recv_from(id, &mut *buf, peek)) {
+    if let Some(received) = received(fd, buf, |network, id, buf| network.recv_from(id, buf, peek)) {
         return received;
     }
     let flags = if peek { RECEIVE | libc::MSG_PEEK } else { RECEIVE };
@@ -88,8 +90,7 @@ pub(crate) fn recv_from(fd: BorrowedFd<'_>, buf: &mut [u8], peek: bool) -> io::R
 ///
 /// As [`recv`]; `InvalidInput` if the sender has no Unix address.
 pub(crate) fn recv_from_unix(fd: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<(usize, unix::net::SocketAddr)> {
-    let received = virtual_sockets::with(&fd, |network, id| network.recv_unix_datagram(id, &mut *buf, false));
-    if let Some(received) = received {
+    if let Some(received) = received(fd, buf, |network, id, buf| network.recv_unix_datagram(id, buf, false)) {
         return received.and_then(|(count, name)| Ok((count, virtual_sockets::std_name(&name)?)));
     }
     let mut sender = UnixAddr::room();
@@ -109,7 +110,7 @@ pub(crate) fn recv_from_unix(fd: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<(
 /// Those of send(2), `WouldBlock` and `Interrupted` included.
 #[inline]
 pub(crate) fn send(fd: BorrowedFd<'_>, buf: &[u8]) -> io::Result<usize> {
-    if let Some(sent) = virtual_sockets::with(&fd, |network, id| network.send(id, buf)) {
+    if let Some(sent) = sent(fd, buf, Network::send) {
         return sent;
     }
     // SAFETY: the fd is open, and the kernel reads at most `buf.len()` bytes of `buf` (send(2)).
@@ -123,7 +124,7 @@ pub(crate) fn send(fd: BorrowedFd<'_>, buf: &[u8]) -> io::Result<usize> {
 /// As [`send`].
 #[inline]
 pub(crate) fn send_to(fd: BorrowedFd<'_>, buf: &[u8], to: &SocketAddr) -> io::Result<usize> {
-    if let Some(sent) = virtual_sockets::with(&fd, |network, id| network.send_udp(id, buf, Some(*to))) {
+    if let Some(sent) = sent(fd, buf, |network, id, buf| network.send_udp(id, buf, Some(*to))) {
         return sent;
     }
     let to = RawAddr::from(to);
@@ -139,10 +140,8 @@ pub(crate) fn send_to(fd: BorrowedFd<'_>, buf: &[u8], to: &SocketAddr) -> io::Re
 ///
 /// As [`send`].
 pub(crate) fn send_to_unix(fd: BorrowedFd<'_>, buf: &[u8], to: &unix::net::SocketAddr) -> io::Result<usize> {
-    let sent = virtual_sockets::with(&fd, |network, id| {
-        network.send_unix_datagram(id, buf, Some(&virtual_sockets::name_of(to)))
-    });
-    if let Some(sent) = sent {
+    let name = || virtual_sockets::name_of(to);
+    if let Some(sent) = sent(fd, buf, |network, id, buf| network.send_unix_datagram(id, buf, Some(&name()))) {
         return sent;
     }
     let to = UnixAddr::from(to);
@@ -182,8 +181,9 @@ pub(crate) fn recv_vectored(fd: BorrowedFd<'_>, bufs: &mut [IoSliceMut<'_>]) -> 
 ///
 /// As [`send`].
 pub(crate) fn send_vectored(fd: BorrowedFd<'_>, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
-    let sent = virtual_sockets::with(&fd, |network, id| network.send(id, &gathered(bufs)));
-    if let Some(sent) = sent {
+    let len = || bufs.iter().take(MOST_BUFFERS).map(|buf| buf.len()).sum();
+    let send = |network: &mut Network, id, most: usize| network.send(id, &gathered(bufs)[..most]);
+    if let Some(sent) = virtual_sockets::transfer(&fd, Way::Send, len, send) {
         return sent;
     }
     let message = message(bufs.as_ptr().cast(), bufs.len());
@@ -191,16 +191,39 @@ pub(crate) fn send_vectored(fd: BorrowedFd<'_>, bufs: &[IoSlice<'_>]) -> io::Res
     cvt_len(unsafe { libc::sendmsg(fd.as_raw_fd(), &raw const message, SEND) })
 }
 
+/// Receives by `f` what a simulated socket has; none from one of the kernel.
+#[inline(always)]
+fn received<R>(
+    fd: BorrowedFd<'_>,
+    buf: &mut [u8],
+    f: impl FnOnce(&mut Network, SocketId, &mut [u8]) -> Result<R>,
+) -> Option<io::Result<R>> {
+    let len = buf.len();
+    virtual_sockets::transfer(&fd, Way::Receive, || len, |network, id, most| f(network, id, &mut buf[..most]))
+}
+
+/// Sends by `f` out of a simulated socket; none for one of the kernel.
+#[inline(always)]
+fn sent<R>(
+    fd: BorrowedFd<'_>,
+    buf: &[u8],
+    f: impl FnOnce(&mut Network, SocketId, &[u8]) -> Result<R>,
+) -> Option<io::Result<R>> {
+    virtual_sockets::transfer(&fd, Way::Send, || buf.len(), |network, id, most| f(network, id, &buf[..most]))
+}
+
 /// Receives as [`recv_vectored`] does, from a simulated socket; none from one of the kernel.
 #[inline(always)]
 fn recv_vectored_virtual(fd: BorrowedFd<'_>, bufs: &mut [IoSliceMut<'_>]) -> Option<io::Result<usize>> {
-    virtual_sockets::with(&fd, |network, id| {
-        let room = bufs.iter().take(MOST_BUFFERS).map(|buf| buf.len()).sum();
-        let bufs = bufs.iter_mut().take(MOST_BUFFERS);
-        let mut whole = vec![0; room];
+    // Both closures look at the buffers, one after the other.
+    let bufs = std::cell::RefCell::new(bufs);
+    let room = || bufs.borrow().iter().take(MOST_BUFFERS).map(|buf| buf.len()).sum();
+    virtual_sockets::transfer(&fd, Way::Receive, room, |network, id, most| {
+        let mut bufs = bufs.borrow_mut();
+        let mut whole = vec![0; most];
         let received = network.recv(id, &mut whole, false)?;
         let mut rest = &whole[..received];
-        for buf in bufs {
+        for buf in bufs.iter_mut().take(MOST_BUFFERS) {
             let (now, later) = rest.split_at(buf.len().min(rest.len()));
             buf[..now.len()].copy_from_slice(now);
             rest = later;

@@ -25,10 +25,12 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net as unix;
+use std::panic::Location;
 
-use super::simulation::{Simulated, simulated};
+use super::fault::FaultKind;
+use super::simulation::{Entry, Simulated, simulated};
 use crate::pure::network::errno::{Errno, Result};
-use crate::pure::network::{Kind, Name, Network, Setting, SocketId};
+use crate::pure::network::{Kind, Name, Network, Outlook, Setting, SocketId, Way};
 
 /// Returns the error of a simulated call.
 fn error_of(errno: Errno) -> io::Error {
@@ -50,8 +52,77 @@ fn with_in<R>(
     f: impl FnOnce(&mut Network, SocketId) -> Result<R>,
 ) -> Option<io::Result<R>> {
     let mut sockets = simulated.sockets.borrow_mut();
-    let &(id, _) = sockets.numbers.get(&number)?;
+    let id = sockets.numbers.get(&number)?.id;
     Some(f(&mut sockets.network, id).map_err(error_of))
+}
+
+/// Moves at most `len()` bytes by `f`, which is told how many at most, as [`with`] calls it. What the simulation makes go
+/// wrong with a transfer comes first.
+#[inline(always)]
+pub(crate) fn transfer<R>(
+    fd: &impl AsFd,
+    way: Way,
+    len: impl FnOnce() -> usize,
+    f: impl FnOnce(&mut Network, SocketId, usize) -> Result<R>,
+) -> Option<io::Result<R>> {
+    transfer_in(simulated()?, fd.as_fd().as_raw_fd(), way, len(), f)
+}
+
+/// Does the work of [`transfer`] in an OS thread that simulates.
+#[cold]
+#[inline(never)]
+fn transfer_in<R>(
+    simulated: &Simulated,
+    number: RawFd,
+    way: Way,
+    len: usize,
+    f: impl FnOnce(&mut Network, SocketId, usize) -> Result<R>,
+) -> Option<io::Result<R>> {
+    let id = simulated.sockets.borrow().numbers.get(&number)?.id;
+    let outlook = simulated.sockets.borrow().network.outlook(id, way, len);
+    let fault = outlook.and_then(|outlook| Some((simulated.fault(&faults_of(outlook, way))?, outlook.moves)));
+    let network = &mut simulated.sockets.borrow_mut().network;
+    let most = match fault {
+        None => len,
+        Some((fault, moves)) if fault.kind == FaultKind::Short => fault.shortened(moves),
+        Some((fault, _)) if fault.kind == FaultKind::Reset => {
+            network.break_off(id);
+            len
+        }
+        Some((fault, _)) => {
+            network.note(id);
+            return Some(Err(fault.error()));
+        }
+    };
+    let done = f(network, id, most).map_err(error_of);
+    if most < len {
+        // The caller takes it that nothing is left, and waits for the next event.
+        network.note(id);
+    }
+    Some(done)
+}
+
+/// Returns what can go wrong with a transfer.
+fn faults_of(outlook: Outlook, way: Way) -> Vec<FaultKind> {
+    let mut possible = Vec::new();
+    if outlook.moves > 0 {
+        possible.extend([FaultKind::Interrupted, FaultKind::WouldBlock]);
+    }
+    if outlook.can_be_reset {
+        possible.push(FaultKind::Reset);
+    }
+    match (outlook.is_stream, way) {
+        (true, _) if outlook.moves > 1 => possible.push(FaultKind::Short),
+        (false, Way::Send) => possible.push(FaultKind::NoMemory),
+        _ => {}
+    }
+    possible
+}
+
+/// Fails if the simulation has no descriptor, or no memory, for another socket.
+fn may_make(simulated: &Simulated) -> io::Result<()> {
+    let fault = simulated.fault(&[FaultKind::NoDescriptors, FaultKind::NoMemory]);
+    fault.map_or(Ok(()), |fault| Err(fault.error()))
 }
 
 /// Reports whether `fd` stands for a simulated socket.
@@ -78,6 +149,7 @@ fn socket_in<R>(
     begin: impl FnOnce(&mut Network, SocketId) -> Result<R>,
 ) -> io::Result<(OwnedFd, R)> {
     let host = simulated.host();
+    may_make(simulated)?;
     let mut sockets = simulated.sockets.borrow_mut();
     let id = sockets.network.socket(host, kind);
     let made = begin(&mut sockets.network, id).map_err(error_of);
@@ -108,8 +180,18 @@ fn accept_in<R>(
     number: RawFd,
     describe: impl FnOnce(&Network, SocketId) -> Result<R>,
 ) -> Option<io::Result<(OwnedFd, R)>> {
+    let listener = simulated.sockets.borrow().numbers.get(&number)?.id;
+    // In the order of Linux: a descriptor is needed before there is a look into the queue.
+    let mut possible = vec![FaultKind::NoDescriptors, FaultKind::NoMemory];
+    if simulated.sockets.borrow().network.has_waiting(listener) {
+        possible.extend([FaultKind::Interrupted, FaultKind::WouldBlock]);
+    }
+    let fault = simulated.fault(&possible);
     let mut sockets = simulated.sockets.borrow_mut();
-    let &(listener, _) = sockets.numbers.get(&number)?;
+    if let Some(fault) = fault {
+        sockets.network.note(listener);
+        return Some(Err(fault.error()));
+    }
     let accepted = match sockets.network.accept(listener) {
         Ok(accepted) => accepted,
         Err(errno) => return Some(Err(error_of(errno))),
@@ -125,23 +207,59 @@ fn accept_in<R>(
 }
 
 /// Makes `copy`, a duplicate of `fd`, stand for the same simulated socket, if `fd` stands for one.
+///
+/// # Errors
+/// If the simulation has no descriptor for it; then it stands for nothing.
 #[inline]
-pub(crate) fn duplicated(fd: &impl AsFd, copy: &impl AsFd) {
-    if let Some(simulated) = simulated() {
-        duplicated_in(simulated, fd.as_fd().as_raw_fd(), copy.as_fd().as_raw_fd());
+pub(crate) fn duplicated(fd: &impl AsFd, copy: &impl AsFd) -> io::Result<()> {
+    match simulated() {
+        Some(simulated) => duplicated_in(simulated, fd.as_fd().as_raw_fd(), copy.as_fd().as_raw_fd()),
+        None => Ok(()),
     }
 }
 
 /// Does the work of [`duplicated`] in an OS thread that simulates.
 #[cold]
 #[inline(never)]
-fn duplicated_in(simulated: &Simulated, number: RawFd, copy: RawFd) {
+fn duplicated_in(simulated: &Simulated, number: RawFd, copy: RawFd) -> io::Result<()> {
+    let Some(Entry { id, .. }) = simulated.sockets.borrow().numbers.get(&number).copied() else { return Ok(()) };
+    if let Some(fault) = simulated.fault(&[FaultKind::NoDescriptors]) {
+        return Err(fault.error());
+    }
     let mut sockets = simulated.sockets.borrow_mut();
-    if let Some(&(id, _)) = sockets.numbers.get(&number)
-        && sockets.network.duplicate(id).is_ok()
-    {
+    if sockets.network.duplicate(id).is_ok() {
         sockets.enter(copy, id);
     }
+    Ok(())
+}
+
+/// Notes the place in the program that made `fd`, for the report of what is left, if `fd` stands for a simulated
+/// socket.
+#[inline]
+pub(crate) fn made_at(fd: &impl AsFd, place: &'static Location<'static>) {
+    if let Some(simulated) = simulated() {
+        made_at_in(simulated, fd.as_fd().as_raw_fd(), place);
+    }
+}
+
+/// Does the work of [`made_at`] in an OS thread that simulates.
+#[cold]
+#[inline(never)]
+fn made_at_in(simulated: &Simulated, number: RawFd, place: &'static Location<'static>) {
+    if let Some(entry) = simulated.sockets.borrow_mut().numbers.get_mut(&number) {
+        entry.made_at = Some(place);
+    }
+}
+
+/// Returns the numbers of the sockets that are open, in an order that is the same in each run, with the places that
+/// made them. What a crash has ended is not open.
+pub(crate) fn left(simulated: &Simulated) -> Vec<(RawFd, Option<&'static Location<'static>>)> {
+    let sockets = simulated.sockets.borrow();
+    let is_open = |entry: &Entry| sockets.network.kind(entry.id).is_ok();
+    let mut left: Vec<_> = sockets.numbers.iter().filter(|(_, entry)| is_open(entry)).collect();
+    // The numbers of descriptors are not the same in each run.
+    left.sort_by_key(|(_, entry)| (entry.id.to_token(), entry.made_at));
+    left.into_iter().map(|(number, entry)| (*number, entry.made_at)).collect()
 }
 
 /// Ends what `fd` stands for, if that is a simulated socket. To be called before the descriptor is closed (virtual-1).
@@ -158,7 +276,7 @@ pub(crate) fn close(fd: &impl AsFd) {
 fn close_in(simulated: &Simulated, number: RawFd) {
     // In the middle of a call no socket is dropped; a program that ends may drop one anywhere.
     let Ok(mut sockets) = simulated.sockets.try_borrow_mut() else { return };
-    if let Some((id, token)) = sockets.numbers.remove(&number) {
+    if let Some(Entry { id, token, .. }) = sockets.numbers.remove(&number) {
         if let Some(token) = token {
             sockets.network.unwatch(id, token);
         }
@@ -172,8 +290,8 @@ pub(super) fn watch(fd: &impl AsFd, token: u64) -> Option<io::Result<()>> {
     let simulated = simulated()?;
     let number = fd.as_fd().as_raw_fd();
     let watched = with_in(simulated, number, |network, id| network.watch(id, token))?;
-    if let Some((_, watcher)) = simulated.sockets.borrow_mut().numbers.get_mut(&number) {
-        *watcher = Some(token);
+    if let Some(entry) = simulated.sockets.borrow_mut().numbers.get_mut(&number) {
+        entry.token = Some(token);
     }
     Some(watched)
 }
@@ -183,7 +301,7 @@ pub(super) fn watch(fd: &impl AsFd, token: u64) -> Option<io::Result<()>> {
 pub(super) fn unwatch(fd: &impl AsFd) -> Option<io::Result<()>> {
     let simulated = simulated()?;
     let number = fd.as_fd().as_raw_fd();
-    let token = simulated.sockets.borrow_mut().numbers.get_mut(&number)?.1.take();
+    let token = simulated.sockets.borrow_mut().numbers.get_mut(&number)?.token.take();
     with_in(simulated, number, |network, id| {
         token.into_iter().for_each(|token| network.unwatch(id, token));
         Ok(())

@@ -6,6 +6,8 @@ use std::mem::forget;
 use std::process::Command;
 use std::rc::Rc;
 
+use greenling::net::{TcpListener, TcpStream};
+use greenling::os::unix::net::UnixDatagram;
 use greenling::sim::{self, Config, FailureKind, FaultKind, Faults, History, Lends, Strategy, Tracked};
 use greenling::sync::{Mutex, RwLock, Semaphore};
 use greenling::{channel, spawn, yield_now};
@@ -306,12 +308,51 @@ fn what_comes_back_is_no_leak_and_a_leak_is_that_of_its_run() {
     assert_eq!(*Tracked::new(5), 5);
 }
 
+/// Leaves sockets open, of which no thread has a handle any more.
+fn leaves_sockets() {
+    let listener = TcpListener::bind("127.0.0.1:7000").unwrap();
+    let near = TcpStream::connect("127.0.0.1:7000").unwrap();
+    let (far, _) = listener.accept().unwrap();
+    forget((near, far.try_clone().unwrap()));
+    forget(UnixDatagram::bind("log").unwrap());
+    // What a thread has that waits for ever goes with it.
+    drop(spawn(move || listener.accept().map(drop)));
+}
+
+#[test]
+fn a_socket_that_is_left_open_is_told_with_the_place_that_made_it() {
+    let failure = Config::new().check(leaves_sockets).unwrap_err();
+    println!("{failure}");
+    assert_eq!(failure.kind(), FailureKind::Leak);
+    for line in [
+        "\n  an open socket: tcp 127.0.0.1:32768 <-> 127.0.0.1:7000, made at tests/sim/checking.rs:",
+        "\n  an open socket: tcp 127.0.0.1:7000 <-> 127.0.0.1:32768, made at tests/sim/checking.rs:",
+        "\n  an open socket: unix log, made at tests/sim/checking.rs:",
+    ] {
+        assert_eq!(failure.message().matches(line).count(), 1, "{line}: {failure}");
+    }
+    assert_eq!(failure.message().matches("an open socket").count(), 3, "{failure}");
+    Config::new().allow_leaks(true).check(leaves_sockets).unwrap();
+    // Each run leaves its own, and what goes in time is no leak; nor is what a crash has ended.
+    let accepts = || {
+        let db = sim::host("db", || {
+            let listener = TcpListener::bind("0.0.0.0:80").unwrap();
+            forget(listener.accept().unwrap());
+        });
+        while TcpStream::connect("db:80").is_err() {}
+        db.join().unwrap();
+    };
+    let failure = Config::new().shrink(false).check(accepts).unwrap_err();
+    assert_eq!(failure.message().lines().count(), 2, "{failure}");
+    Config::new().schedules(20).check(|| (accepts(), sim::network().crash("db")).0).unwrap();
+}
+
 /// Not a test by itself: [`each_finding_is_replayed_by_its_line`] starts it, with the number of a finding.
 #[test]
 #[ignore = "fails; a child of another test"]
 fn has_a_finding() {
     let number: usize = std::env::var("GREENLING_TEST_FINDING").unwrap().parse().unwrap();
-    let finding = [two_channels_as_queue, leaves_a_value, leaves_a_lock_and_a_permit][number];
+    let finding = [two_channels_as_queue, leaves_a_value, leaves_a_lock_and_a_permit, leaves_sockets][number];
     sim::explore(Config::new(), finding);
 }
 
@@ -329,7 +370,7 @@ fn each_finding_is_replayed_by_its_line() {
         String::from_utf8_lossy(&output.stderr).into_owned()
     };
     for (number, begin) in
-        ["not linearizable: ", "leak: main has returned, and something", "leak: main"].iter().enumerate()
+        ["not linearizable: ", "leak: main has returned, and something", "leak: main", "leak: main"].iter().enumerate()
     {
         let first = child(number, None);
         let line = first.lines().find_map(|line| line.trim().strip_prefix("replay: GREENLING_SEED="));

@@ -18,6 +18,7 @@ use std::io;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::net::{self, SocketAddr};
+use std::panic::Location;
 use std::path::Path;
 use std::time::Duration;
 
@@ -75,6 +76,7 @@ impl UnixDatagram {
     /// zero byte.
     ///
     /// May switch: no.
+    #[track_caller]
     pub fn bind<P: AsRef<Path>>(path: P) -> io::Result<UnixDatagram> {
         UnixDatagram::bind_addr(&SocketAddr::from_pathname(path)?)
     }
@@ -86,10 +88,13 @@ impl UnixDatagram {
     /// As [`bind`](Self::bind).
     ///
     /// May switch: no.
+    #[track_caller]
     pub fn bind_addr(addr: &SocketAddr) -> io::Result<UnixDatagram> {
         let name = || virtual_sockets::name_of(addr);
         if let Some(bound) = virtual_sockets::socket(Kind::UnixDatagram, |network, id| network.bind_unix(id, name())) {
-            return bound.map(|(fd, ())| UnixDatagram::of_new_socket(fd));
+            let (fd, ()) = bound?;
+            virtual_sockets::made_at(&fd, Location::caller());
+            return Ok(UnixDatagram::of_new_socket(fd));
         }
         UnixDatagram::green(net::UnixDatagram::bind_addr(addr)?)
     }
@@ -100,9 +105,12 @@ impl UnixDatagram {
     /// `EMFILE`, `ENFILE`.
     ///
     /// May switch: no.
+    #[track_caller]
     pub fn unbound() -> io::Result<UnixDatagram> {
         if let Some(made) = virtual_sockets::socket(Kind::UnixDatagram, |_, _| Ok(())) {
-            return made.map(|(fd, ())| UnixDatagram::of_new_socket(fd));
+            let (fd, ()) = made?;
+            virtual_sockets::made_at(&fd, Location::caller());
+            return Ok(UnixDatagram::of_new_socket(fd));
         }
         UnixDatagram::green(net::UnixDatagram::unbound()?)
     }
@@ -113,9 +121,13 @@ impl UnixDatagram {
     /// `EMFILE`, `ENFILE`.
     ///
     /// May switch: no.
+    #[track_caller]
     pub fn pair() -> io::Result<(UnixDatagram, UnixDatagram)> {
         if let Some(made) = virtual_sockets::pair(Kind::UnixDatagram) {
-            return made.map(|(near, far)| (UnixDatagram::of_new_socket(near), UnixDatagram::of_new_socket(far)));
+            let (near, far) = made?;
+            virtual_sockets::made_at(&near, Location::caller());
+            virtual_sockets::made_at(&far, Location::caller());
+            return Ok((UnixDatagram::of_new_socket(near), UnixDatagram::of_new_socket(far)));
         }
         let (near, far) = net::UnixDatagram::pair()?;
         Ok((UnixDatagram::green(near)?, UnixDatagram::green(far)?))

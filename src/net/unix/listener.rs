@@ -9,6 +9,7 @@ use std::io;
 use std::iter::FusedIterator;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::net::{self, SocketAddr};
+use std::panic::Location;
 use std::path::Path;
 use std::time::Duration;
 
@@ -46,6 +47,7 @@ impl UnixListener {
     /// zero byte.
     ///
     /// May switch: no.
+    #[track_caller]
     pub fn bind<P: AsRef<Path>>(path: P) -> io::Result<UnixListener> {
         UnixListener::bind_addr(&SocketAddr::from_pathname(path)?)
     }
@@ -57,6 +59,7 @@ impl UnixListener {
     /// As [`bind`](Self::bind).
     ///
     /// May switch: no.
+    #[track_caller]
     pub fn bind_addr(addr: &SocketAddr) -> io::Result<UnixListener> {
         let bound = virtual_sockets::socket(Kind::UnixStream, |network, id| {
             network.bind_unix(id, virtual_sockets::name_of(addr))?;
@@ -64,6 +67,7 @@ impl UnixListener {
         });
         if let Some(bound) = bound {
             let (fd, ()) = bound?;
+            virtual_sockets::made_at(&fd, Location::caller());
             return Ok(UnixListener { source: Source::new(fd.into()), options: Options::default() });
         }
         UnixListener::green(net::UnixListener::bind_addr(addr)?)
@@ -85,11 +89,13 @@ impl UnixListener {
     /// See [`TcpStream`](crate::net::TcpStream).
     ///
     /// May switch: yes.
+    #[track_caller]
     pub fn accept(&self) -> io::Result<(UnixStream, SocketAddr)> {
         // std's `accept` makes the address; the new socket is blocking until the second call.
         let timeout = self.options.begin_call(Direction::Read);
         let (stream, peer) = self.source.run(Direction::Read, timeout, &mut |listener| self.accept_now(listener))?;
         stream.set_nonblocking(true)?;
+        virtual_sockets::made_at(&stream, Location::caller());
         Ok((UnixStream::of_new_socket(stream), peer))
     }
 
@@ -155,6 +161,7 @@ impl Iterator for Incoming<'_> {
     /// Waits for the next connection: always `Some`.
     ///
     /// May switch: yes.
+    #[track_caller]
     fn next(&mut self) -> Option<io::Result<UnixStream>> {
         Some(self.listener.accept().map(|(stream, _)| stream))
     }

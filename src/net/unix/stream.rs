@@ -13,6 +13,7 @@ use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::net::{self, SocketAddr};
+use std::panic::Location;
 use std::path::Path;
 use std::time::Duration;
 
@@ -78,6 +79,7 @@ impl UnixStream {
     /// As [`TcpStream`](crate::net::TcpStream). An interrupted attempt leaves no socket behind.
     ///
     /// May switch: yes.
+    #[track_caller]
     pub fn connect<P: AsRef<Path>>(path: P) -> io::Result<UnixStream> {
         UnixStream::connect_addr(&SocketAddr::from_pathname(path)?)
     }
@@ -92,9 +94,11 @@ impl UnixStream {
     /// As [`connect`](Self::connect).
     ///
     /// May switch: yes.
+    #[track_caller]
     pub fn connect_addr(addr: &SocketAddr) -> io::Result<UnixStream> {
         // A dropped stream closes the socket, also when the wait is interrupted.
         let stream = UnixStream::of_new_socket(unix::stream_socket()?.into());
+        stream.source.made_at(Location::caller());
         stream.source.run_with_backoff(None, &mut |socket| unix::connect(socket.as_fd(), addr))?;
         Ok(stream)
     }
@@ -105,9 +109,12 @@ impl UnixStream {
     /// `EMFILE`, `ENFILE`.
     ///
     /// May switch: no.
+    #[track_caller]
     pub fn pair() -> io::Result<(UnixStream, UnixStream)> {
         if let Some(made) = virtual_sockets::pair(Kind::UnixStream) {
             let (near, far) = made?;
+            virtual_sockets::made_at(&near, Location::caller());
+            virtual_sockets::made_at(&far, Location::caller());
             return Ok((UnixStream::of_new_socket(near.into()), UnixStream::of_new_socket(far.into())));
         }
         // std's sockets are blocking at first.

@@ -48,7 +48,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use errno::{Errno, Result};
 pub(crate) use link::Conditions;
-pub(crate) use socket::{Kind, SHUT_READ, SHUT_WRITE, Setting};
+pub(crate) use socket::{Kind, SHUT_READ, SHUT_WRITE, Setting, Way};
 use socket::{Socket, State};
 
 use super::random::Random;
@@ -163,6 +163,17 @@ impl Ord for Due {
 
 /// The table of the ports: host, whether TCP, port.
 type Ports = BTreeMap<(HostId, bool, u16), Vec<SocketId>>;
+
+/// What a transfer on a socket would come to now.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Outlook {
+    /// How many bytes of a stream, or datagrams, would be moved; none if the call would wait, or say what has ended.
+    pub(crate) moves: usize,
+    /// Whether the socket carries a stream of bytes.
+    pub(crate) is_stream: bool,
+    /// Whether the caller would be told if the peer had reset the connection.
+    pub(crate) can_be_reset: bool,
+}
 
 /// All hosts, what lies between them, and their sockets.
 pub(crate) struct Network {
@@ -373,6 +384,26 @@ impl Network {
         }
     }
 
+    /// Returns what a call that moves at most `len` bytes would come to now.
+    pub(crate) fn outlook(&self, id: SocketId, way: Way, len: usize) -> Option<Outlook> {
+        let socket = self.sockets.get(id)?;
+        let is_open = socket.state == State::Open && socket.error.is_none();
+        let moves = match (socket.kind, way) {
+            (Kind::Tcp { .. }, Way::Send) if is_open && socket.shut & SHUT_WRITE == 0 => len.min(socket.free_to_send()),
+            (Kind::UnixStream, Way::Send) if is_open && socket.shut & SHUT_WRITE == 0 => {
+                let other = socket.other.and_then(|other| self.sockets.get(other));
+                other.map_or(0, |other| len.min(other.free_to_receive()))
+            }
+            (Kind::Tcp { .. } | Kind::UnixStream, Way::Send) => 0,
+            (Kind::Tcp { .. } | Kind::UnixStream, Way::Receive) => len.min(socket.input.len()),
+            (Kind::Udp { .. } | Kind::UnixDatagram, Way::Send) => 1,
+            (Kind::Udp { .. } | Kind::UnixDatagram, Way::Receive) => usize::from(!socket.datagrams.is_empty()),
+        };
+        // A reader that knows of the end is not told of a reset.
+        let can_be_reset = matches!(socket.kind, Kind::Tcp { .. }) && is_open && (way == Way::Send || !socket.done);
+        Some(Outlook { moves, is_stream: socket.kind.is_stream(), can_be_reset })
+    }
+
     /// Tells `token` from now on when the readiness of a socket may have changed, and once for what it is now.
     pub(crate) fn watch(&mut self, id: SocketId, token: u64) -> Result<()> {
         let socket = self.get_mut(id)?;
@@ -391,7 +422,7 @@ impl Network {
     }
 
     /// Notes that the readiness of a socket may have changed.
-    fn note(&mut self, id: SocketId) {
+    pub(crate) fn note(&mut self, id: SocketId) {
         if let Some(socket) = self.sockets.get_mut(id)
             && !socket.is_noted
             && !socket.watchers.is_empty()

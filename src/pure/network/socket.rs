@@ -43,6 +43,15 @@ impl Kind {
     }
 }
 
+/// The direction of a transfer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// What was received goes to the program.
+    Receive,
+    /// What the program has goes out.
+    Send,
+}
+
 /// The state of a socket. Datagram sockets stay `Closed`, as the kernel's do until they are connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {

@@ -449,6 +449,19 @@ impl Network {
         self.fail(id, error);
     }
 
+    /// Resets a connection at both ends at once.
+    pub(crate) fn break_off(&mut self, id: SocketId) {
+        if let Some(other) = self.sockets.get(id).and_then(|socket| socket.other) {
+            self.reset(other);
+        }
+        self.reset(id);
+    }
+
+    /// Returns whether a connection waits at a listener.
+    pub(crate) fn has_waiting(&self, id: SocketId) -> bool {
+        self.sockets.get(id).is_some_and(|socket| !socket.queue.is_empty())
+    }
+
     /// Ends a connection with an error. What has arrived can still be read.
     fn fail(&mut self, id: SocketId, error: Errno) {
         let Some(socket) = self.sockets.get_mut(id) else { return };
