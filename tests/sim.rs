@@ -11,6 +11,8 @@ mod edges;
 mod explore;
 #[path = "sim/faults.rs"]
 mod faults;
+#[path = "sim/files.rs"]
+mod files;
 #[path = "sim/net_faults.rs"]
 mod net_faults;
 #[path = "sim/network.rs"]

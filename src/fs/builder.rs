@@ -6,6 +6,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use super::job;
+use crate::sys::virtual_files;
 
 /// A builder of directories, as [`std::fs::DirBuilder`].
 ///
@@ -57,6 +58,9 @@ impl DirBuilder {
     /// May switch: yes.
     pub fn create<P: AsRef<Path>>(&self, path: P) -> io::Result<()> {
         let (recursive, mode) = (self.recursive, self.mode);
+        if job::is_simulated() {
+            return virtual_files::create_dir(path.as_ref(), recursive, mode);
+        }
         job::with_path(path, move |path| std::fs::DirBuilder::new().recursive(recursive).mode(mode).create(path))
     }
 }

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::job;
+use crate::sys::virtual_files;
 
 /// The number of entries that one job reads.
 const BATCH: usize = 128;
@@ -37,6 +38,11 @@ const BATCH: usize = 128;
 ///
 /// May switch: yes.
 pub fn read_dir<P: AsRef<Path>>(path: P) -> io::Result<ReadDir> {
+    if job::is_simulated() {
+        let (path, batch) = (path.as_ref(), virtual_files::read_dir(path.as_ref())?);
+        let entry = |(name, ino)| Ok(DirEntry { inner: Inner::Simulated(path.join(name), ino), file_type: None });
+        return Ok(ReadDir { entries: None, batch: batch.into_iter().map(entry).collect() });
+    }
     let entries = job::with_path(path, |path| std::fs::read_dir(path))?;
     Ok(ReadDir { entries: Some(entries), batch: VecDeque::new() })
 }
@@ -85,30 +91,44 @@ impl fmt::Debug for ReadDir {
 
 /// An entry of a directory, as [`std::fs::DirEntry`].
 pub struct DirEntry {
-    /// std's entry, shared with the jobs that use it.
-    inner: Arc<std::fs::DirEntry>,
+    /// What it is of.
+    inner: Inner,
     /// The type of the file, if the directory says it.
     file_type: Option<FileType>,
+}
+
+/// What an entry is of.
+enum Inner {
+    /// std's entry, shared with the jobs that use it.
+    Std(Arc<std::fs::DirEntry>),
+    /// The path of one on a simulated disk, and the number of the node.
+    Simulated(PathBuf, u64),
 }
 
 impl DirEntry {
     /// Makes an entry of one that was just read. Called on an OS thread of the pool.
     fn new(entry: std::fs::DirEntry) -> DirEntry {
-        DirEntry { file_type: entry.file_type().ok(), inner: Arc::new(entry) }
+        DirEntry { file_type: entry.file_type().ok(), inner: Inner::Std(Arc::new(entry)) }
     }
 
     /// Returns the path of the directory, with the name.
     ///
     /// May switch: no.
     pub fn path(&self) -> PathBuf {
-        self.inner.path()
+        match &self.inner {
+            Inner::Std(entry) => entry.path(),
+            Inner::Simulated(path, _) => path.clone(),
+        }
     }
 
     /// Returns the name without the directory.
     ///
     /// May switch: no.
     pub fn file_name(&self) -> OsString {
-        self.inner.file_name()
+        match &self.inner {
+            Inner::Std(entry) => entry.file_name(),
+            Inner::Simulated(path, _) => path.file_name().unwrap_or_default().to_owned(),
+        }
     }
 
     /// Returns the type of the file. Does not follow symbolic links.
@@ -124,7 +144,7 @@ impl DirEntry {
         // The job that read the entry has asked already; only if that failed is there another job.
         match self.file_type {
             Some(file_type) => Ok(file_type),
-            None => self.run(|entry| entry.file_type()),
+            None => Ok(self.metadata()?.file_type()),
         }
     }
 
@@ -138,22 +158,25 @@ impl DirEntry {
     ///
     /// May switch: yes.
     pub fn metadata(&self) -> io::Result<Metadata> {
-        self.run(|entry| entry.metadata())
-    }
-
-    /// Runs `call` as a job.
-    fn run<T: Send + 'static>(
-        &self,
-        call: impl FnOnce(&std::fs::DirEntry) -> io::Result<T> + Send + 'static,
-    ) -> io::Result<T> {
-        let entry = Arc::clone(&self.inner);
-        job::run(move || call(&entry))
+        match &self.inner {
+            Inner::Std(entry) => {
+                let entry = Arc::clone(entry);
+                job::run(move || entry.metadata())
+            }
+            Inner::Simulated(path, _) => {
+                job::is_simulated();
+                virtual_files::metadata(path, false)
+            }
+        }
     }
 }
 
 impl DirEntryExt for DirEntry {
     fn ino(&self) -> u64 {
-        self.inner.ino()
+        match &self.inner {
+            Inner::Std(entry) => entry.ino(),
+            Inner::Simulated(_, ino) => *ino,
+        }
     }
 }
 

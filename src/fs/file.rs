@@ -16,6 +16,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::job;
+use crate::sys::simulation::virtual_ns;
+use crate::sys::virtual_files::{self, Options};
 
 /// The most bytes that one call of `read` or `write` moves, since the job holds a copy of them.
 pub const MOST: usize = 2 * 1024 * 1024;
@@ -31,7 +33,31 @@ const FILE_TO_FILE_CHUNK: u64 = 8 * 1024 * 1024;
 /// Unlike a socket, a file belongs to no hub: it may be sent and shared.
 pub struct File {
     /// std's file, shared with the jobs that use it.
-    inner: Arc<std::fs::File>,
+    inner: Arc<Handle>,
+}
+
+/// std's file, which in a simulation stands for a simulated one.
+struct Handle(
+    /// The file; none once it was taken.
+    Option<std::fs::File>,
+);
+
+impl Handle {
+    /// Returns the file, for a call of std's.
+    fn get(&self) -> &std::fs::File {
+        match &self.0 {
+            Some(file) => file,
+            None => unreachable!("only `try_into_std` takes the file, and it consumes the handle"),
+        }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if let Some(file) = &self.0 {
+            virtual_files::close(file);
+        }
+    }
 }
 
 impl File {
@@ -45,6 +71,9 @@ impl File {
     ///
     /// May switch: yes.
     pub fn open<P: AsRef<Path>>(path: P) -> io::Result<File> {
+        if job::is_simulated() {
+            return File::options().read(true).open_simulated(path.as_ref());
+        }
         job::with_path(path, |path| std::fs::File::open(path)).map(File::from)
     }
 
@@ -58,6 +87,9 @@ impl File {
     ///
     /// May switch: yes.
     pub fn create<P: AsRef<Path>>(path: P) -> io::Result<File> {
+        if job::is_simulated() {
+            return File::options().write(true).create(true).truncate(true).open_simulated(path.as_ref());
+        }
         job::with_path(path, |path| std::fs::File::create(path)).map(File::from)
     }
 
@@ -71,6 +103,9 @@ impl File {
     ///
     /// May switch: yes.
     pub fn create_new<P: AsRef<Path>>(path: P) -> io::Result<File> {
+        if job::is_simulated() {
+            return File::options().read(true).write(true).create_new(true).open_simulated(path.as_ref());
+        }
         job::with_path(path, |path| std::fs::File::create_new(path)).map(File::from)
     }
 
@@ -88,11 +123,22 @@ impl File {
     ) -> io::Result<T> {
         // The job owns a share, so the file stays open if the caller is killed.
         let file = Arc::clone(&self.inner);
-        job::run(move || call(&file))
+        job::run(move || call(file.get()))
+    }
+
+    /// Returns the file that a simulated one hides behind, or is.
+    fn std(&self) -> &std::fs::File {
+        self.inner.get()
     }
 
     /// Reads some bytes for a copy; none at the end.
     pub(crate) fn read_chunk(&self) -> io::Result<Vec<u8>> {
+        if job::is_simulated() {
+            let mut bytes = vec![0; COPY_CHUNK];
+            let count = virtual_files::read(self.std(), None, &mut bytes)?;
+            bytes.truncate(count);
+            return Ok(bytes);
+        }
         self.run(|mut file| {
             let mut bytes = vec![0; COPY_CHUNK];
             loop {
@@ -112,10 +158,18 @@ impl File {
     /// If the caller is interrupted, the chunk that a job has begun is still copied.
     pub(crate) fn copy_to(&self, to: &File) -> io::Result<u64> {
         let mut total = 0;
+        while virtual_ns().is_some() {
+            let chunk = self.read_chunk()?;
+            if chunk.is_empty() {
+                return Ok(total);
+            }
+            (&mut &*to).write_all(&chunk)?;
+            total += chunk.len() as u64;
+        }
         loop {
             let to = Arc::clone(&to.inner);
             // For two files, std's `copy` lets the kernel move the bytes.
-            match self.run(move |from| io::copy(&mut from.take(FILE_TO_FILE_CHUNK), &mut &*to))? {
+            match self.run(move |from| io::copy(&mut from.take(FILE_TO_FILE_CHUNK), &mut to.get()))? {
                 0 => return Ok(total),
                 copied => total += copied,
             }
@@ -132,6 +186,9 @@ impl File {
     ///
     /// May switch: yes.
     pub fn sync_all(&self) -> io::Result<()> {
+        if job::is_simulated_sync() {
+            return virtual_files::sync(self.std());
+        }
         self.run(std::fs::File::sync_all)
     }
 
@@ -145,6 +202,9 @@ impl File {
     ///
     /// May switch: yes.
     pub fn sync_data(&self) -> io::Result<()> {
+        if job::is_simulated_sync() {
+            return virtual_files::sync(self.std());
+        }
         self.run(std::fs::File::sync_data)
     }
 
@@ -158,6 +218,9 @@ impl File {
     ///
     /// May switch: yes.
     pub fn set_len(&self, size: u64) -> io::Result<()> {
+        if job::is_simulated() {
+            return virtual_files::set_len(self.std(), size);
+        }
         self.run(move |file| file.set_len(size))
     }
 
@@ -171,6 +234,9 @@ impl File {
     ///
     /// May switch: yes.
     pub fn metadata(&self) -> io::Result<Metadata> {
+        if job::is_simulated() {
+            return virtual_files::metadata_of(self.std());
+        }
         self.run(std::fs::File::metadata)
     }
 
@@ -184,6 +250,9 @@ impl File {
     ///
     /// May switch: yes.
     pub fn set_permissions(&self, permissions: Permissions) -> io::Result<()> {
+        if job::is_simulated() {
+            return virtual_files::set_permissions_of(self.std(), &permissions);
+        }
         self.run(move |file| file.set_permissions(permissions))
     }
 
@@ -197,6 +266,9 @@ impl File {
     ///
     /// May switch: yes.
     pub fn set_times(&self, times: FileTimes) -> io::Result<()> {
+        if job::is_simulated() {
+            return virtual_files::set_times_of(self.std(), times);
+        }
         self.run(move |file| file.set_times(times))
     }
 
@@ -220,7 +292,9 @@ impl File {
     ///
     /// May switch: no.
     pub fn try_clone(&self) -> io::Result<File> {
-        self.inner.try_clone().map(File::from)
+        let clone = self.std().try_clone()?;
+        virtual_files::duplicated(self.std(), &clone)?;
+        Ok(File::from(clone))
     }
 
     /// Converts into std's file.
@@ -230,13 +304,17 @@ impl File {
     ///
     /// May switch: no.
     pub fn try_into_std(self) -> Result<std::fs::File, File> {
-        Arc::try_unwrap(self.inner).map_err(|inner| File { inner })
+        let mut handle = Arc::try_unwrap(self.inner).map_err(|inner| File { inner })?;
+        match handle.0.take() {
+            Some(file) => Ok(file),
+            None => unreachable!("a file is taken once"),
+        }
     }
 }
 
 impl From<std::fs::File> for File {
     fn from(file: std::fs::File) -> File {
-        File { inner: Arc::new(file) }
+        File { inner: Arc::new(Handle(Some(file))) }
     }
 }
 
@@ -254,7 +332,7 @@ impl From<File> for OwnedFd {
     fn from(file: File) -> OwnedFd {
         match file.try_into_std() {
             Ok(file) => file.into(),
-            Err(file) => match file.inner.try_clone() {
+            Err(file) => match file.std().try_clone() {
                 Ok(file) => file.into(),
                 Err(error) => panic!("greenling: a file that is still in use cannot be duplicated: {error}"),
             },
@@ -281,13 +359,13 @@ impl From<File> for Stdio {
 
 impl AsFd for File {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.inner.as_fd()
+        self.std().as_fd()
     }
 }
 
 impl AsRawFd for File {
     fn as_raw_fd(&self) -> RawFd {
-        self.inner.as_raw_fd()
+        self.std().as_raw_fd()
     }
 }
 
@@ -316,12 +394,32 @@ fn read_into(
     Ok(bytes.len())
 }
 
+/// Reads a simulated file up to its end. The bytes before an error count.
+fn read_chunks(file: &File, buf: &mut Vec<u8>) -> io::Result<usize> {
+    let mut total = 0;
+    loop {
+        let chunk = file.read_chunk()?;
+        if chunk.is_empty() {
+            return Ok(total);
+        }
+        buf.extend_from_slice(&chunk);
+        total += chunk.len();
+    }
+}
+
 impl Read for &File {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if job::is_simulated() {
+            let len = buf.len().min(MOST);
+            return virtual_files::read(self.std(), None, &mut buf[..len]);
+        }
         read_into(self, buf, |mut file, bytes| file.read(bytes))
     }
 
     fn read_to_end(&mut self, buf: &mut Vec<u8>) -> io::Result<usize> {
+        if virtual_ns().is_some() {
+            return read_chunks(self, buf);
+        }
         let (bytes, result) = self.run(|mut file| {
             let mut bytes = Vec::new();
             let result = file.read_to_end(&mut bytes);
@@ -333,6 +431,18 @@ impl Read for &File {
     }
 
     fn read_to_string(&mut self, buf: &mut String) -> io::Result<usize> {
+        if virtual_ns().is_some() {
+            let mut bytes = Vec::new();
+            let read = read_chunks(self, &mut bytes);
+            let error = || io::Error::new(io::ErrorKind::InvalidData, "stream did not contain valid UTF-8");
+            return match std::str::from_utf8(&bytes) {
+                Ok(text) => {
+                    buf.push_str(text);
+                    read
+                }
+                Err(_) => read.and_then(|_| Err(error())),
+            };
+        }
         let (text, result) = self.run(|mut file| {
             let mut text = String::new();
             let result = file.read_to_string(&mut text);
@@ -346,6 +456,9 @@ impl Read for &File {
 
 impl Write for &File {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        if job::is_simulated() {
+            return virtual_files::write(self.std(), None, &buf[..buf.len().min(MOST)]);
+        }
         // A copy, since the job cannot borrow `buf`.
         let bytes = buf[..buf.len().min(MOST)].to_owned();
         self.run(move |mut file| file.write(&bytes))
@@ -359,6 +472,9 @@ impl Write for &File {
 
 impl Seek for &File {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        if job::is_simulated() {
+            return virtual_files::seek(self.std(), to);
+        }
         self.run(move |mut file| file.seek(to))
     }
 }
@@ -397,10 +513,17 @@ impl Seek for File {
 /// even if the call is abandoned.
 impl FileExt for File {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        if job::is_simulated() {
+            let len = buf.len().min(MOST);
+            return virtual_files::read(self.std(), Some(offset), &mut buf[..len]);
+        }
         read_into(self, buf, move |file, bytes| file.read_at(bytes, offset))
     }
 
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize> {
+        if job::is_simulated() {
+            return virtual_files::write(self.std(), Some(offset), &buf[..buf.len().min(MOST)]);
+        }
         let bytes = buf[..buf.len().min(MOST)].to_owned();
         self.run(move |file| file.write_at(&bytes, offset))
     }
@@ -418,6 +541,8 @@ impl FileExt for File {
 pub struct OpenOptions {
     /// std's options, cloned for each job.
     inner: std::fs::OpenOptions,
+    /// The same, since std's have no getters.
+    simulated: Options,
 }
 
 impl OpenOptions {
@@ -426,7 +551,7 @@ impl OpenOptions {
     /// May switch: no.
     #[allow(clippy::new_without_default, reason = "std's has none")]
     pub fn new() -> OpenOptions {
-        OpenOptions { inner: std::fs::OpenOptions::new() }
+        OpenOptions { inner: std::fs::OpenOptions::new(), simulated: Options { mode: 0o666, ..Options::default() } }
     }
 
     /// Sets whether the file is opened for reading.
@@ -434,6 +559,7 @@ impl OpenOptions {
     /// May switch: no.
     pub fn read(&mut self, read: bool) -> &mut Self {
         self.inner.read(read);
+        self.simulated.read = read;
         self
     }
 
@@ -442,6 +568,7 @@ impl OpenOptions {
     /// May switch: no.
     pub fn write(&mut self, write: bool) -> &mut Self {
         self.inner.write(write);
+        self.simulated.write = write;
         self
     }
 
@@ -450,6 +577,7 @@ impl OpenOptions {
     /// May switch: no.
     pub fn append(&mut self, append: bool) -> &mut Self {
         self.inner.append(append);
+        self.simulated.append = append;
         self
     }
 
@@ -458,6 +586,7 @@ impl OpenOptions {
     /// May switch: no.
     pub fn truncate(&mut self, truncate: bool) -> &mut Self {
         self.inner.truncate(truncate);
+        self.simulated.truncate = truncate;
         self
     }
 
@@ -466,6 +595,7 @@ impl OpenOptions {
     /// May switch: no.
     pub fn create(&mut self, create: bool) -> &mut Self {
         self.inner.create(create);
+        self.simulated.create = create;
         self
     }
 
@@ -474,6 +604,7 @@ impl OpenOptions {
     /// May switch: no.
     pub fn create_new(&mut self, create_new: bool) -> &mut Self {
         self.inner.create_new(create_new);
+        self.simulated.create_new = create_new;
         self
     }
 
@@ -487,14 +618,23 @@ impl OpenOptions {
     ///
     /// May switch: yes.
     pub fn open<P: AsRef<Path>>(&self, path: P) -> io::Result<File> {
+        if job::is_simulated() {
+            return self.open_simulated(path.as_ref());
+        }
         let options = self.inner.clone();
         job::with_path(path, move |path| options.open(path)).map(File::from)
+    }
+
+    /// Opens a simulated file.
+    fn open_simulated(&self, path: &Path) -> io::Result<File> {
+        virtual_files::open(path, self.simulated).map(File::from)
     }
 }
 
 impl OpenOptionsExt for OpenOptions {
     fn mode(&mut self, mode: u32) -> &mut Self {
         self.inner.mode(mode);
+        self.simulated.mode = mode;
         self
     }
 

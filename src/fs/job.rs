@@ -1,11 +1,48 @@
-//! Calls of file functions as jobs of the pool of OS threads.
+//! Calls of file functions as jobs of the pool of OS threads, and the time that those of a simulation take.
 #![forbid(unsafe_code)]
 
 use std::io;
 use std::path::Path;
 
 use crate::offload::default_pool;
-use crate::sys::simulation::stay_inside;
+use crate::runtime::caller::Caller;
+use crate::runtime::park::Wake;
+use crate::switch::fiber::Reason;
+use crate::sys::simulation::{stay_inside, virtual_ns};
+
+/// How long a call on a simulated disk takes, in nanoseconds.
+const SIMULATED: u64 = 1_000;
+
+/// How long a simulated disk takes until what it has is durable, in nanoseconds.
+const SIMULATED_SYNC: u64 = 1_000_000;
+
+/// Reports whether the caller is in a simulation, where files are on disks in memory, after the time that a call takes
+/// there.
+///
+/// # Panics
+/// As every blocking call.
+pub(crate) fn is_simulated() -> bool {
+    takes(SIMULATED)
+}
+
+/// Does the same as [`is_simulated`] for a call that waits for the disk.
+///
+/// # Panics
+/// As every blocking call.
+pub(crate) fn is_simulated_sync() -> bool {
+    takes(SIMULATED_SYNC)
+}
+
+/// Lets `nanos` of virtual time pass; reports whether there is virtual time.
+#[inline]
+fn takes(nanos: u64) -> bool {
+    let Some(now) = virtual_ns() else { return false };
+    // A caller that cannot wait goes on at once, as outside.
+    if let Ok(caller) = Caller::current() {
+        while let Ok(Wake::Woken) = caller.park(Reason::Job("a file operation"), now + nanos) {}
+    }
+    true
+}
 
 /// Runs `call` on an OS thread of the pool, or on this one if the caller cannot wait.
 ///

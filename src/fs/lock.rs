@@ -25,6 +25,8 @@ use crate::switch::fiber::Reason;
 use crate::sys::clock::after;
 use crate::sys::file::{FileLock, flock};
 use crate::sys::runtime_syscall::runtime_syscall;
+use crate::sys::simulation::virtual_ns;
+use crate::sys::virtual_files;
 
 /// The length of the first pause.
 const SHORTEST: Duration = Duration::from_millis(1);
@@ -162,6 +164,12 @@ impl File {
 
 /// Calls flock without waiting, again if a signal interrupts the call.
 fn attempt(file: &File, lock: FileLock) -> Result<(), TryLockError> {
+    if virtual_ns().is_some() {
+        return match virtual_files::lock(file, lock) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(TryLockError::WouldBlock),
+            done => done.map_err(TryLockError::Error),
+        };
+    }
     // The mark keeps a patched flock from parking this thread.
     let _mark = runtime_syscall();
     loop {

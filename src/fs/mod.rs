@@ -56,6 +56,10 @@
 //! fork, and if no OS thread can be started. Only [`File::lock`] and [`File::lock_shared`] fail then if the file is
 //! locked: the holder may be another green thread of this OS thread.
 //!
+//! # In a simulation
+//!
+//! The calls work on a [disk in memory](crate::sim#files), one for each host.
+//!
 //! # Panics
 //! As all blocking calls: they unwind with a kill or an expired [`timeout`](crate::timeout), and panic inside
 //! [`no_switch`](crate::no_switch).
@@ -66,7 +70,8 @@ mod file;
 pub(crate) mod job;
 mod lock;
 
-use std::io;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 pub use std::fs::{FileTimes, FileType, Metadata, Permissions};
@@ -75,6 +80,9 @@ pub use builder::DirBuilder;
 pub use dir::{DirEntry, ReadDir, read_dir};
 pub use file::{File, MOST, OpenOptions};
 pub use lock::TryLockError;
+
+use crate::sys::simulation::virtual_ns;
+use crate::sys::virtual_files;
 
 /// Returns the absolute form of a path, without symbolic links, as [`std::fs::canonicalize`].
 ///
@@ -86,6 +94,9 @@ pub use lock::TryLockError;
 ///
 /// May switch: yes.
 pub fn canonicalize<P: AsRef<Path>>(path: P) -> io::Result<PathBuf> {
+    if job::is_simulated() {
+        return virtual_files::canonicalize(path.as_ref());
+    }
     job::with_path(path, |path| std::fs::canonicalize(path))
 }
 
@@ -99,6 +110,9 @@ pub fn canonicalize<P: AsRef<Path>>(path: P) -> io::Result<PathBuf> {
 ///
 /// May switch: yes.
 pub fn create_dir<P: AsRef<Path>>(path: P) -> io::Result<()> {
+    if job::is_simulated() {
+        return virtual_files::create_dir(path.as_ref(), false, 0o777);
+    }
     job::with_path(path, |path| std::fs::create_dir(path))
 }
 
@@ -112,6 +126,9 @@ pub fn create_dir<P: AsRef<Path>>(path: P) -> io::Result<()> {
 ///
 /// May switch: yes.
 pub fn create_dir_all<P: AsRef<Path>>(path: P) -> io::Result<()> {
+    if job::is_simulated() {
+        return virtual_files::create_dir(path.as_ref(), true, 0o777);
+    }
     job::with_path(path, |path| std::fs::create_dir_all(path))
 }
 
@@ -125,6 +142,9 @@ pub fn create_dir_all<P: AsRef<Path>>(path: P) -> io::Result<()> {
 ///
 /// May switch: yes.
 pub fn exists<P: AsRef<Path>>(path: P) -> io::Result<bool> {
+    if job::is_simulated() {
+        return virtual_files::exists(path.as_ref());
+    }
     job::with_path(path, |path| std::fs::exists(path))
 }
 
@@ -138,6 +158,9 @@ pub fn exists<P: AsRef<Path>>(path: P) -> io::Result<bool> {
 ///
 /// May switch: yes.
 pub fn metadata<P: AsRef<Path>>(path: P) -> io::Result<Metadata> {
+    if job::is_simulated() {
+        return virtual_files::metadata(path.as_ref(), true);
+    }
     job::with_path(path, |path| std::fs::metadata(path))
 }
 
@@ -151,6 +174,10 @@ pub fn metadata<P: AsRef<Path>>(path: P) -> io::Result<Metadata> {
 ///
 /// May switch: yes.
 pub fn read<P: AsRef<Path>>(path: P) -> io::Result<Vec<u8>> {
+    if virtual_ns().is_some() {
+        let (mut file, mut bytes) = (File::open(path)?, Vec::new());
+        return file.read_to_end(&mut bytes).map(|_| bytes);
+    }
     job::with_path(path, |path| std::fs::read(path))
 }
 
@@ -164,6 +191,9 @@ pub fn read<P: AsRef<Path>>(path: P) -> io::Result<Vec<u8>> {
 ///
 /// May switch: yes.
 pub fn read_link<P: AsRef<Path>>(path: P) -> io::Result<PathBuf> {
+    if job::is_simulated() {
+        return virtual_files::read_link(path.as_ref());
+    }
     job::with_path(path, |path| std::fs::read_link(path))
 }
 
@@ -177,6 +207,10 @@ pub fn read_link<P: AsRef<Path>>(path: P) -> io::Result<PathBuf> {
 ///
 /// May switch: yes.
 pub fn read_to_string<P: AsRef<Path>>(path: P) -> io::Result<String> {
+    if virtual_ns().is_some() {
+        let (mut file, mut text) = (File::open(path)?, String::new());
+        return file.read_to_string(&mut text).map(|_| text);
+    }
     job::with_path(path, |path| std::fs::read_to_string(path))
 }
 
@@ -190,6 +224,9 @@ pub fn read_to_string<P: AsRef<Path>>(path: P) -> io::Result<String> {
 ///
 /// May switch: yes.
 pub fn remove_dir<P: AsRef<Path>>(path: P) -> io::Result<()> {
+    if job::is_simulated() {
+        return virtual_files::remove_dir(path.as_ref());
+    }
     job::with_path(path, |path| std::fs::remove_dir(path))
 }
 
@@ -203,6 +240,9 @@ pub fn remove_dir<P: AsRef<Path>>(path: P) -> io::Result<()> {
 ///
 /// May switch: yes.
 pub fn remove_dir_all<P: AsRef<Path>>(path: P) -> io::Result<()> {
+    if job::is_simulated() {
+        return virtual_files::remove_dir_all(path.as_ref());
+    }
     job::with_path(path, |path| std::fs::remove_dir_all(path))
 }
 
@@ -216,6 +256,9 @@ pub fn remove_dir_all<P: AsRef<Path>>(path: P) -> io::Result<()> {
 ///
 /// May switch: yes.
 pub fn remove_file<P: AsRef<Path>>(path: P) -> io::Result<()> {
+    if job::is_simulated() {
+        return virtual_files::remove_file(path.as_ref());
+    }
     job::with_path(path, |path| std::fs::remove_file(path))
 }
 
@@ -229,6 +272,9 @@ pub fn remove_file<P: AsRef<Path>>(path: P) -> io::Result<()> {
 ///
 /// May switch: yes.
 pub fn symlink_metadata<P: AsRef<Path>>(path: P) -> io::Result<Metadata> {
+    if job::is_simulated() {
+        return virtual_files::metadata(path.as_ref(), false);
+    }
     job::with_path(path, |path| std::fs::symlink_metadata(path))
 }
 
@@ -242,6 +288,9 @@ pub fn symlink_metadata<P: AsRef<Path>>(path: P) -> io::Result<Metadata> {
 ///
 /// May switch: yes.
 pub fn copy<P: AsRef<Path>, Q: AsRef<Path>>(from: P, to: Q) -> io::Result<u64> {
+    if virtual_ns().is_some() {
+        return copy_simulated(from.as_ref(), to.as_ref());
+    }
     job::with_two_paths(from, to, |from, to| std::fs::copy(from, to))
 }
 
@@ -255,6 +304,9 @@ pub fn copy<P: AsRef<Path>, Q: AsRef<Path>>(from: P, to: Q) -> io::Result<u64> {
 ///
 /// May switch: yes.
 pub fn hard_link<P: AsRef<Path>, Q: AsRef<Path>>(from: P, to: Q) -> io::Result<()> {
+    if job::is_simulated() {
+        return virtual_files::hard_link(from.as_ref(), to.as_ref());
+    }
     job::with_two_paths(from, to, |from, to| std::fs::hard_link(from, to))
 }
 
@@ -268,6 +320,9 @@ pub fn hard_link<P: AsRef<Path>, Q: AsRef<Path>>(from: P, to: Q) -> io::Result<(
 ///
 /// May switch: yes.
 pub fn rename<P: AsRef<Path>, Q: AsRef<Path>>(from: P, to: Q) -> io::Result<()> {
+    if job::is_simulated() {
+        return virtual_files::rename(from.as_ref(), to.as_ref());
+    }
     job::with_two_paths(from, to, |from, to| std::fs::rename(from, to))
 }
 
@@ -281,6 +336,9 @@ pub fn rename<P: AsRef<Path>, Q: AsRef<Path>>(from: P, to: Q) -> io::Result<()> 
 ///
 /// May switch: yes.
 pub fn write<P: AsRef<Path>, C: AsRef<[u8]>>(path: P, contents: C) -> io::Result<()> {
+    if virtual_ns().is_some() {
+        return File::create(path)?.write_all(contents.as_ref());
+    }
     let contents = contents.as_ref().to_owned();
     job::with_path(path, move |path| std::fs::write(path, contents))
 }
@@ -295,5 +353,21 @@ pub fn write<P: AsRef<Path>, C: AsRef<[u8]>>(path: P, contents: C) -> io::Result
 ///
 /// May switch: yes.
 pub fn set_permissions<P: AsRef<Path>>(path: P, permissions: Permissions) -> io::Result<()> {
+    if job::is_simulated() {
+        return virtual_files::set_permissions(path.as_ref(), &permissions);
+    }
     job::with_path(path, move |path| std::fs::set_permissions(path, permissions))
+}
+
+/// Copies a simulated file, as std copies one of the kernel.
+fn copy_simulated(from: &Path, to: &Path) -> io::Result<u64> {
+    let from = File::open(from)?;
+    let (is_file, permissions) = from.metadata().map(|metadata| (metadata.is_file(), metadata.permissions()))?;
+    if !is_file {
+        let text = "the source path is neither a regular file nor a symlink to a regular file";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    }
+    let to = File::options().write(true).create(true).truncate(true).mode(permissions.mode()).open(to)?;
+    to.set_permissions(permissions)?;
+    from.copy_to(&to)
 }

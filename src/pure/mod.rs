@@ -9,6 +9,7 @@
 //! | `schedule` | the choices of a simulated hub | which thread goes on, of those that it is *told* |
 //! | `random` | the state of a generator of random numbers | the next number |
 //! | `linearize` | what a search has seen | an order of calls that a model explains, or that there is none |
+//! | `disk` | names and contents of a simulated disk | what a call finds, and what a crash leaves |
 //! | `network` | hosts, links and sockets of a simulation | what has arrived by the time that it is *told*, and when more will |
 //! | `slab` | values under keys that are never reused | whether a key still means what it meant |
 //! | `bell` | whether the hub sleeps | whether the pusher must ring |
@@ -23,11 +24,12 @@
 //! | `test_random` | the state of a generator of random numbers, for tests | the next number |
 //!
 //! Nothing here allocates in the steady state (the inbox excepted: one block for every 31 messages; and `turns`, a
-//! place for each wait; and `network`), nothing here blocks but for a lock that is held for a few instructions, and no
-//! file imports another one of the crate, except that `inbox` is built on `bell`, `inbox` and `turns` on `lock`,
-//! `schedule` on `random`, and `network` on `random` and `slab`.
+//! place for each wait; and `network` and `disk`), nothing here blocks but for a lock that is held for a few
+//! instructions, and no file imports another one of the crate, except that `inbox` is built on `bell`, `inbox` and
+//! `turns` on `lock`, `schedule` on `random`, `network` on `random` and `slab`, and `disk` on the errors of `network`.
 
 pub(crate) mod bell;
+pub(crate) mod disk;
 pub(crate) mod drops;
 pub(crate) mod event_ring;
 pub(crate) mod histogram;

@@ -455,13 +455,20 @@ fn sweep_faults(config: &Config, f: &(impl Fn() + Sync), explored: &mut Explored
         return Some(found);
     }
     let picks = deviations(&first.made);
-    let possible = |at: u64| (1..first.made.get(at as usize).map_or(0, |made| made.of)).map(move |pick| (at, pick));
+    // A packet that the first run has lost arrives in another one.
+    let possible = |at: u64| {
+        let made = first.made.get(at as usize).copied().unwrap_or(Made { pick: 0, of: 0 });
+        (0..made.of).filter(move |pick| *pick != made.pick).map(move |pick| (at, pick))
+    };
     let mut faults = first.faults.iter().flat_map(|at| possible(*at)).peekable();
     while faults.peek().is_some() {
         let found = on_fresh_thread(|world| {
             for (at, pick) in faults.by_ref() {
                 let mut picks = picks.clone();
-                picks.insert(picks.partition_point(|&(before, _)| before < at), (at, pick));
+                picks.retain(|&(other, _)| other != at);
+                if pick > 0 {
+                    picks.insert(picks.partition_point(|&(before, _)| before < at), (at, pick));
+                }
                 let order = config.order_of(config.seed, Plan::Follow(picks));
                 let ended = world.run(&order, f);
                 let found = Found::of(explored.schedules, &order, &ended);

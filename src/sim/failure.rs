@@ -6,6 +6,7 @@ use std::fmt::{self, Write};
 use std::io;
 use std::time::Duration;
 
+use crate::pure::network::Mishap;
 use crate::pure::schedule::Schedule;
 use crate::sys::fault::Fault;
 
@@ -212,6 +213,8 @@ pub(super) enum StepKind {
     Preempts,
     /// The thread draws, as `select!` does.
     Draws,
+    /// Something happens to a packet by chance.
+    Packet(Mishap),
     /// Something goes wrong for the thread, on purpose. There are no possibilities if that was planned.
     Fault(Fault),
 }
@@ -277,6 +280,15 @@ impl fmt::Display for Trace {
                 StepKind::GoesOn => "goes on",
                 StepKind::Preempts => "runs first",
                 StepKind::Draws => "draws",
+                StepKind::Packet(mishap) => {
+                    let how = match mishap {
+                        Mishap::Lost => "lost",
+                        Mishap::Doubled => "doubled",
+                        Mishap::Late => "late",
+                    };
+                    writeln!(f, "{line:>12}  a packet is {how} ({} of {})", step.picked, step.of)?;
+                    continue;
+                }
                 StepKind::Fault(fault) => {
                     write!(f, "{line:>12}  #{} fault: {fault}", step.thread)?;
                     match step.of {

@@ -72,8 +72,9 @@
 //!   life. A hub in life preempts there, too, once a millisecond is over.
 //! * *Arms.* Which ready arm a `select!` takes, unless it is biased.
 //! * *Data.* [`random`] and [`choose`].
-//! * *Packets.* When they arrive, and whether: see [below](#the-network). The seed alone says so; it is no choice that
-//!   an exploration tries or shrinks.
+//! * *Packets.* Whether one is lost, doubled or late, where the [network](#the-network) has a chance of that: a choice
+//!   like others, which a [`fault_sweep`] tries, too, and shrinking leaves out. By how much one is late, and what
+//!   [`jitter`](Network::jitter) adds, the seed says: a time has too many possibilities for a list.
 //!
 //! Waiters are served in the order in which they came, as in life; which comes first is a matter of turns. Greenlets
 //! that switch explicitly do so. What has a hash seed or an address in it (the order of a `HashMap`, a pointer that is
@@ -138,9 +139,52 @@
 //! and options beyond those of std's types are not there. A Unix name makes no file, and `bind` takes a name again once
 //! its socket is gone.
 //!
+//! # Files
+//!
+//! [`fs`](crate::fs) works on a disk in memory, one for each [`host`], with the results and the errors of Linux for a
+//! user that may do everything. At first there is an empty directory `/tmp`, and a relative path begins at `/`. Each
+//! call takes a microsecond of virtual time, and a sync a millisecond. [`Network::crash`] leaves what is durable:
+//!
+//! * Contents, if `sync_all` or `sync_data` has returned `Ok` since they were written. Of what was written later, the
+//!   first pages may be there, in whole, but for one that may be missing.
+//! * Names, if their directory was synced (`File::open(directory)?.sync_all()`) since they were made, changed or
+//!   removed; a sync of the file does not suffice, as fsync(2) says. Of later changes the first may be there, in order.
+//!   A rename is there in whole or not at all.
+//! * Nothing that was written before a sync that failed, even if the next one says `Ok`. That is what Linux does.
+//!
+//! How much is there is a choice of the schedule, and 0 is nothing. [`FaultKind`] has the errors of a disk, and
+//! [`Network::disk_space`] its size.
+//!
+//! ```
+//! use greenling::{fs::File, sim, sleep};
+//! use std::{io::Write, time::Duration};
+//!
+//! /// Writes a note on a host that then loses its power, and returns what is there later.
+//! fn note(durable: bool) -> String {
+//!     sim::host("db", move || {
+//!         let mut file = File::create("/note").unwrap();
+//!         file.write_all(b"hello").unwrap();
+//!         if durable {
+//!             file.sync_data().unwrap();
+//!             File::open("/").unwrap().sync_all().unwrap();
+//!         }
+//!     });
+//!     sleep(Duration::from_secs(1));
+//!     sim::network().crash("db").restart("db");
+//!     sim::host("db", || greenling::fs::read_to_string("/note").unwrap_or_default()).join().unwrap()
+//! }
+//!
+//! sim::explore(sim::Config::new(), || assert_eq!(note(true), "hello"));
+//! assert!(sim::Config::new().check(|| assert_eq!(note(false), "hello")).is_err());
+//! ```
+//!
+//! A simulated file has a descriptor, which can neither be read nor written outside. Of the metadata, type, length,
+//! rights and the times that were set or made by writing are right, and the rest is that of another file. The
+//! simulation begins on the first of January 2000. Owners cannot be changed, and a file of the kernel is an error.
+//!
 //! # What is outside
 //!
-//! Pipes, signals, processes, jobs on other OS threads (and so files) and other hubs are an error in a simulation:
+//! Pipes, signals, processes, jobs on other OS threads and other hubs are an error in a simulation:
 //! `io::ErrorKind::Unsupported`, or a panic where a call has no error. Nothing waits for the kernel: a wait that only
 //! the outside could end is a deadlock. What does not go through this crate is not seen: std's sockets, files and OS
 //! threads are there as ever, and with them chance.

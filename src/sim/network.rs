@@ -6,8 +6,10 @@ use std::panic::Location;
 use std::time::Duration;
 
 use super::world::{World, current_host};
+use crate::pure::disk::Disk;
 use crate::pure::network::{Conditions, HostId, Network as Model};
 use crate::runtime::hub::existing_hub;
+use crate::sys::virtual_files::with_disk_of;
 use crate::thread::{Builder, JoinHandle};
 
 /// Calls `f` with the network of the simulation that the caller is in.
@@ -16,6 +18,13 @@ fn with_model<R>(f: impl FnOnce(&mut Model) -> R) -> R {
     match existing_hub().and_then(|hub| hub.simulated()) {
         Some(simulated) => f(&mut simulated.sockets.borrow_mut().network),
         None => panic!("greenling: this call is for a simulation: see `sim::run`"),
+    }
+}
+
+/// Calls `f` with the disk of a host.
+fn with_disk(host: HostId, f: impl FnOnce(&mut Disk)) {
+    if let Some(simulated) = existing_hub().and_then(|hub| hub.simulated()) {
+        with_disk_of(simulated, host, f);
     }
 }
 
@@ -315,8 +324,9 @@ impl Network {
     }
 
     /// Ends a host, as a loss of power does: its sockets are gone, other hosts are not told, and nothing arrives. Its
-    /// threads are killed: their destructors run, and find their sockets gone (`EBADF`). A thread that kills its own
-    /// host goes on until its next wait.
+    /// threads are killed: their destructors run, and find their sockets and files gone (`EBADF`; `EIO` for paths). A
+    /// thread that kills its own host goes on until its next wait. Of the [files](crate::sim#files) there is left what
+    /// was synced, and as much more as the schedule says.
     ///
     /// Other hosts see what they would: connections are half-open, requests for a connection time out after two
     /// minutes, and after a [`restart`](Self::restart) what is sent on an old connection is answered by a reset.
@@ -330,7 +340,10 @@ impl Network {
         let host = host_named(name);
         assert!(host != crate::pure::network::LOCALHOST, "greenling: main is on localhost, which cannot crash");
         with_model(|network| network.crash(host));
-        World::with(|world| world.kill_all_of(host));
+        World::with(|world| {
+            world.crash_disk(host);
+            world.kill_all_of(host);
+        });
         self
     }
 
@@ -344,6 +357,21 @@ impl Network {
     pub fn restart(self, name: &str) -> Network {
         let host = host_named(name);
         with_model(|network| network.restart(host));
+        with_disk(host, Disk::restart);
+        self
+    }
+
+    /// Sets how many bytes the contents of all files of a host may have, as a disk that is too small; 1 GiB at first,
+    /// and with `None`.
+    ///
+    /// # Panics
+    /// If there is no host of this name.
+    ///
+    /// May switch: no.
+    #[track_caller]
+    pub fn disk_space(self, name: &str, bytes: impl Into<Option<u64>>) -> Network {
+        let (host, bytes) = (host_named(name), bytes.into());
+        with_disk(host, |disk| disk.set_capacity(bytes));
         self
     }
 }

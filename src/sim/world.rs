@@ -26,7 +26,7 @@ use super::faults::{Faults, Places};
 use super::registry::Registry;
 use crate::interrupt::no_switch;
 use crate::pure::drops::drop_quietly;
-use crate::pure::network::{HostId, LOCALHOST};
+use crate::pure::network::{HostId, LOCALHOST, Mishap};
 use crate::pure::random::Random;
 use crate::pure::schedule::{Chooser, Made, Plan};
 use crate::runtime::choose::draw_by_simulation;
@@ -43,6 +43,7 @@ use crate::sys::clock::NEVER;
 use crate::sys::endpoint::endpoint;
 use crate::sys::fault::{Fault, FaultKind, WAYS};
 use crate::sys::simulation::{START, virtual_ns};
+use crate::sys::virtual_files::with_disk_of;
 use crate::sys::virtual_sockets::left;
 use crate::thread::yield_now;
 
@@ -213,7 +214,11 @@ impl World {
                 hub.restart();
                 if let Some(simulated) = hub.simulated() {
                     // Another stream than those of the choices and of `random`.
-                    simulated.sockets.borrow_mut().restart(START, order.seed.rotate_left(32));
+                    let mut sockets = simulated.sockets.borrow_mut();
+                    sockets.restart(START, order.seed.rotate_left(32));
+                    sockets.network.ask_for_mishaps(mishap);
+                    drop(sockets);
+                    simulated.files.borrow_mut().restart();
                     simulated.ask_for_host(current_host);
                     simulated.ask_for_faults(fault);
                 }
@@ -394,6 +399,18 @@ impl World {
         Some(fault)
     }
 
+    /// Decides whether something happens to a packet that has this chance, in parts of 2^32.
+    fn choose_mishap(&self, mishap: Mishap, chance: u64) -> bool {
+        if self.has_failed() {
+            return false;
+        }
+        let at = self.chooser.borrow_mut().fault([chance].into_iter());
+        if at > 0 {
+            self.note_step(2, at, 0, StepKind::Packet(mishap));
+        }
+        at > 0
+    }
+
     /// Lets go wrong what can go wrong where `left` has just left the CPU.
     fn strike(&self, root: &Root, left: Fiber) {
         let waits = matches!(left.state.get(), State::Parked | State::Switched);
@@ -515,6 +532,13 @@ impl World {
         spawned.unwrap_or_else(|payload| resume_unwind(payload))
     }
 
+    /// Ends the disk of a host: what was not synced is lost, but for what the schedule leaves of it.
+    pub(super) fn crash_disk(self: &Rc<Self>, host: HostId) {
+        if let Some(simulated) = existing_hub().and_then(|hub| hub.simulated()) {
+            with_disk_of(simulated, host, |disk| disk.crash(&mut |of| self.draw(of)));
+        }
+    }
+
     /// Kills the threads of a host.
     pub(super) fn kill_all_of(&self, host: HostId) {
         self.note_hosts();
@@ -532,6 +556,11 @@ impl World {
     pub(super) fn seed(&self) -> u64 {
         self.seed.get()
     }
+}
+
+/// Decides for the network of this OS thread what happens to a packet.
+fn mishap(mishap: Mishap, chance: u64) -> bool {
+    World::with(|world| world.choose_mishap(mishap, chance)).unwrap_or(false)
 }
 
 /// Returns a line for each socket that is open.

@@ -35,13 +35,18 @@ pub enum FaultKind {
     Reset,
     /// A read or a write moves fewer bytes than it could: one, half of them, or all but one.
     Short,
+    /// The disk fails: EIO. For a read, and for `sync_all` and `sync_data`, after which nothing that was written before
+    /// is durable any more, whatever a later one says; as in Linux.
+    DiskError,
+    /// The disk is full: ENOSPC. For a write, and for what makes a file or a directory.
+    NoSpace,
 }
 
 /// The number of kinds.
-pub(crate) const KINDS: usize = 11;
+pub(crate) const KINDS: usize = 13;
 
 /// The number of ways of all kinds.
-pub(crate) const WAYS: usize = 18;
+pub(crate) const WAYS: usize = 20;
 
 /// How late a late timer is, in nanoseconds. The first is what shrinking prefers.
 const LATE: [u64; 3] = [1_000_000, 1_000_000_000, 1_000];
@@ -60,6 +65,8 @@ impl FaultKind {
         FaultKind::NoMemory,
         FaultKind::Reset,
         FaultKind::Short,
+        FaultKind::DiskError,
+        FaultKind::NoSpace,
     ];
 
     /// Returns how many ways there are at most in which it can happen.
@@ -86,6 +93,8 @@ impl fmt::Display for FaultKind {
             FaultKind::NoMemory => "ENOMEM",
             FaultKind::Reset => "ECONNRESET",
             FaultKind::Short => "short transfer",
+            FaultKind::DiskError => "EIO",
+            FaultKind::NoSpace => "ENOSPC",
         })
     }
 }
@@ -109,6 +118,8 @@ impl Fault {
             FaultKind::NoDescriptors if self.variant == 1 => libc::ENFILE,
             FaultKind::NoDescriptors => libc::EMFILE,
             FaultKind::Reset => libc::ECONNRESET,
+            FaultKind::DiskError => libc::EIO,
+            FaultKind::NoSpace => libc::ENOSPC,
             _ => libc::EINTR,
         })
     }

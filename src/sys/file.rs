@@ -5,7 +5,10 @@
 //!   sendfile  regular file -> socket
 //! ```
 //!
-//! These calls return `WouldBlock` in place of waiting for a socket or a pipe; they do wait for a file on a disk.
+//! A simulation has a file in memory, of which std makes metadata, and a descriptor that stands for its files.
+//!
+//! The calls that move bytes return `WouldBlock` in place of waiting for a socket or a pipe; they do wait for a file on
+//! a disk.
 
 #![allow(unsafe_code)]
 
@@ -75,6 +78,27 @@ pub(crate) fn splice(from: BorrowedFd<'_>, to: BorrowedFd<'_>, len: usize) -> io
 pub(crate) fn sendfile(to: BorrowedFd<'_>, from: BorrowedFd<'_>, len: usize) -> io::Result<usize> {
     // SAFETY: both fds are open; without an offset the call takes no pointer (sendfile(2)).
     cvt_len(unsafe { libc::sendfile(to.as_raw_fd(), from.as_raw_fd(), ptr::null_mut(), len) })
+}
+
+/// Makes a file in memory that has no name.
+///
+/// # Errors
+///
+/// `EMFILE`, `ENFILE`, `ENOMEM`.
+pub(crate) fn memory_file() -> io::Result<File> {
+    // SAFETY: the name is a C string, which the kernel reads (memfd_create(2)).
+    let fd = cvt(unsafe { libc::memfd_create(c"greenling".as_ptr(), libc::MFD_CLOEXEC) })?;
+    // SAFETY: the kernel has just made the descriptor, so the OwnedFd is the only owner.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) }.into())
+}
+
+/// Opens something that can neither be read nor written.
+///
+/// # Errors
+///
+/// `EMFILE`, `ENFILE`.
+pub(crate) fn unreadable() -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(libc::O_PATH).open("/")
 }
 
 /// The operation of [`flock`].

@@ -45,6 +45,7 @@
 //! | `transfer` | reads and writes that do not wait, whatever the mode of the open file |
 //! | `unix` | Unix stream sockets that connect without blocking |
 //! | `unwind` | the frames of suspended code, for the unwinder |
+//! | `virtual_files` | the files of a simulation behind descriptors, and none elsewhere |
 //! | `virtual_sockets` | the sockets of a simulation behind descriptors, and none elsewhere |
 //!
 //! Two rules:
@@ -56,8 +57,8 @@
 //! * `EINTR` is absorbed only where the file says so. `read` and `write` hand it on, as `std` does.
 //!
 //! This file cannot say `forbid(unsafe_code)`: the lint level would reach into the files below, of which all but
-//! `fault`, `numbers`, `runtime_syscall`, `simulation`, `sockaddr` and `virtual_sockets` need some. This file holds no
-//! unsafe code, and the crate-wide `deny` keeps it so.
+//! `fault`, `numbers`, `runtime_syscall`, `simulation`, `sockaddr`, `virtual_files` and `virtual_sockets` need some.
+//! This file holds no unsafe code, and the crate-wide `deny` keeps it so.
 
 use std::io;
 
@@ -112,6 +113,7 @@ pub(crate) mod tls;
 pub(crate) mod transfer;
 pub(crate) mod unix;
 pub(crate) mod unwind;
+pub(crate) mod virtual_files;
 pub(crate) mod virtual_sockets;
 
 /// Turns the C convention "-1, and `errno` says why" into a `Result`.

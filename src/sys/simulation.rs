@@ -1,5 +1,5 @@
-//! What stands in for the kernel in an OS thread that simulates: a virtual clock and a network in memory; and the error
-//! of what would leave the simulation.
+//! What stands in for the kernel in an OS thread that simulates: a virtual clock, a network and disks in memory; and
+//! the error of what would leave the simulation.
 //!
 //! An OS thread that simulates does so from before its hub is made until it ends. Its clock is a cell of the hub, which
 //! stands still until the hub moves it. An OS thread that does not simulate has the kernel's clock and the kernel's
@@ -17,6 +17,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::fault::{Fault, FaultKind};
+use super::file::unreadable;
+use crate::pure::disk::{Disk, OpenId};
 use crate::pure::lock::get_or_init;
 use crate::pure::network::{HostId, LOCALHOST, Network, SocketId};
 
@@ -30,7 +32,7 @@ static ANY: AtomicBool = AtomicBool::new(false);
 /// What the number of a placeholder stands for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Entry {
-    /// The socket.
+    /// The socket that calls on the number are for.
     pub(super) id: SocketId,
     /// Under which token it is watched.
     pub(super) token: Option<u64>,
@@ -80,6 +82,46 @@ impl VirtualSockets {
     }
 }
 
+/// The disks of a simulation, and the numbers of its open files.
+#[derive(Default)]
+pub(crate) struct VirtualFiles {
+    /// The disks that were used, by host.
+    pub(super) disks: BTreeMap<HostId, Disk>,
+    /// The open files by the numbers of their placeholders, with the hosts of their disks.
+    pub(super) numbers: BTreeMap<RawFd, (HostId, OpenId)>,
+    /// What each placeholder is a duplicate of, once there is one.
+    original: Option<File>,
+}
+
+impl VirtualFiles {
+    /// Begins anew. Descriptors that are left of before lead nowhere.
+    pub(crate) fn restart(&mut self) {
+        self.disks.clear();
+        self.numbers.clear();
+    }
+
+    /// Makes a placeholder for an open file.
+    pub(super) fn placeholder(&mut self, host: HostId, id: OpenId) -> io::Result<OwnedFd> {
+        let original = match &self.original {
+            Some(original) => original,
+            None => self.original.insert(unreadable()?),
+        };
+        let fd: OwnedFd = original.try_clone()?.into();
+        self.enter(fd.as_raw_fd(), host, id);
+        Ok(fd)
+    }
+
+    /// Makes a number lead to an open file.
+    pub(super) fn enter(&mut self, number: RawFd, host: HostId, id: OpenId) {
+        // What was left under a number that the program has closed by itself.
+        if let Some((host, old)) = self.numbers.insert(number, (host, id))
+            && let Some(disk) = self.disks.get_mut(&host)
+        {
+            disk.close(old);
+        }
+    }
+}
+
 /// A function that says which of the possible faults happens now, if one does.
 type Chance = fn(&[FaultKind]) -> Option<Fault>;
 
@@ -89,6 +131,8 @@ pub(crate) struct Simulated {
     pub(crate) clock: Cell<u64>,
     /// The network, and which descriptors stand for which of its sockets.
     pub(crate) sockets: RefCell<VirtualSockets>,
+    /// The disks, and which descriptors stand for which of their files.
+    pub(crate) files: RefCell<VirtualFiles>,
     /// Says which host the running thread is on.
     host: Cell<fn() -> HostId>,
     /// Says which of the possible faults happens to the running thread now, if one does.
@@ -102,7 +146,8 @@ impl Simulated {
     pub(crate) fn new() -> Simulated {
         let sockets = RefCell::new(VirtualSockets::new(START, 0));
         let (host, chance) = (Cell::new((|| LOCALHOST) as _), Cell::new((|_| None) as Chance));
-        Simulated { clock: Cell::new(START), sockets, host, chance, is_repeated: Cell::new(false) }
+        let (files, is_repeated) = (RefCell::default(), Cell::new(false));
+        Simulated { clock: Cell::new(START), sockets, files, host, chance, is_repeated }
     }
 
     /// Sets what says which host the running thread is on.

@@ -56,8 +56,8 @@ fn with_in<R>(
     Some(f(&mut sockets.network, id).map_err(error_of))
 }
 
-/// Moves at most `len()` bytes by `f`, which is told how many at most, as [`with`] calls it. What the simulation makes go
-/// wrong with a transfer comes first.
+/// Moves at most `len()` bytes by `f`, which is told how many at most, as [`with`] calls it. What the simulation makes
+/// go wrong with a transfer comes first.
 #[inline(always)]
 pub(crate) fn transfer<R>(
     fd: &impl AsFd,
@@ -473,11 +473,20 @@ mod tests {
         let numbers = [
             libc::EPERM,
             libc::ENOENT,
+            libc::EIO,
             libc::EBADF,
             libc::EAGAIN,
             libc::EACCES,
+            libc::EBUSY,
+            libc::EEXIST,
+            libc::ENOTDIR,
+            libc::EISDIR,
             libc::EINVAL,
+            libc::ENOSPC,
             libc::EPIPE,
+            libc::ENAMETOOLONG,
+            libc::ENOTEMPTY,
+            libc::ELOOP,
             libc::EDESTADDRREQ,
             libc::EMSGSIZE,
             libc::EPROTOTYPE,

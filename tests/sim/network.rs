@@ -405,6 +405,55 @@ fn an_exploration_finds_what_only_a_crash_shows() {
     assert!(failure.message().contains("told, and not stored"), "{failure}");
 }
 
+/// Sends two datagrams, and takes it that what is sent arrives once and in order.
+fn takes_it_that_datagrams_arrive() {
+    sim::network().loss(0.05).duplication(0.05).reordering(0.05);
+    let sink = sim::host("sink", || {
+        let socket = UdpSocket::bind("0.0.0.0:9").unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let mut buf = [0; 4];
+        std::iter::from_fn(|| socket.recv(&mut buf).ok().map(|_| buf[0])).collect::<Vec<_>>()
+    });
+    settle();
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    (1..=2).for_each(|number| assert_eq!(socket.send_to(&[number; 4], "sink:9").unwrap(), 4));
+    let came = sink.join().unwrap();
+    assert_eq!(came, [1, 2], "the network is no wire");
+}
+
+#[test]
+fn what_happens_to_packets_is_found_shrunk_and_swept() {
+    let failure = Config::new().check(takes_it_that_datagrams_arrive).unwrap_err();
+    println!("{failure}\n{}", failure.trace());
+    assert!(failure.message().contains("the network is no wire"), "{failure}");
+    assert_eq!(failure.schedule().deviations(), 1, "{failure}");
+    assert_eq!(failure.trace().to_string().matches("a packet is ").count(), 1, "{}", failure.trace());
+    // The sweep needs no luck, and comes to each: the first datagram is lost or doubled, or the second is.
+    let came = std::sync::Mutex::new(std::collections::BTreeSet::new());
+    let program = || {
+        sim::network().loss(0.05).duplication(0.05);
+        let sink = UdpSocket::bind("0.0.0.0:9").unwrap();
+        sink.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let sender = sim::host("far", || {
+            let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+            (1..=2).for_each(|number| assert_eq!(socket.send_to(&[number; 4], "10.0.0.1:9").unwrap(), 4));
+        });
+        let mut buf = [0; 4];
+        let numbers: Vec<u8> = std::iter::from_fn(|| sink.recv(&mut buf).ok().map(|_| buf[0])).collect();
+        sender.join().unwrap();
+        came.lock().unwrap().insert(numbers);
+    };
+    let config = |seed| Config::new().strategy(Strategy::Fifo).seed(seed);
+    let calm = (0..).find(|&seed| !config(seed).trace(program).to_string().contains("a packet is ")).unwrap();
+    came.lock().unwrap().clear();
+    let swept = config(calm).check_faults(program);
+    println!("{}", swept.unwrap());
+    let came = came.into_inner().unwrap();
+    for expected in [&[1, 2][..], &[2], &[1], &[1, 1, 2], &[1, 2, 2]] {
+        assert!(came.contains(expected), "{expected:?}: {came:?}");
+    }
+}
+
 /// Two clients of one server, one of which reads in two threads. Whatever is killed, the others come to an end.
 fn conversation() {
     let server = sim::host("web", || {

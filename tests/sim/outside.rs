@@ -19,7 +19,12 @@ fn refused<T>(result: io::Result<T>) {
 fn what_is_outside_is_one_clear_error() {
     sim::run(1, || {
         refused(greenling::io::pipe());
-        refused(fs::read("/dev/null"));
+        let file = fs::File::from(std::fs::File::open("/dev/null").unwrap());
+        refused(file.metadata());
+        refused(fs::File::from(std::fs::File::open("/dev/null").unwrap()).sync_all());
+        refused(greenling::os::unix::fs::chown("/tmp", None, None));
+        refused(process::Command::new("true").spawn());
+        refused(process::Command::new("true").output());
         refused(process::Command::new("true").status());
         refused(signal::Signals::new([signal::SIGHUP]));
         refused(Hubs::new(1).start(|_| ()));

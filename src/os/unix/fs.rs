@@ -11,6 +11,7 @@ pub use std::os::unix::fs::{
 };
 
 use crate::fs::job;
+use crate::sys::virtual_files;
 
 /// Makes `link` a symbolic link to `original`, as [`std::os::unix::fs::symlink`].
 ///
@@ -33,6 +34,9 @@ use crate::fs::job;
 /// May switch: yes.
 #[doc(alias = "soft_link")]
 pub fn symlink<P: AsRef<Path>, Q: AsRef<Path>>(original: P, link: Q) -> io::Result<()> {
+    if job::is_simulated() {
+        return virtual_files::symlink(original.as_ref(), link.as_ref());
+    }
     job::with_two_paths(original, link, |original, link| std::os::unix::fs::symlink(original, link))
 }
 

@@ -1,4 +1,4 @@
-//! The errors of simulated sockets, by the numbers that Linux gives them.
+//! The errors of simulated sockets and files, by the numbers that Linux gives them.
 //!
 //! This layer does not know the C library: `sys` checks that the numbers are those of `libc`.
 #![forbid(unsafe_code)]
@@ -7,7 +7,7 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Errno(pub(crate) i32);
 
-/// The result of a call on a socket.
+/// The result of a call on a socket or a file.
 pub(crate) type Result<T> = std::result::Result<T, Errno>;
 
 /// Declares the numbers, and a list of them for the check.
@@ -24,20 +24,38 @@ macro_rules! numbers {
 }
 
 numbers! {
-    /// Another socket is the only one that may send there.
+    /// Another socket is the only one that may send there; or it is a directory, and has one name only.
     EPERM = 1;
-    /// No socket has the name.
+    /// No socket has the name, or nothing.
     ENOENT = 2;
-    /// The number names no socket, or none any more.
+    /// The disk has failed.
+    EIO = 5;
+    /// The number names no socket or file, or none any more; or one that was not opened for that.
     EBADF = 9;
     /// The call would have to wait.
     EAGAIN = 11;
     /// The socket may not send there.
     EACCES = 13;
-    /// The call does not fit the state of the socket.
+    /// It is in use.
+    EBUSY = 16;
+    /// There is something already.
+    EEXIST = 17;
+    /// It is no directory.
+    ENOTDIR = 20;
+    /// It is a directory.
+    EISDIR = 21;
+    /// The call does not fit the state of the socket or file.
     EINVAL = 22;
+    /// The disk is full.
+    ENOSPC = 28;
     /// The stream has ended in this direction.
     EPIPE = 32;
+    /// A name, or a path, has too many bytes.
+    ENAMETOOLONG = 36;
+    /// There are names in the directory.
+    ENOTEMPTY = 39;
+    /// A path leads over too many symbolic links.
+    ELOOP = 40;
     /// A datagram without a receiver.
     EDESTADDRREQ = 89;
     /// The datagram is too long.

@@ -42,6 +42,17 @@ pub(crate) struct Conditions {
     pub(crate) reset_after: Option<u64>,
 }
 
+/// What happens to a packet by chance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mishap {
+    /// It is gone, or, of a stream, sent once more.
+    Lost,
+    /// A copy of it comes, too.
+    Doubled,
+    /// It comes after others that were sent later.
+    Late,
+}
+
 impl Conditions {
     /// Between sockets of one host.
     const INSIDE: Conditions = Conditions {
@@ -114,10 +125,21 @@ impl Network {
         !self.hosts[to].is_down && (self.cuts.is_empty() || !self.cuts.contains(&pair(from, to)))
     }
 
-    /// Decides whether something with this probability happens.
-    pub(super) fn happens(&mut self, probability: f64) -> bool {
-        // 53 bits are what a float holds. Without the first comparison each packet would draw a number.
-        probability > 0.0 && ((self.random.next() >> 11) as f64) < probability * (1_u64 << 53) as f64
+    /// Decides whether something with this probability happens to a packet. What is certain is no matter of chance.
+    pub(super) fn happens(&mut self, mishap: Mishap, probability: f64) -> bool {
+        if probability <= 0.0 || probability >= 1.0 {
+            return probability > 0.0;
+        }
+        let chance = (probability * 4_294_967_296.0) as u64;
+        match self.decide {
+            Some(decide) => decide(mishap, chance),
+            None => self.random.next() >> 32 < chance,
+        }
+    }
+
+    /// Sets what decides from now on what happens to packets: with a chance in parts of 2^32.
+    pub(crate) fn ask_for_mishaps(&mut self, decide: fn(Mishap, u64) -> bool) {
+        self.decide = Some(decide);
     }
 
     /// Returns when a packet of `bytes` that is sent now arrives, if it does.
@@ -142,7 +164,7 @@ impl Network {
     pub(super) fn delay_by_loss(&mut self, from: HostId, to: HostId) -> u64 {
         let loss = self.conditions(from, to).loss;
         let (mut delay, mut attempt) = (0_u64, 0);
-        while attempt < 8 && self.happens(loss) {
+        while attempt < 8 && self.happens(Mishap::Lost, loss) {
             attempt += 1;
             delay = delay.saturating_add(retry_after(attempt));
         }
@@ -152,7 +174,7 @@ impl Network {
     /// Returns by how much a datagram is late on purpose.
     pub(super) fn delay_by_reordering(&mut self, from: HostId, to: HostId) -> u64 {
         let conditions = self.conditions(from, to);
-        if !self.happens(conditions.reordering) {
+        if !self.happens(Mishap::Late, conditions.reordering) {
             return 0;
         }
         let most = conditions.latency.saturating_mul(2).max(OVERTAKEN);

@@ -1,8 +1,9 @@
 //! A network in memory: hosts, links, and sockets that behave as those of Linux.
 //!
 //! A state machine without a kernel and without a clock: each call is told what time it is (`advance`), and randomness
-//! comes from the seed alone. Sockets are named by numbers ([`SocketId`]) that are never reused, and calls that would
-//! wait say EAGAIN; what has changed since is reported to watchers, as by an edge-triggered epoll.
+//! comes from the seed alone, but for the mishaps of packets, if another one decides (`ask_for_mishaps`). Sockets are
+//! named by numbers ([`SocketId`]) that are never reused, and calls that would wait say EAGAIN; what has changed since
+//! is reported to watchers, as by an edge-triggered epoll.
 //!
 //! ```text
 //!   host "web", 10.0.0.2                     link                      host "db", 10.0.0.3
@@ -28,8 +29,8 @@
 //! What is simpler than in life: acknowledgements take no time and are not lost, a window is known at once at the other
 //! end, there is no congestion, and no port stays reserved after the end of its connection.
 //!
-//! * Invariant network-1: what is reported depends on the calls, their times and the seed alone. Upheld by ordered
-//!   tables everywhere, and by numbers for sockets that the order of the calls gives.
+//! * Invariant network-1: what is reported depends on the calls, their times, the seed and those decisions alone.
+//!   Upheld by ordered tables everywhere, and by numbers for sockets that the order of the calls gives.
 #![forbid(unsafe_code)]
 
 pub(crate) mod errno;
@@ -47,7 +48,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use errno::{Errno, Result};
-pub(crate) use link::Conditions;
+pub(crate) use link::{Conditions, Mishap};
 pub(crate) use socket::{Kind, SHUT_READ, SHUT_WRITE, Setting, Way};
 use socket::{Socket, State};
 
@@ -181,6 +182,8 @@ pub(crate) struct Network {
     now: u64,
     /// The numbers by which chance decides.
     random: Random,
+    /// What decides in their place what happens to packets.
+    decide: Option<fn(Mishap, u64) -> bool>,
     /// The hosts, by number.
     hosts: Vec<Host>,
     /// The numbers of the hosts, by name in lower case.
@@ -215,6 +218,7 @@ impl Network {
         let mut network = Network {
             now,
             random: Random::new(seed),
+            decide: None,
             hosts: Vec::new(),
             by_name: BTreeMap::new(),
             links: BTreeMap::new(),

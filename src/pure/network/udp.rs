@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use super::errno::{Errno, Result};
 use super::internet::seen_by;
 use super::socket::{Datagram, Setting, State};
-use super::{Event, HostId, Kind, Name, Network, SHUT_READ, SocketId, plain};
+use super::{Event, HostId, Kind, Mishap, Name, Network, SHUT_READ, SocketId, plain};
 
 /// The bytes of the longest datagram.
 const LONGEST: usize = 65507;
@@ -106,11 +106,11 @@ impl Network {
     fn dispatch(&mut self, packet: Packet) {
         let (home, host) = (packet.home, packet.host);
         let conditions = self.conditions(home, host);
-        let copies = 1 + usize::from(self.happens(conditions.duplication));
+        let copies = 1 + usize::from(self.happens(Mishap::Doubled, conditions.duplication));
         for _ in 0..copies {
             let at = self.arrival(home, host, packet.bytes.len());
             let late = self.delay_by_reordering(home, host);
-            if self.is_reachable(home, host) && !self.happens(conditions.loss) {
+            if self.is_reachable(home, host) && !self.happens(Mishap::Lost, conditions.loss) {
                 self.at(at.saturating_add(late), Event::Datagram(Box::new(packet.clone())));
             }
         }
