@@ -5,6 +5,7 @@
 //! cargo bench --bench lifetime -- start              from the start of the process to the first answer
 //! cargo bench --bench lifetime -- drain              to the end of a server with 9000 connections, after SIGTERM
 //! cargo bench --bench lifetime -- end                to the end of a process with a million parked threads
+//! cargo bench --bench lifetime -- --json FILE        the figures as a file, too
 //! cargo bench --bench lifetime -- --turns 5          processes of each kind (21; of `end`, a third of that)
 //! cargo bench --bench lifetime -- --with go=PROGRAM  one more server for `start` and `drain`, by a program that prints
 //!                                                    `listening on ADDR`; its arguments are split at blanks
@@ -26,6 +27,9 @@
 
 // Signals, exit without destructors, and the memory that a role leaves have no safe counterpart in std.
 #![allow(unsafe_code)]
+
+#[path = "results/mod.rs"]
+mod results;
 
 use std::error::Error;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -55,7 +59,8 @@ const USAGE: &str = "usage: cargo bench --bench lifetime -- [start] [drain] [end
   --turns N             processes of each kind (21; of `end`, a third of that)
   --connections N       connections in `drain` (9000)
   --threads N           threads in `end` (1000000)
-  --with NAME=COMMAND   one more server; COMMAND is split at blanks and must print `listening on ADDR`";
+  --with NAME=COMMAND   one more server; COMMAND is split at blanks and must print `listening on ADDR`
+  --json FILE           the figures as a file, too";
 
 // ---- the roles ------------------------------------------------------------------------------------------------------
 
@@ -308,9 +313,14 @@ fn compare(part: &str, kinds: &[Kind], turns: usize, measure: impl Fn(&Kind) -> 
     let floor = figures(kinds.len() - 1, |sample| sample.took).0;
     for (index, kind) in kinds.iter().enumerate() {
         let (took, least, most) = figures(index, |sample| sample.took);
+        let name = format!("{part}/{}", kind.name);
+        let all: Vec<f64> = samples[index].iter().map(|sample| sample.took * 1e3).collect();
+        results::note(&name, "ms", &all, Some(took / floor));
+        let all: Vec<f64> = samples[index].iter().map(|sample| sample.memory).collect();
+        results::note(&format!("{name}, resident"), "KiB", &all, None);
         println!(
             "{:<24} {:>10.2} ms {:>8.2} x  ({:.2} .. {:.2})  {:>10.0} KiB resident",
-            format!("{part}/{}", kind.name),
+            name,
             took * 1e3,
             took / floor,
             least * 1e3,
@@ -379,7 +389,9 @@ fn arguments() -> Result<Options, lexopt::Error> {
     use lexopt::prelude::*;
     let mut options =
         Options { parts: Vec::new(), turns: 21, connections: CONNECTIONS, threads: THREADS, with: Vec::new() };
-    let mut parser = lexopt::Parser::from_env();
+    let mut words: Vec<String> = env::args().skip(1).collect();
+    results::take_option("lifetime", &mut words)?;
+    let mut parser = lexopt::Parser::from_args(words);
     while let Some(argument) = parser.next()? {
         match argument {
             Long("bench") => {}
@@ -429,6 +441,10 @@ fn main() -> ExitCode {
             eprintln!("lifetime, {name}: {error}");
             return ExitCode::FAILURE;
         }
+    }
+    if let Err(error) = results::write() {
+        eprintln!("lifetime: {error}");
+        return ExitCode::FAILURE;
     }
     ExitCode::SUCCESS
 }
