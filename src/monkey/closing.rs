@@ -16,11 +16,13 @@
 
 use std::ffi::c_int;
 
-use super::gate::{hub_here, pass, patched, refuse};
+use super::gate::{finish, hub_here, pass, patched, refuse, saved_errno};
+use super::simulated;
 use crate::runtime::remote_queue::{RemoteOp, RemoteQueue};
 use crate::sys::numbers::{WatchedBy, closing, duplicated};
 use crate::sys::raw::{self, Answer, EINVAL, O_CLOEXEC};
 use crate::sys::runtime_syscall::is_runtime_syscall;
+use crate::sys::virtual_sockets::{close_number, duplicated_number};
 
 /// Ends the watch of `fd`, and wakes the green threads that wait for the number.
 pub(super) fn forget(fd: c_int) {
@@ -36,6 +38,9 @@ pub(super) fn forget(fd: c_int) {
 fn forget_patched(fd: c_int) {
     if patched() == 0 {
         return;
+    }
+    if !is_runtime_syscall() {
+        close_number(fd);
     }
     let watched = closing(fd, hub_here().map(|(root, _)| root.number()));
     if !is_runtime_syscall() {
@@ -55,6 +60,9 @@ pub(super) fn note_new(number: usize) {
 pub(super) fn note_duplicate(old: c_int, answer: Answer) {
     if let Ok(new) = answer {
         note_new(new);
+        if !is_runtime_syscall() {
+            duplicated_number(old, new as c_int);
+        }
         duplicated(old);
         duplicated(new as c_int);
     }
@@ -136,6 +144,11 @@ pub(super) extern "C" fn dup3(old: c_int, new: c_int, flags: c_int) -> c_int {
 /// As [`close`].
 #[unsafe(no_mangle)]
 pub(super) extern "C" fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int {
+    if let Some(answer) = simulated::socket(domain, kind, protocol) {
+        let before = saved_errno();
+        answer.iter().copied().for_each(note_new);
+        return finish(before, answer) as c_int;
+    }
     let answer = raw::socket(domain, kind, protocol);
     answer.iter().copied().for_each(note_new);
     pass(answer) as c_int
@@ -152,6 +165,16 @@ pub(super) unsafe extern "C" fn socketpair(
     protocol: c_int,
     pair: *mut [c_int; 2],
 ) -> c_int {
+    if let Some(made) = simulated::pair(domain, kind, protocol) {
+        let before = saved_errno();
+        let answer = made.map(|numbers| {
+            numbers.into_iter().for_each(|number| note_new(number as usize));
+            // SAFETY: monkey-1: the caller's place for two numbers.
+            unsafe { pair.write(numbers) };
+            0
+        });
+        return finish(before, answer) as c_int;
+    }
     // SAFETY: monkey-1.
     let answer = unsafe { raw::socketpair(domain, kind, protocol, pair) };
     // Files that had these numbers before may have been closed unseen.

@@ -7,14 +7,17 @@
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, CString, c_char, c_int};
+use std::net::IpAddr;
 use std::ptr::{self, null, null_mut};
 
-use super::gate::{blocking, finish, green, part, saved_errno};
+use super::gate::{blocking, finish, green, part, saved_errno, simulated};
 use crate::net::{Family, on_lookup_thread};
 use crate::sys::c_library::{self, NI_NUMERICHOST};
 use crate::sys::raw::{
-    self, AF_INET, AF_INET6, AI_NUMERICHOST, EAI_SYSTEM, ECANCELED, addrinfo, set_errno, sockaddr, socklen_t,
+    self, AF_INET, AF_INET6, AI_NUMERICHOST, EAI_NONAME, EAI_SYSTEM, ECANCELED, addrinfo, set_errno, sockaddr,
+    socklen_t,
 };
+use crate::sys::simulation::Simulated;
 
 /// The longest socket address, in bytes (sockaddr(3type)).
 const LONGEST_ADDRESS: usize = 128;
@@ -100,6 +103,31 @@ unsafe fn copied(text: *const c_char) -> Option<CString> {
     (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) }.to_owned())
 }
 
+/// Looks up the name of a host of the simulation. The C library makes the list, of the host's address as a number; it
+/// asks no server.
+///
+/// # Safety
+/// monkey-1.
+unsafe fn look_up_simulated(
+    simulated: &Simulated,
+    (node, service): (*const c_char, *const c_char),
+    hints: *const addrinfo,
+    result: *mut *mut addrinfo,
+) -> c_int {
+    // SAFETY: monkey-1.
+    let name = unsafe { copied(node) }.map(|name| name.to_string_lossy().into_owned());
+    let name = name.filter(|name| name.parse::<IpAddr>().is_err());
+    let Some(name) = name else {
+        // SAFETY: monkey-1.
+        return unsafe { raw::getaddrinfo(node, service, hints, result) };
+    };
+    let found = simulated.sockets.borrow().network.resolve(&name);
+    let address = found.first().and_then(|address| CString::new(address.to_string()).ok());
+    let Some(address) = address else { return EAI_NONAME };
+    // SAFETY: a string that lives until the call returns; else monkey-1.
+    unsafe { raw::getaddrinfo(address.as_ptr(), service, hints, result) }
+}
+
 /// Stands in for getaddrinfo(3).
 ///
 /// # Safety
@@ -111,6 +139,10 @@ pub(super) unsafe extern "C" fn getaddrinfo(
     hints: *const addrinfo,
     result: *mut *mut addrinfo,
 ) -> c_int {
+    if let Some(simulated) = simulated(part::DNS) {
+        // SAFETY: monkey-1.
+        return unsafe { look_up_simulated(simulated, (node, service), hints, result) };
+    }
     let Some(_green) = green(part::DNS) else {
         // SAFETY: monkey-1.
         return unsafe { raw::getaddrinfo(node, service, hints, result) };

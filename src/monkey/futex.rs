@@ -55,9 +55,10 @@ use std::ptr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use super::gate::{Green, part, patched, refuse};
+use super::gate::{Green, hub_here, part, patched, refuse, simulated};
 use super::held_up::{self, REPORT_AFTER, blocks_others};
 use super::holder;
+use super::random::getrandom;
 use super::wait::{self, Deadline, may_wait};
 use crate::pure::wait_table::{ALL, Waited};
 use crate::switch::fiber::Foreign;
@@ -66,7 +67,8 @@ use crate::sys::clock::{NEVER, after, monotonic_ns};
 use crate::sys::peek::peek;
 use crate::sys::raw::{
     self, Answer, EAGAIN, EFAULT, EINVAL, ETIMEDOUT, FUTEX_CLOCK_REALTIME, FUTEX_CMP_REQUEUE, FUTEX_PRIVATE_FLAG,
-    FUTEX_REQUEUE, FUTEX_WAIT, FUTEX_WAIT_BITSET, FUTEX_WAKE, FUTEX_WAKE_BITSET, FUTEX_WAKE_OP, SYS_futex, timespec,
+    FUTEX_REQUEUE, FUTEX_WAIT, FUTEX_WAIT_BITSET, FUTEX_WAKE, FUTEX_WAKE_BITSET, FUTEX_WAKE_OP, SYS_futex,
+    SYS_getrandom, timespec,
 };
 use crate::sys::runtime_syscall::runtime_syscall;
 
@@ -91,6 +93,9 @@ pub(super) unsafe extern "C" fn syscall(
     let answer = if number == SYS_futex && patched() != 0 {
         // SAFETY: monkey-1.
         unsafe { futex(arguments) }
+    } else if number == SYS_getrandom && simulated(part::RANDOM).is_some() {
+        // SAFETY: monkey-1: the bytes of the caller.
+        Ok(unsafe { getrandom(ptr::with_exposed_provenance_mut(a), b, c as u32) } as usize)
     } else {
         // SAFETY: monkey-1.
         unsafe { raw::kernel(number, arguments) }
@@ -131,6 +136,9 @@ unsafe fn futex(arguments: [usize; 6]) -> Answer {
         }
     }
     if FutexWait::is_one(operation) {
+        if let Some(answer) = FutexWait(arguments).passes_in_simulation() {
+            return answer;
+        }
         // SAFETY: monkey-1.
         held_up::counted(|| unsafe { FutexWait(arguments).wait() })
     } else {
@@ -390,6 +398,19 @@ impl FutexWait {
             // SAFETY: monkey-1.
             _ => unsafe { self.plain() },
         }
+    }
+
+    /// Returns the answer of a wait with a time limit that blocks an OS thread which simulates: nothing else runs there
+    /// meanwhile, so the time passes, and nothing has changed. None for other waits.
+    fn passes_in_simulation(self) -> Option<Answer> {
+        simulated(part::SLEEP)?;
+        let limit = self.limit().filter(|limit| *limit != NEVER)?;
+        if peek(self.0[0]) != Some(self.0[2] as u32) {
+            return None;
+        }
+        let (_, hub) = hub_here()?;
+        hub.advance(after(Duration::from_nanos(limit)));
+        Some(Err(ETIMEDOUT))
     }
 
     /// Makes the caller's call as it is.

@@ -24,10 +24,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use crate::runtime::caller::Caller;
-use crate::runtime::checkpoint::{charge, give_way, pay, spent_credit};
+use crate::runtime::checkpoint::{charge, give_way, pay, spend_credit, spent_credit};
 use crate::runtime::hub::{Hub, existing_hub};
 use crate::runtime::park::{Counted, Wake};
 use crate::runtime::reactor::Direction;
+use crate::runtime::virtual_wait::VirtualWait;
 use crate::runtime::watch::{TRUST_WINDOW, Watching};
 use crate::switch::budget::IO_CREDIT;
 use crate::switch::cancel::{ScopeExpired, clear_unwinding, is_control, obstacle};
@@ -40,6 +41,8 @@ use crate::sys::epoll::Interest;
 use crate::sys::numbers::{NumberedFile, Stamp};
 use crate::sys::raw::{Answer, EAGAIN, EBADF, ECANCELED, EDEADLK, EINTR, ETIMEDOUT, errno, set_errno};
 use crate::sys::runtime_syscall::is_runtime_syscall;
+use crate::sys::simulation::{self, Simulated};
+use crate::sys::virtual_calls::Called;
 
 /// The bits of [`PATCHED`], one for each part.
 pub(super) mod part {
@@ -59,6 +62,8 @@ pub(super) mod part {
     pub(crate) const LOCKS: u32 = 64;
     /// The creation of threads.
     pub(crate) const THREADS: u32 = 128;
+    /// The calls that return random bytes.
+    pub(crate) const RANDOM: u32 = 256;
     /// Not a part: set while the allocator is tried out, so that it is noted which locks it takes.
     pub(crate) const ALLOCATOR: u32 = 1 << 30;
     /// Not a part: set while `verify` checks whether calls arrive here at all.
@@ -136,6 +141,20 @@ fn green_slow(part: u32) -> Option<Green> {
     let root = hub.root();
     let section = root.current().pending.has(pending::NO_SWITCH | pending::FORKED);
     (patched & part != 0 && !is_runtime_syscall() && !section).then_some(Green { root, hub })
+}
+
+/// Returns what stands in for the kernel in calls of `part`; none for the kernel: the OS thread does not simulate, the
+/// part is not patched, or the call is the runtime's.
+#[inline(always)]
+pub(super) fn simulated(part: u32) -> Option<&'static Simulated> {
+    simulation::simulated().filter(|_| is_programs_call(part))
+}
+
+/// Answers [`simulated`] in an OS thread that simulates.
+#[cold]
+#[inline(never)]
+fn is_programs_call(part: u32) -> bool {
+    patched() & part != 0 && !is_runtime_syscall()
 }
 
 /// Returns the hub of this OS thread, for calls that wake and never wait.
@@ -264,6 +283,36 @@ impl Green {
             let _counted = Counted::in_count(&self.hub.reactor().waiting);
             self.caller().park_uninterrupted(reason, NEVER);
         }
+    }
+
+    /// Waits as [`wait`](Self::wait) does, until one of several simulated sockets is ready.
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait), but for those of the kernel.
+    ///
+    /// # Panics
+    /// As [`wait`](Self::wait).
+    pub(super) fn wait_simulated(
+        self,
+        sockets: &mut dyn Iterator<Item = (Called, Interest)>,
+        reason: Reason,
+        deadline: u64,
+    ) -> Result<(), i32> {
+        if obstacle().is_some() {
+            return Err(ECANCELED);
+        }
+        let (hub, me) = (self.hub, self.root.current());
+        let waits: Vec<_> = sockets.map(|(socket, interest)| VirtualWait::new(hub, socket, me, interest)).collect();
+        let _counted = (!waits.is_empty()).then(|| Counted::in_count(&hub.reactor().waiting));
+        self.park_until(reason, deadline)
+    }
+
+    /// Lets others go first, if the schedule of the simulation says so, before a call on a simulated socket.
+    ///
+    /// # Errors
+    /// ECANCELED or ETIMEDOUT, if the caller was killed or timed out.
+    pub(super) fn begin_simulated(self) -> Result<(), i32> {
+        blocking(spend_credit)
     }
 
     /// Waits as [`wait`](Self::wait) does, for a socket, on which the program will as a rule wait again. The kernel has

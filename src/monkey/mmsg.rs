@@ -13,12 +13,13 @@
 use std::ffi::{c_int, c_uint};
 use std::ptr::null_mut;
 
-use super::gate::{Green, blocking, finish, green, part, pass, saved_errno};
+use super::gate::{Green, blocking, finish, green, part, pass, refuse, saved_errno};
+use super::simulated::is_simulated;
 use super::stream::{check, is_plain, send_message};
 use crate::runtime::reactor::Direction;
 use crate::sys::clock::{NEVER, monotonic_ns};
 use crate::sys::numbers::file_of;
-use crate::sys::raw::{self, Answer, EAGAIN, MSG_DONTWAIT, MSG_WAITFORONE, POLLERR, POLLIN, mmsghdr, timespec};
+use crate::sys::raw::{self, Answer, EAGAIN, ENOSYS, MSG_DONTWAIT, MSG_WAITFORONE, POLLERR, POLLIN, mmsghdr, timespec};
 
 /// The most messages that one sendmmsg takes (UIO_MAXIOV); the kernel cuts the count to this.
 const MOST_SENT: c_uint = 1024;
@@ -89,6 +90,9 @@ pub(super) unsafe extern "C" fn recvmmsg(
     flags: c_int,
     limit: *mut timespec,
 ) -> c_int {
+    if is_simulated(fd) {
+        return refuse(ENOSYS);
+    }
     // SAFETY: monkey-1.
     let plain = || unsafe { raw::recvmmsg(fd, list, count, flags, limit) };
     let may_wait = flags & MSG_DONTWAIT == 0 && is_plain(flags) && count > 0;
@@ -127,6 +131,9 @@ pub(super) unsafe extern "C" fn recvmmsg(
 /// As [`recvmmsg`].
 #[unsafe(no_mangle)]
 pub(super) unsafe extern "C" fn sendmmsg(fd: c_int, list: *mut mmsghdr, count: c_uint, flags: c_int) -> c_int {
+    if is_simulated(fd) {
+        return refuse(ENOSYS);
+    }
     let Some(green) = green(part::NET).filter(|_| flags & MSG_DONTWAIT == 0 && count > 0) else {
         // SAFETY: monkey-1.
         return pass(unsafe { raw::sendmmsg(fd, list, count, flags) }) as c_int;

@@ -30,11 +30,12 @@
 //! | function | what | part |
 //! |---|---|---|
 //! | [`patch_net`] | `read` `write` `readv` `writev` `recv` `recvfrom` `recvmsg` `recvmmsg` `send` `sendto` `sendmsg` `sendmmsg` `accept` `accept4` `connect` `sendfile` `splice` `tee`, on sockets, pipes, terminals, eventfds and the like | [`Part::Net`] |
-//! | [`patch_sleep`] | `nanosleep` `clock_nanosleep` `usleep` `sleep` `sched_yield` | [`Part::Sleep`] |
+//! | [`patch_sleep`] | `nanosleep` `clock_nanosleep` `usleep` `sleep` `sched_yield`; in a simulation also `clock_gettime` `gettimeofday` `time` | [`Part::Sleep`] |
 //! | [`patch_dns`] | `getaddrinfo` `getnameinfo` `gethostbyname` `gethostbyname2` `gethostbyaddr` `gethostbyname_r` `gethostbyname2_r` `gethostbyaddr_r`, on OS threads | [`Part::Dns`] |
 //! | [`patch_poll`] | `poll` `ppoll` `select` `pselect` `epoll_wait` `epoll_pwait` `epoll_pwait2` without a signal mask | [`Part::Poll`] |
 //! | [`patch_process`] | `wait` `wait3` `wait4` `waitpid` `waitid`: for one child by its pidfd, for any and for a stop by an OS thread | [`Part::Process`] |
 //! | [`patch_files`] | `flock`, tried again and again | [`Part::Files`] |
+//! | [`patch_random`] | in a simulation `getrandom` `getentropy`, also by `syscall` | [`Part::Random`] |
 //! | [`patch_locks`] | private futexes through `syscall`, hence the locks and channels of `std` and of crates like it; `sched_yield`; `pthread_join`; C's own locks: all functions of `pthread_mutex_*`, `pthread_cond_*`, `pthread_rwlock_*` and `sem_*` that wait or wake, `pthread_barrier_wait`, `pthread_once` | [`Part::Locks`], which [`patch_all`] leaves out |
 //! | [`patch_threads`], never a part of [`patch_all`] | `pthread_create` `pthread_join` `pthread_tryjoin_np` `pthread_timedjoin_np` `pthread_clockjoin_np` `pthread_detach` `pthread_exit` `pthread_setname_np` `pthread_getname_np` `pthread_getattr_np`, the names of `prctl` | [`Part::Threads`] |
 //!
@@ -161,6 +162,30 @@
 //! since `std` knows no thread that never began. Reports and panics print the name, cut to the 15 bytes that the kernel
 //! has, and a place in this crate in place of the caller of `std::thread::spawn`.
 //!
+//! # Simulations
+//!
+//! In a [simulation](crate::sim) these calls have its clock, and its seed:
+//!
+//! * `Instant::now`, `SystemTime::now` and what C has for them follow the virtual clock; the time of day begins with
+//!   the year 2000 in UTC, in each run. Sleeps and the time limits of `poll` and locks are virtual, too. A sleep that
+//!   must not let others run lets the time pass, and so does a wait with a time limit that would block the OS thread.
+//!   The clocks of the CPU's time, and C11's function for the time, are the C library's.
+//! * On the hosts of the simulation, sockets of the internet's families and of Unix are its network's: `socket`
+//!   `socketpair` `bind` `listen` `connect` `accept` `read` `write` `recv` `send` and their forms, `shutdown` `close`
+//!   `dup` `fcntl` `ioctl` `getsockname` `getpeername` `getsockopt` `setsockopt` `poll` `select`, and `getaddrinfo` for
+//!   the names of its hosts. Time limits (`SO_RCVTIMEO`) are virtual; errors are those that Linux has.
+//! * What is not there fails: descriptors that go along with a message (EOPNOTSUPP), other families and raw sockets
+//!   (EAFNOSUPPORT, EPROTONOSUPPORT), other options (ENOPROTOOPT), `sendfile` and `splice` (EINVAL), `recvmmsg` and
+//!   `sendmmsg` (ENOSYS). `epoll` takes no simulated socket (EPERM), so crates with a runtime inside do not run yet.
+//!   A call that would wait inside of [`no_switch`](crate::no_switch) fails with EDEADLK. Sizes of buffers, keep-alive
+//!   and linger are taken, and change nothing; EPIPE comes without a SIGPIPE.
+//! * Files of the kernel, pipes among them, are as they are: a wait for one that only another OS thread could end is a
+//!   deadlock. `gethostbyname` and `getnameinfo` know no simulated host.
+//! * `getrandom`, and with it the order of a `HashMap`, comes from the seed: a run is the same in a fresh process. What
+//!   was seeded before the run, in a static, or from `/dev/urandom`, is not.
+//!
+//! Outside of simulations, a call that is patched for them alone costs one load of a flag.
+//!
 //! # Kill, timeout, deadlock
 //!
 //! C code and `std` cannot be unwound out of a system call. So here a kill, an expired [`timeout`](crate::timeout) and
@@ -210,6 +235,7 @@ mod allocator;
 mod barrier;
 mod c_lock;
 mod child;
+mod clock;
 mod closing;
 mod condvar;
 mod dns;
@@ -226,10 +252,13 @@ mod mutex;
 mod once;
 mod patch;
 mod poll;
+mod random;
 mod relay;
 mod rwlock;
 mod semaphore;
 mod setting;
+mod simulated;
+mod sockets;
 mod stream;
 mod thread_list;
 mod thread_names;
@@ -241,6 +270,6 @@ mod wait;
 pub use allocator::Allocator;
 pub use patch::{
     Part, PatchError, Report, is_patched, patch_all, patch_dns, patch_everything, patch_files, patch_locks, patch_net,
-    patch_poll, patch_process, patch_sleep, patch_threads,
+    patch_poll, patch_process, patch_random, patch_sleep, patch_threads,
 };
 pub use threads::{Choice, NewThread};

@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::gate::{arrives, part, patch, patched, try_allocators};
+use super::random::getrandom;
 use super::threads::{Choice, NewThread, set_choice};
 use super::wait;
 use crate::pure::lock::lock;
@@ -31,7 +32,7 @@ use crate::thread::own_thread_locals_supported;
 pub enum Part {
     /// The calls on sockets and pipes: read, write, connect, accept and the like.
     Net,
-    /// The calls that sleep or yield.
+    /// The calls that sleep or yield; and those that tell the time, in a simulation.
     Sleep,
     /// The lookup of names.
     Dns,
@@ -41,6 +42,8 @@ pub enum Part {
     Process,
     /// The locks of files: flock.
     Files,
+    /// Random bytes, in a simulation.
+    Random,
     /// The locks and channels of `std` and of crates like it, and C's own. Not a part of [`patch_all`].
     Locks,
     /// The creation of threads. Not a part of [`patch_all`].
@@ -49,7 +52,7 @@ pub enum Part {
 
 impl Part {
     /// The parts that [`patch_all`] patches.
-    const ALL: [Part; 6] = [Part::Net, Part::Sleep, Part::Dns, Part::Poll, Part::Process, Part::Files];
+    const ALL: [Part; 7] = [Part::Net, Part::Sleep, Part::Dns, Part::Poll, Part::Process, Part::Files, Part::Random];
 
     /// Returns the bit of this part.
     fn bit(self) -> u32 {
@@ -60,6 +63,7 @@ impl Part {
             Part::Poll => part::POLL,
             Part::Process => part::PROCESS,
             Part::Files => part::FILES,
+            Part::Random => part::RANDOM,
             Part::Locks => part::LOCKS,
             Part::Threads => part::THREADS,
         }
@@ -90,7 +94,16 @@ impl Part {
                 "splice",
                 "tee",
             ],
-            Part::Sleep => &["nanosleep", "clock_nanosleep", "usleep", "sleep", "sched_yield"],
+            Part::Sleep => &[
+                "nanosleep",
+                "clock_nanosleep",
+                "usleep",
+                "sleep",
+                "sched_yield",
+                "clock_gettime",
+                "gettimeofday",
+                "time",
+            ],
             Part::Dns => &[
                 "getaddrinfo",
                 "getnameinfo",
@@ -104,6 +117,7 @@ impl Part {
             Part::Poll => &["poll", "ppoll", "select", "pselect", "epoll_wait", "epoll_pwait", "epoll_pwait2"],
             Part::Process => &["wait", "wait3", "wait4", "waitpid", "waitid"],
             Part::Files => &["flock"],
+            Part::Random => &["getrandom", "getentropy"],
             Part::Locks => LOCKS,
             Part::Threads => &[
                 "pthread_create",
@@ -240,6 +254,8 @@ fn verify() -> Result<(), PatchError> {
 
 /// Patches `parts`, after a check of the linkage.
 fn patch_parts(parts: &[Part]) -> Result<Report, PatchError> {
+    // std finds this function where it is, and does not make it a part of the program.
+    let _ = std::hint::black_box(getrandom as unsafe extern "C" fn(_, _, _) -> _);
     // Once a part is patched, the linkage is known to be right.
     let bits = parts.iter().fold(0, |bits, part| bits | part.bit());
     let missing = bits & !patched() != 0;
@@ -277,7 +293,8 @@ pub unsafe fn patch_net() -> Result<Report, PatchError> {
     patch_parts(&[Part::Net])
 }
 
-/// Patches the calls that sleep or yield.
+/// Patches the calls that sleep or yield, and those that tell the time, which is virtual in a
+/// [simulation](crate::sim).
 ///
 /// # Safety
 /// As [`patch_all`].
@@ -340,6 +357,20 @@ pub unsafe fn patch_process() -> Result<Report, PatchError> {
 /// May switch: no.
 pub unsafe fn patch_files() -> Result<Report, PatchError> {
     patch_parts(&[Part::Files])
+}
+
+/// Patches the calls that return random bytes: in a [simulation](crate::sim) they come from its seed. Elsewhere nothing
+/// changes.
+///
+/// # Safety
+/// As [`patch_all`].
+///
+/// # Errors
+/// As [`patch_all`].
+///
+/// May switch: no.
+pub unsafe fn patch_random() -> Result<Report, PatchError> {
+    patch_parts(&[Part::Random])
 }
 
 /// Patches the locks and channels of `std`, and of crates that wait as `std` does: parking_lot, crossbeam, flume,

@@ -10,17 +10,19 @@
 //! Invariant monkey-1 of `stream.rs` holds here, too.
 #![allow(unsafe_code)]
 
+use std::cell::RefCell;
 use std::ffi::{c_int, c_long};
 use std::ptr::{self, null, null_mut};
 
-use super::gate::{Green, blocking, finish, green, part, pass, saved_errno};
+use super::gate::{self, Green, blocking, finish, green, part, pass, saved_errno};
+use super::simulated::{is_simulated, ready, socket_of, wanted};
 use crate::switch::fiber::Reason;
 use crate::sys::clock::{NEVER, after, monotonic_ns};
 use crate::sys::epoll::Interest;
 use crate::sys::numbers::file_of;
 use crate::sys::raw::{
-    self, Answer, EAGAIN, FD_SETSIZE, POLLIN, POLLOUT, POLLPRI, epoll_event, fd_set, nfds_t, pollfd, sigset_t,
-    timespec, timeval,
+    self, Answer, EAGAIN, EBADF, EDEADLK, FD_SETSIZE, POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, POLLPRI,
+    epoll_event, fd_set, nfds_t, pollfd, sigset_t, timespec, timeval,
 };
 use std::time::Duration;
 
@@ -80,6 +82,56 @@ unsafe fn poll_for(green: Green, fds: *mut pollfd, count: nfds_t, limit: Option<
     wait_until_any(wait, look)
 }
 
+/// Notes in each entry what is ready of it, and returns how many have something. The kernel is asked for its own files.
+fn look_at(entries: &mut [pollfd]) -> Answer {
+    let mut found = 0;
+    for entry in entries {
+        entry.revents = match socket_of(entry.fd) {
+            Some(socket) => ready(socket, entry.events),
+            None if entry.fd < 0 => 0,
+            None => raw::ready_now(entry.fd, entry.events).unwrap_or(POLLNVAL),
+        };
+        found += usize::from(entry.revents != 0);
+    }
+    Ok(found)
+}
+
+/// Polls descriptors of which some are simulated sockets; only these, and the end of the time, can end a wait.
+fn poll_simulated(entries: &mut [pollfd], limit: Option<u64>) -> Answer {
+    let green = green(part::NET);
+    green.map_or(Ok(()), Green::begin_simulated)?;
+    let until = deadline(limit);
+    let watched = entries.to_vec();
+    let reason = watched.first().map_or(Reason::Sleep, |entry| Reason::Read(entry.fd));
+    let wait = || {
+        let mut sockets = watched.iter().filter_map(|entry| wanted(entry.fd, entry.events));
+        // A caller that must not let others run would wait for ever.
+        green.ok_or(EDEADLK)?.wait_simulated(&mut sockets, reason, until)
+    };
+    match look_at(entries) {
+        Ok(0) if limit != Some(0) => {
+            let entries = RefCell::new(entries);
+            wait_until_any(wait, || look_at(&mut entries.borrow_mut()))
+        }
+        answer => answer,
+    }
+}
+
+/// Returns the caller's entries, if one of them is a simulated socket.
+///
+/// # Safety
+/// monkey-1: `count` entries lie there, as long as the slice is used.
+#[inline(always)]
+unsafe fn simulated_entries<'a>(fds: *mut pollfd, count: nfds_t) -> Option<&'a mut [pollfd]> {
+    gate::simulated(part::NET)?;
+    if fds.is_null() {
+        return None;
+    }
+    // SAFETY: the caller's promise.
+    let entries = unsafe { std::slice::from_raw_parts_mut(fds, count as usize) };
+    entries.iter().any(|entry| is_simulated(entry.fd)).then_some(entries)
+}
+
 /// Stands in for poll(2).
 ///
 /// # Safety
@@ -87,6 +139,11 @@ unsafe fn poll_for(green: Green, fds: *mut pollfd, count: nfds_t, limit: Option<
 #[unsafe(no_mangle)]
 pub(super) unsafe extern "C" fn poll(fds: *mut pollfd, count: nfds_t, limit: c_int) -> c_int {
     let limit = u64::try_from(limit).ok().map(|ms| ms * 1_000_000);
+    // SAFETY: monkey-1.
+    if let Some(entries) = unsafe { simulated_entries(fds, count) } {
+        let before = saved_errno();
+        return finish(before, poll_simulated(entries, limit)) as c_int;
+    }
     let Some(green) = green(part::POLL) else {
         let span = limit.map(raw::span);
         // SAFETY: monkey-1; the span lives until the call returns.
@@ -125,6 +182,11 @@ pub(super) unsafe extern "C" fn ppoll(
     // library does not.
     let span = unsafe { limit.as_ref() }.copied();
     let nanos = span.as_ref().map(raw::nanos);
+    // SAFETY: monkey-1.
+    if let Some(entries) = unsafe { simulated_entries(fds, count) } {
+        let before = saved_errno();
+        return finish(before, poll_simulated(entries, nanos.flatten())) as c_int;
+    }
     let Some((green, nanos)) = green(part::POLL)
         .zip(match nanos {
             Some(None) => None, // not a valid span: the kernel refuses it
@@ -220,11 +282,45 @@ impl FdSets {
     }
 }
 
+/// Waits as select(2) does in a simulation, by way of poll.
+///
+/// # Safety
+/// monkey-1.
+unsafe fn select_simulated(count: c_int, sets: FdSets, limit: Option<u64>) -> Answer {
+    // SAFETY: monkey-1; the numbers are below FD_SETSIZE.
+    let bits = |fd: c_int| unsafe { sets.wanted(fd) };
+    let entries = (0..count).map(|fd| pollfd { fd, events: bits(fd), revents: 0 });
+    let mut entries: Vec<_> = entries.filter(|entry| entry.events != 0).collect();
+    poll_simulated(&mut entries, limit)?;
+    if entries.iter().any(|entry| entry.revents & POLLNVAL != 0) {
+        return Err(EBADF);
+    }
+    // SAFETY: monkey-1.
+    unsafe { sets.clear() };
+    let mut found = 0;
+    for entry in entries {
+        // What an error or an end is to select: readable and writable.
+        let all = if entry.revents & (POLLERR | POLLHUP) != 0 { POLLIN | POLLOUT } else { 0 };
+        for (set, bit) in sets.0.into_iter().zip([POLLIN, POLLOUT, POLLPRI]) {
+            if !set.is_null() && entry.events & bit != 0 && (entry.revents | all) & bit != 0 {
+                // SAFETY: the caller's set; the number is below FD_SETSIZE.
+                unsafe { raw::put_in(set, entry.fd) };
+                found += 1;
+            }
+        }
+    }
+    Ok(found)
+}
+
 /// Waits as select(2) does, until `until`.
 ///
 /// # Safety
 /// monkey-1.
 unsafe fn select_until(green: Green, count: c_int, sets: FdSets, limit: Option<u64>, until: u64) -> Answer {
+    if gate::simulated(part::NET).is_some() {
+        // SAFETY: monkey-1.
+        return unsafe { select_simulated(count, sets, limit) };
+    }
     // SAFETY: monkey-1.
     let look = || unsafe { sets.look(count) };
     match look() {

@@ -12,11 +12,13 @@
 use std::ffi::{c_int, c_ulong, c_void};
 
 use super::closing::note_duplicate;
-use super::gate::{pass, patched, refuse};
+use super::gate::{finish, pass, patched, refuse, saved_errno};
+use super::simulated::{self, socket_of};
+use super::sockets::set_option;
 use crate::sys::numbers::changed;
 use crate::sys::raw::{
-    self, F_DUPFD, F_DUPFD_CLOEXEC, F_GETOWN, F_SETFL, FIONBIO, Ioctl, SO_RCVTIMEO, SO_RCVTIMEO_NEW, SO_SNDTIMEO,
-    SO_SNDTIMEO_NEW, SOL_SOCKET, socklen_t,
+    self, EFAULT, F_DUPFD, F_DUPFD_CLOEXEC, F_GETFL, F_GETOWN, F_SETFL, FIONBIO, FIONREAD, Ioctl, O_NONBLOCK, O_RDWR,
+    SO_RCVTIMEO, SO_RCVTIMEO_NEW, SO_SNDTIMEO, SO_SNDTIMEO_NEW, SOL_SOCKET, socklen_t,
 };
 
 /// Marks `fd`, of which a flag or a time limit was set.
@@ -34,6 +36,17 @@ fn note_change(fd: c_int) {
 pub(super) unsafe extern "C" fn fcntl(fd: c_int, command: c_int, argument: usize) -> c_int {
     if command == F_GETOWN {
         return raw::owner(fd).unwrap_or_else(refuse);
+    }
+    // Of a simulated socket, one flag counts.
+    if let Some(socket) = socket_of(fd) {
+        match command {
+            F_GETFL => return O_RDWR | if socket.modes().nonblocking { O_NONBLOCK } else { 0 },
+            F_SETFL => {
+                socket.change(|modes| modes.nonblocking = argument as c_int & O_NONBLOCK != 0);
+                return 0;
+            }
+            _ => {}
+        }
     }
     // SAFETY: monkey-1.
     let answer = unsafe { raw::fcntl_any(fd, command, argument) };
@@ -62,6 +75,21 @@ pub(super) unsafe extern "C" fn fcntl64(fd: c_int, command: c_int, argument: usi
 /// As [`fcntl`].
 #[unsafe(no_mangle)]
 pub(super) unsafe extern "C" fn ioctl(fd: c_int, request: c_ulong, argument: *mut c_void) -> c_int {
+    if let Some(socket) = socket_of(fd)
+        && matches!(request as Ioctl, FIONBIO | FIONREAD)
+    {
+        let before = saved_errno();
+        // SAFETY: null, or the caller's number (monkey-1).
+        let answer = unsafe { argument.cast::<c_int>().as_mut() }.ok_or(EFAULT).and_then(|number| {
+            if request as Ioctl == FIONBIO {
+                socket.change(|modes| modes.nonblocking = *number != 0);
+            } else {
+                *number = simulated::waiting(socket)? as c_int;
+            }
+            Ok(0)
+        });
+        return finish(before, answer) as c_int;
+    }
     // SAFETY: monkey-1.
     let answer = unsafe { raw::ioctl(fd, request as Ioctl, argument) };
     // FIONBIO changes whether calls block, as F_SETFL does.
@@ -83,6 +111,16 @@ pub(super) unsafe extern "C" fn setsockopt(
     value: *const c_void,
     len: socklen_t,
 ) -> c_int {
+    if let Some(socket) = socket_of(fd) {
+        let before = saved_errno();
+        let bytes = if value.is_null() {
+            &[][..]
+        } else {
+            // SAFETY: monkey-1: so many bytes lie there.
+            unsafe { std::slice::from_raw_parts(value.cast::<u8>(), len as usize) }
+        };
+        return finish(before, set_option(socket, level, name, bytes)) as c_int;
+    }
     // SAFETY: monkey-1.
     let answer = unsafe { raw::setsockopt(fd, level, name, value, len) };
     // These options change how long a call may block.

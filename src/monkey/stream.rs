@@ -45,6 +45,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::closing::note_new;
 use super::gate::{Green, Target, Verified, blocking, finish, green, part, pass, saved_errno};
+use super::simulated::{self, socket_of};
 use crate::runtime::reactor::Direction;
 use crate::switch::fiber::Reason;
 use crate::sys::clock::{NEVER, after, monotonic_ns};
@@ -418,6 +419,10 @@ pub(super) fn is_plain(flags: c_int) -> bool {
 /// As the C library's; see [`monkey`](super).
 #[unsafe(no_mangle)]
 pub(super) unsafe extern "C" fn read(fd: c_int, buf: *mut c_void, len: usize) -> isize {
+    if socket_of(fd).is_some() {
+        // SAFETY: monkey-1.
+        return unsafe { recv(fd, buf, len, 0) };
+    }
     match green(part::NET) {
         // SAFETY: monkey-1.
         Some(green) if fd >= FIRST && len > 0 => unsafe { read_green(green, fd, buf, len) },
@@ -470,6 +475,11 @@ pub(super) unsafe extern "C" fn __read_chk(fd: c_int, buf: *mut c_void, len: usi
 #[unsafe(no_mangle)]
 pub(super) unsafe extern "C" fn readv(fd: c_int, iov: *const iovec, count: c_int) -> isize {
     let buffers = valid_count(count).filter(|_| fd >= FIRST);
+    if let Some((socket, buffers)) = socket_of(fd).zip(buffers) {
+        let before = saved_errno();
+        // SAFETY: monkey-1.
+        return finish(before, unsafe { simulated::read_list(fd, socket, iov, buffers) });
+    }
     let Some((green, buffers)) = green(part::NET).zip(buffers) else {
         // SAFETY: monkey-1.
         return pass(unsafe { raw::readv(fd, iov, count) });
@@ -499,6 +509,10 @@ pub(super) unsafe extern "C" fn readv(fd: c_int, iov: *const iovec, count: c_int
 /// As [`read`].
 #[unsafe(no_mangle)]
 pub(super) unsafe extern "C" fn write(fd: c_int, buf: *const c_void, len: usize) -> isize {
+    if socket_of(fd).is_some() {
+        // SAFETY: monkey-1.
+        return unsafe { send(fd, buf, len, 0) };
+    }
     match green(part::NET) {
         // SAFETY: monkey-1.
         Some(green) if fd >= FIRST && len > 0 => unsafe { write_green(green, fd, buf, len) },
@@ -545,6 +559,12 @@ unsafe fn send_parts(green: Green, fd: c_int, buf: *const c_void, len: usize, fl
 #[unsafe(no_mangle)]
 pub(super) unsafe extern "C" fn writev(fd: c_int, iov: *const iovec, count: c_int) -> isize {
     let buffers = valid_count(count).filter(|_| fd >= FIRST);
+    if let Some((socket, buffers)) = socket_of(fd).zip(buffers) {
+        let before = saved_errno();
+        // SAFETY: monkey-1.
+        let bytes = unsafe { simulated::gathered(iov, buffers) };
+        return finish(before, simulated::send(fd, socket, &bytes, 0, None));
+    }
     let Some((green, buffers)) = green(part::NET).zip(buffers) else {
         // SAFETY: monkey-1.
         return pass(unsafe { raw::writev(fd, iov, count) });
@@ -614,6 +634,11 @@ pub(super) unsafe extern "C" fn recvfrom(
     addr: *mut sockaddr,
     room: *mut socklen_t,
 ) -> isize {
+    if let Some(socket) = socket_of(fd) {
+        let before = saved_errno();
+        // SAFETY: monkey-1.
+        return finish(before, unsafe { simulated::receive_into(fd, socket, (buf, len), flags, (addr, room)) });
+    }
     // A call that must not wait goes to the kernel as it is.
     match green(part::NET) {
         // SAFETY: monkey-1.
@@ -691,6 +716,11 @@ pub(super) unsafe extern "C" fn __recvfrom_chk(
 /// As [`read`].
 #[unsafe(no_mangle)]
 pub(super) unsafe extern "C" fn recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> isize {
+    if let Some(socket) = socket_of(fd) {
+        let before = saved_errno();
+        // SAFETY: monkey-1.
+        return finish(before, unsafe { simulated::receive_message(fd, socket, message, flags) });
+    }
     let Some(green) = green(part::NET).filter(|_| flags & MSG_DONTWAIT == 0 && is_plain(flags)) else {
         // SAFETY: monkey-1.
         return pass(unsafe { raw::recvmsg(fd, message, flags) });
@@ -707,6 +737,11 @@ pub(super) unsafe extern "C" fn recvmsg(fd: c_int, message: *mut msghdr, flags: 
 /// As [`read`].
 #[unsafe(no_mangle)]
 pub(super) unsafe extern "C" fn send(fd: c_int, buf: *const c_void, len: usize, flags: c_int) -> isize {
+    if let Some(socket) = socket_of(fd) {
+        let before = saved_errno();
+        // SAFETY: monkey-1.
+        return finish(before, unsafe { simulated::send_from(fd, socket, (buf, len), flags, (null(), 0)) });
+    }
     match green(part::NET) {
         // SAFETY: monkey-1.
         Some(green) if flags & MSG_DONTWAIT == 0 => unsafe { send_green(green, fd, buf, len, flags) },
@@ -743,6 +778,11 @@ pub(super) unsafe extern "C" fn sendto(
         // SAFETY: monkey-1.
         return unsafe { send(fd, buf, len, flags) };
     }
+    if let Some(socket) = socket_of(fd) {
+        let before = saved_errno();
+        // SAFETY: monkey-1.
+        return finish(before, unsafe { simulated::send_from(fd, socket, (buf, len), flags, (addr, addr_len)) });
+    }
     let Some(green) = green(part::NET).filter(|_| flags & MSG_DONTWAIT == 0) else {
         // SAFETY: monkey-1.
         return pass(unsafe { raw::sendto(fd, buf, len, flags, addr, addr_len) });
@@ -760,6 +800,11 @@ pub(super) unsafe extern "C" fn sendto(
 /// As [`read`].
 #[unsafe(no_mangle)]
 pub(super) unsafe extern "C" fn sendmsg(fd: c_int, message: *const msghdr, flags: c_int) -> isize {
+    if let Some(socket) = socket_of(fd) {
+        let before = saved_errno();
+        // SAFETY: monkey-1.
+        return finish(before, unsafe { simulated::send_message(fd, socket, message, flags) });
+    }
     let Some(green) = green(part::NET).filter(|_| flags & MSG_DONTWAIT == 0) else {
         // SAFETY: monkey-1.
         return pass(unsafe { raw::sendmsg(fd, message, flags) });
@@ -818,6 +863,16 @@ static ACCEPT: Mutex<()> = Mutex::new(());
 /// As [`read`].
 #[unsafe(no_mangle)]
 pub(super) unsafe extern "C" fn accept4(fd: c_int, addr: *mut sockaddr, room: *mut socklen_t, flags: c_int) -> c_int {
+    if let Some(socket) = socket_of(fd) {
+        let before = saved_errno();
+        let answer = simulated::accept(fd, socket, flags).map(|(number, peer)| {
+            note_new(number as usize);
+            // SAFETY: monkey-1.
+            unsafe { simulated::write_address(peer.as_ref(), addr, room) };
+            number as usize
+        });
+        return finish(before, answer) as c_int;
+    }
     let plain = || {
         // SAFETY: monkey-1.
         let new = unsafe { raw::accept4(fd, addr, room, flags) }?;
@@ -844,6 +899,12 @@ pub(super) unsafe extern "C" fn accept4(fd: c_int, addr: *mut sockaddr, room: *m
 /// As [`read`].
 #[unsafe(no_mangle)]
 pub(super) unsafe extern "C" fn connect(fd: c_int, addr: *const sockaddr, len: socklen_t) -> c_int {
+    if let Some(socket) = socket_of(fd) {
+        let before = saved_errno();
+        // SAFETY: monkey-1.
+        let address = unsafe { simulated::read_address(addr, len) };
+        return finish(before, address.and_then(|address| simulated::connect(fd, socket, &address))) as c_int;
+    }
     // SAFETY: monkey-1.
     let plain = || unsafe { raw::connect(fd, addr, len) };
     let Some(green) = green(part::NET).filter(|_| !raw::is_nonblocking(fd)) else { return pass(plain()) as c_int };

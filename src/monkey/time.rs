@@ -10,10 +10,11 @@ use std::ffi::{c_int, c_uint};
 use std::ptr::null_mut;
 use std::time::Duration;
 
-use super::gate::{Green, finish, green, part, refuse, saved_errno};
+use super::clock::virtual_time;
+use super::gate::{Green, finish, green, hub_here, part, refuse, saved_errno, simulated};
 use super::wait;
 use crate::switch::cancel::obstacle;
-use crate::sys::clock::after;
+use crate::sys::clock::{NEVER, after, monotonic_ns};
 use crate::sys::raw::{
     self, CLOCK_MONOTONIC, CLOCK_REALTIME, CLOCK_THREAD_CPUTIME_ID, EINVAL, TIMER_ABSTIME, timespec, useconds_t,
 };
@@ -54,6 +55,14 @@ pub(super) unsafe extern "C" fn clock_nanosleep(
     }
     // SAFETY: null, or the caller's span (monkey-1).
     let nanos = unsafe { span.as_ref() }.and_then(raw::nanos);
+    if let Some(simulated) = simulated(part::SLEEP)
+        && let Some(now) = virtual_time(simulated, clock)
+    {
+        let Some(nanos) = nanos else { return EINVAL };
+        let span = if flags & TIMER_ABSTIME != 0 { nanos.saturating_sub(now) } else { nanos };
+        sleep_in_simulation(span);
+        return 0;
+    }
     let Some((green, nanos)) = may_sleep().zip(nanos).filter(|_| known) else {
         // This function returns the error, and leaves errno alone.
         let before = saved_errno();
@@ -71,6 +80,19 @@ pub(super) unsafe extern "C" fn clock_nanosleep(
     }
     raw::set_errno(before);
     0
+}
+
+/// Sleeps in a simulation: nothing really sleeps there, so a caller that must not let others run lets time pass.
+#[cold]
+fn sleep_in_simulation(nanos: u64) {
+    let before = saved_errno();
+    let until = monotonic_ns().saturating_add(nanos).min(NEVER - 1);
+    match (may_sleep(), hub_here()) {
+        (Some(green), _) => green.sleep(until),
+        (None, Some((_, hub))) => hub.advance(until),
+        (None, None) => {}
+    }
+    raw::set_errno(before);
 }
 
 /// Stands in for usleep(3).
@@ -111,6 +133,10 @@ pub(super) extern "C" fn sched_yield() -> c_int {
 #[unsafe(no_mangle)]
 pub(super) extern "C" fn sleep(seconds: c_uint) -> c_uint {
     let nanos = u64::from(seconds) * 1_000_000_000;
+    if simulated(part::SLEEP).is_some() {
+        sleep_in_simulation(nanos);
+        return 0;
+    }
     let before = saved_errno();
     if let Some(green) = may_sleep() {
         green.sleep(after(Duration::from_nanos(nanos)));

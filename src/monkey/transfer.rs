@@ -25,12 +25,13 @@
 
 use std::ffi::{c_int, c_uint};
 
-use super::gate::{Green, blocking, finish, green, part, pass, saved_errno};
+use super::gate::{Green, blocking, finish, green, part, pass, refuse, saved_errno};
+use super::simulated::is_simulated;
 use super::stream::check;
 use crate::runtime::reactor::Direction;
 use crate::sys::numbers::{NumberedFile, file_of};
 use crate::sys::raw::{
-    self, Answer, EAGAIN, O_ACCMODE, O_APPEND, O_NONBLOCK, O_RDONLY, O_WRONLY, SOCK_STREAM, SPLICE_F_NONBLOCK,
+    self, Answer, EAGAIN, EINVAL, O_ACCMODE, O_APPEND, O_NONBLOCK, O_RDONLY, O_WRONLY, SOCK_STREAM, SPLICE_F_NONBLOCK,
     WaitKind, off_t,
 };
 
@@ -171,6 +172,9 @@ fn transfer(green: Green, mut from: End, mut to: End, len: usize, mut call: impl
 /// As the C library's; see [`monkey`](super).
 #[unsafe(no_mangle)]
 pub(super) unsafe extern "C" fn sendfile(to: c_int, from: c_int, offset: *mut off_t, count: usize) -> isize {
+    if is_simulated(to) || is_simulated(from) {
+        return refuse(EINVAL) as isize;
+    }
     // SAFETY: monkey-1.
     let plain = |count: usize| unsafe { raw::sendfile(to, from, offset, count) };
     let Some(green) = green(part::NET).filter(|_| count > 0) else { return pass(plain(count)) };
@@ -235,6 +239,9 @@ pub(super) unsafe extern "C" fn splice(
     len: usize,
     flags: c_uint,
 ) -> isize {
+    if is_simulated(to) || is_simulated(from) {
+        return refuse(EINVAL) as isize;
+    }
     // SAFETY: monkey-1.
     let call = |len: usize, flags: c_uint| unsafe { raw::splice(from, from_at, to, to_at, len, flags) };
     let before = saved_errno();

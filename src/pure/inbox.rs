@@ -45,7 +45,7 @@
 #![forbid(unsafe_code)]
 
 use std::collections::HashSet;
-use std::hash::Hash;
+use std::hash::{BuildHasherDefault, DefaultHasher, Hash};
 
 use super::bell::Bell;
 #[cfg(not(all(test, loom)))]
@@ -64,12 +64,16 @@ use std::sync::{Mutex, MutexGuard};
 /// The number of messages for which room is kept when none is on its way.
 const KEEP: usize = 1024;
 
+/// The messages on their way. The hashes have no seed: std's would be drawn for the OS thread before a simulation
+/// begins there.
+type OnItsWay<T> = HashSet<T, BuildHasherDefault<DefaultHasher>>;
+
 /// Messages from many OS threads to one hub.
 pub(crate) struct Inbox<T> {
     /// The messages. The queue allocates one block for every 31 of them.
     queue: SegQueue<T>,
     /// The messages that were pushed and not yet popped (inbox-2).
-    on_its_way: Mutex<HashSet<T>>,
+    on_its_way: Mutex<OnItsWay<T>>,
     /// The bell, which says whether the hub sleeps.
     bell: Bell,
 }
@@ -77,7 +81,7 @@ pub(crate) struct Inbox<T> {
 impl<T: Copy + Eq + Hash> Inbox<T> {
     /// Creates an empty inbox with an awake hub.
     pub(crate) fn new() -> Inbox<T> {
-        Inbox { queue: SegQueue::new(), on_its_way: Mutex::new(HashSet::new()), bell: Bell::new() }
+        Inbox { queue: SegQueue::new(), on_its_way: Mutex::new(OnItsWay::default()), bell: Bell::new() }
     }
 
     /// Any thread: leaves a message, unless the same message is on its way already. If this returns true, the caller
@@ -95,7 +99,7 @@ impl<T: Copy + Eq + Hash> Inbox<T> {
     }
 
     /// Locks the set of messages on their way. Holders of the lock only hash and compare.
-    fn on_its_way(&self) -> MutexGuard<'_, HashSet<T>> {
+    fn on_its_way(&self) -> MutexGuard<'_, OnItsWay<T>> {
         lock(&self.on_its_way)
     }
 

@@ -35,6 +35,7 @@
 //! | `shared_waits` | waits of a hub's fibers in queues that other hubs share |
 //! | `faults` | whether a call fails on purpose now, in a simulation |
 //! | `foreign_waits` | how many fibers of a hub wait in locks of `std` or C (feature `monkey`) |
+//! | `virtual_wait` | waits of patched calls for simulated sockets (feature `monkey`) |
 //! | `watch` | any descriptor, by its number: armed at each wait, or trusted for a moment (feature `monkey`) |
 //! | `thread_info` | what is known of the threads of a hub at one moment, as data and as text |
 //! | `trace` | makes the events of a trace of what the recorder has; traces that the environment asks for |
@@ -69,6 +70,8 @@ pub(crate) mod source;
 pub(crate) mod thread_info;
 mod timers;
 pub(crate) mod trace;
+#[cfg(feature = "monkey")]
+pub(crate) mod virtual_wait;
 #[cfg(feature = "monkey")]
 pub(crate) mod watch;
 pub(crate) mod watch_thread;

@@ -63,9 +63,9 @@
 //!
 //! * *Time.* It stands still while any thread can run, and then jumps to the next timer. It starts at the same moment
 //!   in each run. [`sleep`](crate::sleep), [`timeout`](crate::timeout), intervals, `select!` and every limit follow it,
-//!   and so does [`time::now`](crate::time::now). `std::time` does not: `Instant::now()` is the kernel's clock, and a
-//!   call that is given such an `Instant` in a simulation panics with a line that says so. std's `thread::sleep` really
-//!   sleeps.
+//!   and so does [`time::now`](crate::time::now). `std::time` does not, unless [unmodified code](#unmodified-code) is
+//!   taken in: `Instant::now()` is the kernel's clock, and a call that is given such an `Instant` in a simulation
+//!   panics with a line that says so. std's `thread::sleep` really sleeps.
 //! * *Turns.* Which runnable thread has the next turn is a choice.
 //! * *Preemption.* At every call that could have waited but need not (a lock that is free, a send, a receive, an event
 //!   that is set, a permit) another thread may have its turn first. Between two such calls nothing else runs, as in
@@ -134,10 +134,24 @@
 //! });
 //! ```
 //!
-//! A simulated socket has a descriptor, which is a placeholder: to the kernel, and to std after a conversion, it is no
-//! socket (`ENOTSOCK`), and a conversion back finds the simulated socket again. Messages with descriptors, urgent data
-//! and options beyond those of std's types are not there. A Unix name makes no file, and `bind` takes a name again once
-//! its socket is gone.
+//! A simulated socket has a descriptor, which is a placeholder: to the kernel, and without `monkey` to std after a
+//! conversion, it is no socket (`ENOTSOCK`), and a conversion back finds the simulated socket again. Messages with
+//! descriptors, urgent data and options beyond those of std's types are not there. A Unix name makes no file, and
+//! `bind` takes a name again once its socket is gone.
+//!
+//! # Unmodified code
+//!
+//! With the feature `monkey`, after `monkey::patch_all`, a simulation takes in what std and C do:
+//!
+//! * `Instant`, `SystemTime` (which begins with the year 2000) and `thread::sleep` follow the virtual clock.
+//! * Sockets, and the lookup of names, are those of the simulated network: a client of HTTP or of a database runs as it
+//!   is, against a server that is written with `std::net` and runs on a [`host`]. What is not there is an error:
+//!   `monkey` has the list.
+//! * Threads are green if they are spawned by this crate, or by std after `monkey::patch_threads`.
+//! * Random bytes come from the seed, and so does the order of a `HashMap`. std seeds that once for each OS thread, so
+//!   the runs of an exploration that draw random bytes have an OS thread each. A seed in a static is drawn by the first
+//!   run of the process that needs it, and is another one in the replay: give such a value a fixed seed, before the
+//!   simulation.
 //!
 //! # Files
 //!
@@ -186,8 +200,8 @@
 //!
 //! Pipes, signals, processes, jobs on other OS threads and other hubs are an error in a simulation:
 //! `io::ErrorKind::Unsupported`, or a panic where a call has no error. Nothing waits for the kernel: a wait that only
-//! the outside could end is a deadlock. What does not go through this crate is not seen: std's sockets, files and OS
-//! threads are there as ever, and with them chance.
+//! the outside could end is a deadlock. What does not go through this crate is not seen: files and OS threads of std,
+//! and without `monkey` its sockets, are there as ever, and with them chance.
 //!
 //! # What is a failure
 //!

@@ -31,7 +31,7 @@ use crate::pure::random::Random;
 use crate::pure::schedule::{Chooser, Made, Plan};
 use crate::runtime::choose::draw_by_simulation;
 use crate::runtime::faults::fault;
-use crate::runtime::hub::{existing_hub, hub};
+use crate::runtime::hub::{Hub, existing_hub, hub};
 use crate::runtime::report;
 use crate::switch::cancel;
 use crate::switch::fiber::{Fiber, Reason};
@@ -42,7 +42,7 @@ use crate::switch::state::State;
 use crate::sys::clock::NEVER;
 use crate::sys::endpoint::endpoint;
 use crate::sys::fault::{Fault, FaultKind, WAYS};
-use crate::sys::simulation::{START, virtual_ns};
+use crate::sys::simulation::{START, Simulated, virtual_ns};
 use crate::sys::virtual_files::with_disk_of;
 use crate::sys::virtual_sockets::left;
 use crate::thread::yield_now;
@@ -89,7 +89,8 @@ pub(super) struct Ended<R> {
     pub(super) suspensions: u64,
     /// The turns and checkpoints.
     pub(super) turns: u64,
-    /// Whether the OS thread may not be used for another run, since a thread of this one could not be ended.
+    /// Whether the OS thread may not be used for another run, since a thread of this one could not be ended, or values
+    /// of the OS thread depend on the seed.
     pub(super) is_spoilt: bool,
 }
 
@@ -213,11 +214,8 @@ impl World {
             Ok((_, hub)) => {
                 hub.restart();
                 if let Some(simulated) = hub.simulated() {
-                    // Another stream than those of the choices and of `random`.
-                    let mut sockets = simulated.sockets.borrow_mut();
-                    sockets.restart(START, order.seed.rotate_left(32));
-                    sockets.network.ask_for_mishaps(mishap);
-                    drop(sockets);
+                    simulated.restart(order.seed);
+                    simulated.sockets.borrow_mut().network.ask_for_mishaps(mishap);
                     simulated.files.borrow_mut().restart();
                     simulated.ask_for_host(current_host);
                     simulated.ask_for_faults(fault);
@@ -230,7 +228,9 @@ impl World {
         if result.is_ok() && !order.allow_leaks {
             self.drain(root);
         }
-        let is_spoilt = self.clean_up(root, result.is_ok() && !order.allow_leaks);
+        let mut is_spoilt = self.clean_up(root, result.is_ok() && !order.allow_leaks);
+        // What is seeded once for each OS thread, as the hashes of std, has the seed of this run.
+        is_spoilt |= existing_hub().and_then(Hub::simulated).is_some_and(Simulated::has_drawn);
         let result = match (result, self.failure.take()) {
             (Ok(value), None) => Ok(value),
             (Ok(value), Some((kind, text))) => {

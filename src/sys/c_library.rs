@@ -11,7 +11,7 @@
 //! the manual page demands of them. Upheld by the callers, which have them from C code, or made them.
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::mem::MaybeUninit;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -63,6 +63,7 @@ macro_rules! functions {
 }
 
 functions! {
+    "getrandom(2)" "C" getrandom(place: *mut c_void, len: usize, flags: c_uint) -> isize;
     "getnameinfo(3)" "C" getnameinfo(
         address: *const sockaddr, len: socklen_t, host: *mut c_char, host_len: socklen_t,
         service: *mut c_char, service_len: socklen_t, flags: c_int

@@ -11,6 +11,7 @@
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use super::kernel_clock;
 use super::simulation::{instant_of, virtual_ns, virtual_of};
 use crate::pure::lock::get_or_init;
 
@@ -35,9 +36,9 @@ pub(crate) fn monotonic_ns() -> u64 {
 #[inline(always)]
 fn kernel_ns() -> u64 {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `now` is a live timespec that the call fills; the call cannot fail for CLOCK_MONOTONIC
+    // SAFETY: `now` is a live timespec that the call fills (kernel-clock-1); the call cannot fail for CLOCK_MONOTONIC
     // (clock_gettime(2)).
-    let result = unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    let result = unsafe { kernel_clock::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
     debug_assert_eq!(result, 0, "CLOCK_MONOTONIC exists on every Linux");
     // Both parts are positive: the clock counts from the boot.
     now.tv_sec as u64 * NANOS_PER_SEC + now.tv_nsec as u64

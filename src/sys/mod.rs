@@ -20,6 +20,7 @@
 //! | `fork_lock` | a lock that the child of a fork never finds held |
 //! | `handlers` | a signal handler runs marked as the runtime's code |
 //! | `inherit` | a descriptor left by the process that started this one is owned once, or refused |
+//! | `kernel_clock` | the kernel's clocks, whatever the program's `clock_gettime` says |
 //! | `message` | a text that is written without an allocation |
 //! | `mmap` | address space that costs memory only where it was touched; guards; what is resident |
 //! | `numbers` | whether this process has closed or changed a descriptor since a given moment |
@@ -45,6 +46,8 @@
 //! | `transfer` | reads and writes that do not wait, whatever the mode of the open file |
 //! | `unix` | Unix stream sockets that connect without blocking |
 //! | `unwind` | the frames of suspended code, for the unwinder |
+//! | `virtual_address` | addresses of simulated sockets as bytes |
+//! | `virtual_calls` | simulated sockets by their numbers, and how each waits |
 //! | `virtual_files` | the files of a simulation behind descriptors, and none elsewhere |
 //! | `virtual_sockets` | the sockets of a simulation behind descriptors, and none elsewhere |
 //!
@@ -81,6 +84,7 @@ pub(crate) mod fork_lock;
 #[cfg(feature = "monkey")]
 pub(crate) mod handlers;
 pub(crate) mod inherit;
+pub(crate) mod kernel_clock;
 pub(crate) mod message;
 pub(crate) mod mmap;
 #[cfg(feature = "monkey")]
@@ -113,6 +117,10 @@ pub(crate) mod tls;
 pub(crate) mod transfer;
 pub(crate) mod unix;
 pub(crate) mod unwind;
+#[cfg(feature = "monkey")]
+pub(crate) mod virtual_address;
+#[cfg(feature = "monkey")]
+pub(crate) mod virtual_calls;
 pub(crate) mod virtual_files;
 pub(crate) mod virtual_sockets;
 

@@ -21,20 +21,22 @@ use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 pub(crate) use libc::{
-    __WNOTHREAD, AF_INET, AF_INET6, AI_NUMERICHOST, CLOCK_MONOTONIC, CLOCK_REALTIME, CLOCK_THREAD_CPUTIME_ID,
-    EAI_SYSTEM, F_DUPFD, F_DUPFD_CLOEXEC, F_GETFD, F_GETOWN, F_SETFL, FD_SETSIZE, FIONBIO, FUTEX_CLOCK_REALTIME,
-    FUTEX_CMP_REQUEUE, FUTEX_PRIVATE_FLAG, FUTEX_REQUEUE, FUTEX_WAIT, FUTEX_WAIT_BITSET, FUTEX_WAKE, FUTEX_WAKE_BITSET,
-    FUTEX_WAKE_OP, Ioctl, LOCK_NB, MSG_DONTWAIT, MSG_ERRQUEUE, MSG_NOSIGNAL, MSG_OOB, MSG_PEEK, MSG_WAITALL,
-    MSG_WAITFORONE, O_ACCMODE, O_APPEND, O_CLOEXEC, O_NONBLOCK, O_RDONLY, O_WRONLY, P_ALL, P_PGID, P_PID, P_PIDFD,
-    POLLERR, POLLIN, POLLOUT, POLLPRI, PR_GET_NAME, PR_SET_NAME, SO_RCVTIMEO, SO_RCVTIMEO_NEW, SO_SNDTIMEO,
-    SO_SNDTIMEO_NEW, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_STREAM, SOL_SOCKET, SPLICE_F_NONBLOCK, SYS_futex, SYS_prctl,
+    __WNOTHREAD, AF_INET, AF_INET6, AF_UNIX, AI_NUMERICHOST, CLOCK_BOOTTIME, CLOCK_BOOTTIME_ALARM, CLOCK_MONOTONIC,
+    CLOCK_MONOTONIC_COARSE, CLOCK_MONOTONIC_RAW, CLOCK_REALTIME, CLOCK_REALTIME_ALARM, CLOCK_REALTIME_COARSE,
+    CLOCK_TAI, CLOCK_THREAD_CPUTIME_ID, EAI_NONAME, EAI_SYSTEM, F_DUPFD, F_DUPFD_CLOEXEC, F_GETFD, F_GETFL, F_GETOWN,
+    F_SETFL, FD_SETSIZE, FIONBIO, FIONREAD, FUTEX_CLOCK_REALTIME, FUTEX_CMP_REQUEUE, FUTEX_PRIVATE_FLAG, FUTEX_REQUEUE,
+    FUTEX_WAIT, FUTEX_WAIT_BITSET, FUTEX_WAKE, FUTEX_WAKE_BITSET, FUTEX_WAKE_OP, Ioctl, LOCK_NB, MSG_DONTWAIT,
+    MSG_ERRQUEUE, MSG_NOSIGNAL, MSG_OOB, MSG_PEEK, MSG_WAITALL, MSG_WAITFORONE, O_ACCMODE, O_APPEND, O_CLOEXEC,
+    O_NONBLOCK, O_RDONLY, O_RDWR, O_WRONLY, P_ALL, P_PGID, P_PID, P_PIDFD, POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT,
+    POLLPRI, PR_GET_NAME, PR_SET_NAME, SO_RCVTIMEO, SO_RCVTIMEO_NEW, SO_SNDTIMEO, SO_SNDTIMEO_NEW, SOCK_CLOEXEC,
+    SOCK_DGRAM, SOCK_NONBLOCK, SOCK_STREAM, SOL_SOCKET, SPLICE_F_NONBLOCK, SYS_futex, SYS_getrandom, SYS_prctl,
     TIMER_ABSTIME, WEXITED, WNOHANG, WNOWAIT, addrinfo, clockid_t, epoll_event, fd_set, id_t, idtype_t, iovec, mmsghdr,
-    msghdr, nfds_t, off_t, pid_t, pollfd, rusage, siginfo_t, sigset_t, sockaddr, socklen_t, timespec, timeval,
+    msghdr, nfds_t, off_t, pid_t, pollfd, rusage, siginfo_t, sigset_t, sockaddr, socklen_t, time_t, timespec, timeval,
     useconds_t,
 };
 pub(crate) use libc::{
-    EAGAIN, EBADF, EBUSY, ECANCELED, EDEADLK, EFAULT, EINPROGRESS, EINTR, EINVAL, ENOSYS, ENOTSOCK, EOPNOTSUPP, EPERM,
-    ERANGE, ESRCH, ETIMEDOUT, EWOULDBLOCK,
+    EAFNOSUPPORT, EAGAIN, EBADF, EBUSY, ECANCELED, EDEADLK, EDOM, EFAULT, EINPROGRESS, EINTR, EINVAL, EIO, ENOSYS,
+    ENOTSOCK, EOPNOTSUPP, EPERM, EPROTONOSUPPORT, ERANGE, ESRCH, ETIMEDOUT, EWOULDBLOCK,
 };
 
 /// The result of a system call, or the errno.
@@ -149,6 +151,9 @@ calls! {
         = SYS_clock_nanosleep;
     "wait(2)" wait4(pid: pid_t, status: *mut c_int, options: c_int, usage: *mut rusage) = SYS_wait4;
     "waitid(2)" waitid(kind: idtype_t, id: id_t, info: *mut siginfo_t, options: c_int, usage: *mut rusage) = SYS_waitid;
+    "bind(2)" bind(fd: c_int, addr: *const sockaddr, len: socklen_t) = SYS_bind;
+    "getsockname(2)" getsockname(fd: c_int, addr: *mut sockaddr, room: *mut socklen_t) = SYS_getsockname;
+    "getpeername(2)" getpeername(fd: c_int, addr: *mut sockaddr, room: *mut socklen_t) = SYS_getpeername;
     "getsockopt(2)" getsockopt(fd: c_int, level: c_int, name: c_int, value: *mut c_void, len: *mut socklen_t)
         = SYS_getsockopt;
     "ioctl(2)" ioctl(fd: c_int, request: libc::Ioctl, argument: *mut c_void) = SYS_ioctl;
@@ -205,6 +210,20 @@ pub(crate) fn close(fd: c_int) -> Answer {
 pub(crate) fn socket(domain: c_int, kind: c_int, protocol: c_int) -> Answer {
     // SAFETY: as in `close`.
     unsafe { kernel(libc::SYS_socket, arguments!(domain, kind, protocol)) }
+}
+
+/// Makes a socket listen, as listen(2) says.
+#[inline]
+pub(crate) fn listen(fd: c_int, backlog: c_int) -> Answer {
+    // SAFETY: as in `close`.
+    unsafe { kernel(libc::SYS_listen, arguments!(fd, backlog)) }
+}
+
+/// Ends directions of a socket, as shutdown(2) says.
+#[inline]
+pub(crate) fn shutdown(fd: c_int, how: c_int) -> Answer {
+    // SAFETY: as in `close`.
+    unsafe { kernel(libc::SYS_shutdown, arguments!(fd, how)) }
 }
 
 /// Duplicates a descriptor, as dup(2) says.
@@ -294,6 +313,54 @@ pub(crate) fn set_nonblocking(fd: c_int, on: bool) -> Answer {
     let mut on = c_int::from(on);
     // SAFETY: FIONBIO reads one integer, which lives until the call returns (FIONBIO(2const)).
     unsafe { ioctl(fd, libc::FIONBIO, (&raw mut on).cast()) }
+}
+
+/// Options of sockets, as level and name.
+pub(crate) mod option {
+    use std::ffi::c_int;
+
+    /// Whether small writes are sent at once.
+    pub(crate) const NO_DELAY: (c_int, c_int) = (libc::IPPROTO_TCP, libc::TCP_NODELAY);
+    /// Whether what arrives is acknowledged at once.
+    pub(crate) const QUICK_ACK: (c_int, c_int) = (libc::IPPROTO_TCP, libc::TCP_QUICKACK);
+    /// Whether it may send to all hosts.
+    pub(crate) const BROADCAST: (c_int, c_int) = (libc::SOL_SOCKET, libc::SO_BROADCAST);
+    /// The hops that a packet may take.
+    pub(crate) const TTL: (c_int, c_int) = (libc::IPPROTO_IP, libc::IP_TTL);
+    /// Whether its own host gets what it sends to a group.
+    pub(crate) const LOOP_V4: (c_int, c_int) = (libc::IPPROTO_IP, libc::IP_MULTICAST_LOOP);
+    /// The same over IPv6.
+    pub(crate) const LOOP_V6: (c_int, c_int) = (libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_LOOP);
+    /// The hops that a datagram to a group may take.
+    pub(crate) const MULTICAST_TTL: (c_int, c_int) = (libc::IPPROTO_IP, libc::IP_MULTICAST_TTL);
+    /// The error that waits to be taken.
+    pub(crate) const ERROR: (c_int, c_int) = (libc::SOL_SOCKET, libc::SO_ERROR);
+    /// Whether it carries a stream or datagrams.
+    pub(crate) const TYPE: (c_int, c_int) = (libc::SOL_SOCKET, libc::SO_TYPE);
+    /// The family of its addresses.
+    pub(crate) const DOMAIN: (c_int, c_int) = (libc::SOL_SOCKET, libc::SO_DOMAIN);
+    /// The number of the protocol.
+    pub(crate) const PROTOCOL: (c_int, c_int) = (libc::SOL_SOCKET, libc::SO_PROTOCOL);
+    /// Whether it takes connections.
+    pub(crate) const LISTENS: (c_int, c_int) = (libc::SOL_SOCKET, libc::SO_ACCEPTCONN);
+    /// Whether several listeners may share the address.
+    pub(crate) const REUSE_PORT: (c_int, c_int) = (libc::SOL_SOCKET, libc::SO_REUSEPORT);
+
+    /// Those that a simulated socket takes, and that change nothing there.
+    pub(crate) const WITHOUT_EFFECT: [(c_int, c_int); 12] = [
+        (libc::SOL_SOCKET, libc::SO_REUSEADDR),
+        (libc::SOL_SOCKET, libc::SO_KEEPALIVE),
+        (libc::SOL_SOCKET, libc::SO_LINGER),
+        (libc::SOL_SOCKET, libc::SO_SNDBUF),
+        (libc::SOL_SOCKET, libc::SO_RCVBUF),
+        (libc::SOL_SOCKET, libc::SO_PRIORITY),
+        (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE),
+        (libc::IPPROTO_TCP, libc::TCP_KEEPINTVL),
+        (libc::IPPROTO_TCP, libc::TCP_KEEPCNT),
+        (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT),
+        (libc::IPPROTO_IPV6, libc::IPV6_V6ONLY),
+        (libc::IPPROTO_IP, libc::IP_TOS),
+    ];
 }
 
 /// Reads an option of the socket level, of type `T`: a plain number, or a struct of plain numbers.
@@ -424,6 +491,7 @@ pub(crate) fn span(nanos: u64) -> timespec {
 /// Returns the time of day in nanoseconds since 1970.
 pub(crate) fn realtime_ns() -> u64 {
     let mut now = timespec { tv_sec: 0, tv_nsec: 0 };
+    // The program's own function: in a simulation the time of day is virtual.
     // SAFETY: the call fills `now` and cannot fail for this clock (clock_gettime(2)).
     unsafe { libc::clock_gettime(CLOCK_REALTIME, &raw mut now) };
     nanos(&now).unwrap_or(0)
@@ -436,6 +504,15 @@ pub(crate) fn realtime_ns() -> u64 {
 pub(crate) unsafe fn is_in(set: *const fd_set, fd: c_int) -> bool {
     // SAFETY: the caller's promise; numbers up to FD_SETSIZE are in range, and the callers ask for no others.
     unsafe { libc::FD_ISSET(fd, set) }
+}
+
+/// Puts `fd` into the set.
+///
+/// # Safety
+/// As [`is_in`].
+pub(crate) unsafe fn put_in(set: *mut fd_set, fd: c_int) {
+    // SAFETY: the caller's promise.
+    unsafe { libc::FD_SET(fd, set) };
 }
 
 /// Finds the next definition of `name` after the program's, and caches the address in `cell`.

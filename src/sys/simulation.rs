@@ -18,9 +18,12 @@ use std::time::{Duration, Instant};
 
 use super::fault::{Fault, FaultKind};
 use super::file::unreadable;
+use super::runtime_syscall::runtime_syscall;
 use crate::pure::disk::{Disk, OpenId};
 use crate::pure::lock::get_or_init;
 use crate::pure::network::{HostId, LOCALHOST, Network, SocketId};
+#[cfg(feature = "monkey")]
+use crate::pure::random::Random;
 
 /// The moment at which each virtual clock starts, in nanoseconds: a hundred years. No machine has run for so long, so
 /// a smaller number is one of the kernel's clock.
@@ -28,6 +31,20 @@ pub(crate) const START: u64 = 100 * 365 * 24 * 3_600_000_000_000;
 
 /// Whether any OS thread of this process simulates, or did.
 static ANY: AtomicBool = AtomicBool::new(false);
+
+/// How a socket waits, as the program has set it.
+#[cfg(feature = "monkey")]
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Modes {
+    /// Whether calls fail with EAGAIN in place of waiting.
+    pub(crate) nonblocking: bool,
+    /// Whether `bind` lets several listeners share the address.
+    pub(crate) reuse_port: bool,
+    /// How long a call waits to receive, in nanoseconds; for ever if none.
+    pub(crate) receive_limit: Option<u64>,
+    /// The same for a call that sends or connects.
+    pub(crate) send_limit: Option<u64>,
+}
 
 /// What the number of a placeholder stands for.
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +63,9 @@ pub(crate) struct VirtualSockets {
     pub(crate) network: Network,
     /// The sockets by the numbers of their placeholders.
     pub(super) numbers: BTreeMap<RawFd, Entry>,
+    /// How the sockets wait, by their tokens, where the program has said so.
+    #[cfg(feature = "monkey")]
+    pub(super) modes: BTreeMap<u64, Modes>,
     /// What each placeholder is a duplicate of, once there is one.
     original: Option<File>,
 }
@@ -53,17 +73,27 @@ pub(crate) struct VirtualSockets {
 impl VirtualSockets {
     /// Makes a network without sockets, at a time in nanoseconds.
     pub(crate) fn new(now: u64, seed: u64) -> VirtualSockets {
-        VirtualSockets { network: Network::new(now, seed), numbers: BTreeMap::new(), original: None }
+        VirtualSockets {
+            network: Network::new(now, seed),
+            numbers: BTreeMap::new(),
+            #[cfg(feature = "monkey")]
+            modes: BTreeMap::new(),
+            original: None,
+        }
     }
 
     /// Begins anew. Descriptors that are left of before lead nowhere.
     pub(crate) fn restart(&mut self, now: u64, seed: u64) {
         self.network = Network::new(now, seed);
         self.numbers.clear();
+        #[cfg(feature = "monkey")]
+        self.modes.clear();
     }
 
     /// Makes a placeholder for a socket.
     pub(super) fn placeholder(&mut self, id: SocketId) -> io::Result<OwnedFd> {
+        // No call of the program: with the feature `monkey`, the program's calls look at the sockets.
+        let _own = runtime_syscall();
         let original = match &self.original {
             Some(original) => original,
             None => self.original.insert(File::open("/dev/null")?),
@@ -139,6 +169,12 @@ pub(crate) struct Simulated {
     chance: Cell<Chance>,
     /// Whether the latest call that asked was told to try again.
     is_repeated: Cell<bool>,
+    /// The random bytes of patched calls.
+    #[cfg(feature = "monkey")]
+    random: RefCell<Random>,
+    /// Whether the run has drawn some.
+    #[cfg(feature = "monkey")]
+    drawn: Cell<bool>,
 }
 
 impl Simulated {
@@ -147,7 +183,48 @@ impl Simulated {
         let sockets = RefCell::new(VirtualSockets::new(START, 0));
         let (host, chance) = (Cell::new((|| LOCALHOST) as _), Cell::new((|_| None) as Chance));
         let (files, is_repeated) = (RefCell::default(), Cell::new(false));
-        Simulated { clock: Cell::new(START), sockets, files, host, chance, is_repeated }
+        Simulated {
+            clock: Cell::new(START),
+            sockets,
+            files,
+            host,
+            chance,
+            is_repeated,
+            #[cfg(feature = "monkey")]
+            random: RefCell::new(Random::new(0)),
+            #[cfg(feature = "monkey")]
+            drawn: Cell::new(false),
+        }
+    }
+
+    /// Begins a run, of which everything random comes from `seed`. The clock is set by the hub.
+    pub(crate) fn restart(&self, seed: u64) {
+        // Other streams than those of the choices and of the program's own random numbers.
+        self.sockets.borrow_mut().restart(START, seed.rotate_left(32));
+        #[cfg(feature = "monkey")]
+        {
+            self.random.replace(Random::new(!seed.rotate_left(16)));
+            self.drawn.set(false);
+        }
+    }
+
+    /// Fills `bytes` at random, as the seed says.
+    #[cfg(feature = "monkey")]
+    pub(crate) fn fill(&self, bytes: &mut [u8]) {
+        self.drawn.set(true);
+        let mut random = self.random.borrow_mut();
+        for chunk in bytes.chunks_mut(size_of::<u64>()) {
+            chunk.copy_from_slice(&random.next().to_ne_bytes()[..chunk.len()]);
+        }
+    }
+
+    /// Reports whether the run has drawn random bytes. What the code of the run has seeded with them, once for its OS
+    /// thread, another run must not find.
+    pub(crate) fn has_drawn(&self) -> bool {
+        #[cfg(feature = "monkey")]
+        return self.drawn.get();
+        #[cfg(not(feature = "monkey"))]
+        false
     }
 
     /// Sets what says which host the running thread is on.
@@ -224,11 +301,42 @@ pub(crate) fn stay_inside(what: &str) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::Unsupported, format!("greenling: {what} is outside of the simulation")))
 }
 
-/// Returns the `Instant` that stands for [`START`] in this process.
+/// Returns the `Instant` that stands for [`START`] in this process: where std's calls arrive in this crate, the one
+/// that std makes at that time of a virtual clock.
 fn anchor() -> Instant {
     static ANCHOR: OnceLock<Instant> = OnceLock::new();
-    // A hundred years after a moment of now: the kernel's clock will not come near.
-    *get_or_init(&ANCHOR, || Instant::now() + Duration::from_nanos(START))
+    *get_or_init(&ANCHOR, || {
+        #[cfg(feature = "monkey")]
+        if let Some(start) = stds_start() {
+            return start;
+        }
+        // A hundred years after a moment of now: the kernel's clock will not come near.
+        Instant::now() + Duration::from_nanos(START)
+    })
+}
+
+#[cfg(feature = "monkey")]
+thread_local! {
+    /// Whether the next reading of a clock by std has the answer [`START`].
+    static ASKS_FOR_START: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Returns what std makes of the time [`START`] of its clock; none if it does not read that through this crate.
+#[cfg(feature = "monkey")]
+fn stds_start() -> Option<Instant> {
+    // So that the reading looks here. Relaxed: as in `follow`.
+    ANY.store(true, Ordering::Relaxed);
+    ASKS_FOR_START.set(true);
+    let now = Instant::now();
+    (!ASKS_FOR_START.take()).then_some(now)
+}
+
+/// Returns the time to which a clock is to be, if the reading is for [`anchor`].
+#[cfg(feature = "monkey")]
+#[inline(always)]
+pub(crate) fn take_asked_start() -> Option<u64> {
+    // Relaxed: as in `follow`.
+    (ANY.load(Ordering::Relaxed) && ASKS_FOR_START.take()).then_some(START)
 }
 
 /// Returns the `Instant` of a virtual time.

@@ -28,8 +28,8 @@ use crate::pure::network::errno::{Errno, Result};
 
 pub(crate) use crate::pure::disk::Options;
 
-/// The time since 1970 at which each simulation begins, for times of files: the first of January 2000.
-const EPOCH: u64 = 946_684_800_000_000_000;
+/// The time since 1970 at which each simulation begins: the first of January 2000, in UTC.
+pub(crate) const EPOCH: u64 = 946_684_800_000_000_000;
 
 /// The rights that what is made does not get.
 const UMASK: u32 = 0o022;

@@ -143,7 +143,7 @@ pub(crate) fn socket<R>(
 /// Does the work of [`socket`] in an OS thread that simulates.
 #[cold]
 #[inline(never)]
-fn socket_in<R>(
+pub(super) fn socket_in<R>(
     simulated: &Simulated,
     kind: Kind,
     begin: impl FnOnce(&mut Network, SocketId) -> Result<R>,
@@ -281,6 +281,41 @@ fn close_in(simulated: &Simulated, number: RawFd) {
             sockets.network.unwatch(id, token);
         }
         sockets.network.close(id);
+        #[cfg(feature = "monkey")]
+        if !sockets.numbers.values().any(|entry| entry.id == id) {
+            sockets.modes.remove(&id.to_token());
+        }
+    }
+}
+
+/// Ends what a number stands for, if that is a simulated socket. To be called before the number is closed (virtual-1).
+#[cfg(feature = "monkey")]
+#[inline]
+pub(crate) fn close_number(number: RawFd) {
+    if let Some(simulated) = simulated() {
+        close_in(simulated, number);
+    }
+}
+
+/// Does the work of [`duplicated_number`] in an OS thread that simulates.
+#[cfg(feature = "monkey")]
+#[cold]
+#[inline(never)]
+fn duplicated_number_in(simulated: &Simulated, number: RawFd, copy: RawFd) {
+    let mut sockets = simulated.sockets.borrow_mut();
+    if let Some(Entry { id, .. }) = sockets.numbers.get(&number).copied()
+        && sockets.network.duplicate(id).is_ok()
+    {
+        sockets.enter(copy, id);
+    }
+}
+
+/// Makes a number stand for the same simulated socket as another one, if that stands for one.
+#[cfg(feature = "monkey")]
+#[inline]
+pub(crate) fn duplicated_number(number: RawFd, copy: RawFd) {
+    if let Some(simulated) = simulated() {
+        duplicated_number_in(simulated, number, copy);
     }
 }
 

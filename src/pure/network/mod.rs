@@ -208,6 +208,8 @@ pub(crate) struct Network {
     next_number: u64,
     /// The sockets with watchers that are to be told.
     noted: Vec<SocketId>,
+    /// The watchers of sockets that were closed, which are to be told as well.
+    gone: Vec<u64>,
     /// The bytes that wait to be sent and to be received at most, of sockets that are made from now on.
     rooms: (usize, usize),
 }
@@ -231,6 +233,7 @@ impl Network {
             due: BinaryHeap::new(),
             next_number: 0,
             noted: Vec::new(),
+            gone: Vec::new(),
             rooms: (ROOM, ROOM),
         };
         network.add_host("localhost");
@@ -311,7 +314,7 @@ impl Network {
         if socket.handles > 0 {
             return;
         }
-        socket.watchers.clear();
+        self.gone.append(&mut socket.watchers);
         match socket.kind {
             Kind::Tcp { .. } => self.close_tcp(id),
             Kind::UnixStream => self.close_unix_stream(id),
@@ -438,7 +441,8 @@ impl Network {
 
     /// Takes what watchers are to be told: token and readiness, in the order of the changes.
     pub(crate) fn take_changes(&mut self) -> Vec<(u64, u32)> {
-        let mut changes = Vec::new();
+        let all = bits::IN | bits::OUT | bits::ERR | bits::HUP;
+        let mut changes: Vec<_> = self.gone.drain(..).map(|token| (token, all)).collect();
         for id in std::mem::take(&mut self.noted) {
             let ready = self.readiness(id);
             if let Some(socket) = self.sockets.get_mut(id) {
@@ -453,7 +457,7 @@ impl Network {
 
     /// Reports whether a watcher is to be told of something.
     pub(crate) fn has_changes(&self) -> bool {
-        !self.noted.is_empty()
+        !self.noted.is_empty() || !self.gone.is_empty()
     }
 
     /// Returns the time of the next event, in nanoseconds.
