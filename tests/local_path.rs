@@ -110,16 +110,39 @@ fn wait(pid: libc::pid_t) -> i32 {
     status
 }
 
-/// Where the code of this program lies.
-fn own_code() -> Vec<Range<usize>> {
-    let program = std::env::current_exe().unwrap();
+/// Where the code of a file lies that this process has mapped.
+fn code_of(file: &str) -> Vec<Range<usize>> {
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
-    let own = |line: &&str| line.ends_with(program.to_str().unwrap()) && line.contains(" r-xp ");
+    let own = |line: &&str| line.ends_with(file) && line.contains(" r-xp ");
     let range = |line: &str| {
         let (from, to) = line.split(' ').next().unwrap().split_once('-').unwrap();
         usize::from_str_radix(from, 16).unwrap()..usize::from_str_radix(to, 16).unwrap()
     };
     maps.lines().filter(own).map(range).collect()
+}
+
+/// Runs the tracee until it comes to `address`, by a breakpoint of the processor's, which only this OS thread of the
+/// tracee meets. Returns false, and nothing has run, if there are no such breakpoints here.
+fn run_to(pid: libc::pid_t, address: usize) -> bool {
+    let register = |number: usize| std::mem::offset_of!(libc::user, u_debugreg) + 8 * number;
+    // Register 7 enables breakpoint 0, whose address is in register 0.
+    if ptrace(libc::PTRACE_POKEUSER, pid, register(0), address) != 0
+        || ptrace(libc::PTRACE_POKEUSER, pid, register(7), 1) != 0
+    {
+        return false;
+    }
+    let mut signal = 0;
+    loop {
+        ptrace(libc::PTRACE_CONT, pid, 0, signal as usize);
+        let status = wait(pid);
+        assert!(libc::WIFSTOPPED(status), "the tracee died in the kernel's code: {status:#x}");
+        signal = libc::WSTOPSIG(status);
+        if signal == libc::SIGTRAP {
+            break;
+        }
+    }
+    ptrace(libc::PTRACE_POKEUSER, pid, register(7), 0);
+    true
 }
 
 /// Tracer and tracee take turns, so one core is enough, and changing between cores would take longer.
@@ -134,17 +157,31 @@ fn stay_on_one_core() {
     unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) };
 }
 
+/// Puts this OS thread, and what it forks, before all that take turns by fair shares: tracer and tracee hand the core over
+/// at each step, and behind a program that computes each of them would wait for milliseconds. A refusal costs time only.
+fn become_urgent() {
+    let priority = libc::sched_param { sched_priority: 1 };
+    // SAFETY: `priority` is live for the call.
+    unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const priority) };
+}
+
+/// How long a path may take, in seconds: a machine on which nothing is urgent and much else runs takes minutes.
+const PATIENCE: u32 = 280;
+
 /// What `path` executes between its two marks; `None` if this process may not trace, or is built with AddressSanitizer.
-/// With `returns` it looks at them, too, and the hub polls after a number of turns alone: step by step each turn takes
+/// The code that the kernel maps into each process is run through: to read the clock, it begins again when the kernel has
+/// changed the time meanwhile, and step by step on a busy machine that is always so. With `returns` it looks at them, too, and the hub polls after a number of turns alone: step by step each turn takes
 /// milliseconds.
 fn walk(path: fn(), returns: bool) -> Option<Walk> {
     if cfg!(feature = "sanitizer") {
         // Its run-time library is part of this program, and counts.
         return None;
     }
-    let own = own_code();
+    let own = code_of(std::env::current_exe().unwrap().to_str().unwrap());
+    let kernels = code_of("[vdso]");
     assert!(own.iter().any(|range| range.contains(&(walk as *const () as usize))));
     stay_on_one_core();
+    become_urgent();
     let pid = {
         let _quiet = VERDICT.read();
         // SAFETY: the child uses what fork leaves usable: glibc makes its allocator so, and no test prints meanwhile.
@@ -153,7 +190,7 @@ fn walk(path: fn(), returns: bool) -> Option<Walk> {
     assert!(pid >= 0);
     if pid == 0 {
         // SAFETY: the call takes a number. Should the path wait for ever, this ends the process.
-        unsafe { libc::alarm(60) };
+        unsafe { libc::alarm(PATIENCE) };
         if returns {
             // SAFETY: this thread is the only one of the child.
             unsafe { std::env::set_var("GREENLING_QUANTUM", "off") };
@@ -195,9 +232,17 @@ fn walk(path: fn(), returns: bool) -> Option<Walk> {
             ptrace(libc::PTRACE_SETOPTIONS, pid, 0, libc::PTRACE_O_EXITKILL as usize);
             stepping = true;
         }
-        let at = ptrace(libc::PTRACE_PEEKUSER, pid, rip, 0) as usize;
+        let mut at = ptrace(libc::PTRACE_PEEKUSER, pid, rip, 0) as usize;
         if std::mem::take(&mut called) {
             calls.push(top_of_stack());
+        }
+        // At its first instruction, the return address is the top of the stack.
+        if kernels.iter().any(|range| range.contains(&at)) {
+            let back = top_of_stack() as usize;
+            if run_to(pid, back) {
+                calls.pop();
+                at = back;
+            }
         }
         let kind = *known.entry(at).or_insert_with(|| {
             let mut bytes = [0; 16];
