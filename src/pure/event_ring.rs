@@ -159,7 +159,7 @@ mod tests {
         let ring = TextRing::new(64).unwrap();
         let mut random = Random::new();
         let mut written: Vec<(TextAt, String)> = Vec::new();
-        for round in 0..if cfg!(miri) { 200 } else { 2000 } {
+        for round in 0..if cfg!(miri) { 60 } else { 2000 } {
             let text: String =
                 (0..random.below(40)).map(|_| ['a', 'ö', '語', '\n'][random.below(4) as usize]).collect();
             let at = ring.push(&text, 30);
