@@ -752,14 +752,23 @@ fn a_library_that_comes_later_has_fresh_thread_locals() {
     assert!(last.recycle());
 }
 
+/// With the feature monkey, dlopen fills blocks in, also when another test calls it.
+const OTHERS_FILL: bool = cfg!(feature = "monkey");
+
+/// Fills the blocks in for the library that has just come.
+fn fill(layout: &Layout) {
+    let filled = layout.fill().unwrap();
+    assert!(filled == 1 || filled == 0 && OTHERS_FILL, "{filled}");
+}
+
 /// Loads a library of which the thread-locals lie in what blocks have free, and looks at blocks made before and after.
 fn fill_in(name: &str, source: &str) {
     let _libraries = libraries();
     let (there, unused) = (Block::new(), Block::new());
     let Some(handle) = load(name, source) else { return };
     let next = function(handle, c"next");
-    assert!(!there.recycle(), "made before the library came");
-    assert_eq!(there.layout.fill().unwrap(), 1);
+    assert!(!there.recycle() || OTHERS_FILL, "made before the library came");
+    fill(there.layout);
     assert_eq!(there.layout.fill().unwrap(), 0);
     assert_eq!(there.run(|| [next(), next()]), [4001, 4002]);
     assert_eq!(Block::new().run(|| next()), 4001);
@@ -791,11 +800,11 @@ fn two_libraries_lie_side_by_side() {
     let _libraries = libraries();
     let there = Block::new();
     let Some(first) = load("first", &source(100)) else { return };
-    assert_eq!(there.layout.fill().unwrap(), 1);
+    fill(there.layout);
     let one = function(first, c"next");
     assert_eq!(there.run(|| one()), 101);
     let Some(second) = load("second", &source(200)) else { return };
-    assert_eq!(there.layout.fill().unwrap(), 1);
+    fill(there.layout);
     let two = function(second, c"next");
     assert_eq!(there.run(|| [one(), two(), two(), one()]), [102, 201, 202, 103]);
     drop(there);
