@@ -137,7 +137,7 @@ fn joined(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// The measured figures of a section, outside of code: a number with a unit that nobody sets, such as `2.6 ns`.
+/// The measured figures of a section, outside of code: a number with a unit that is no setting, such as `2.6 ns`.
 fn figures(text: &str) -> Vec<String> {
     let text = prose(text).replace('\n', " ");
     let words: Vec<&str> = text.split([' ', '|', '(']).filter(|word| !word.is_empty()).collect();

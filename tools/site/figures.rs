@@ -130,12 +130,12 @@ fn shown(value: f64) -> String {
 }
 
 /// What a run was, and its warnings.
-fn about(whose: &str, run: &Run) -> String {
+fn about(title: &str, run: &Run) -> String {
     let warnings: String =
-        run.warnings().iter().map(|said| format!("<p class=warning>⚠ {whose}: {}</p>\n", escaped(said))).collect();
+        run.warnings().iter().map(|said| format!("<p class=warning>⚠ {title}: {}</p>\n", escaped(said))).collect();
     let facts = [&run.date, &run.machine, &format!("commit {}", run.commit), &format!("load {}", run.load)];
     let facts: Vec<String> = facts.iter().map(|fact| escaped(fact)).collect();
-    format!("<p><b>{whose}</b>: <code>{}</code><br>{}</p>\n{warnings}", escaped(&run.command), facts.join(" · "))
+    format!("<p><b>{title}</b>: <code>{}</code><br>{}</p>\n{warnings}", escaped(&run.command), facts.join(" · "))
 }
 
 /// A bar with the middle half of the values on it; `whole` is the longest.
