@@ -20,19 +20,15 @@ use crate::sys::raw::{
     self, CLOCK_BOOTTIME, CLOCK_BOOTTIME_ALARM, CLOCK_MONOTONIC, CLOCK_MONOTONIC_COARSE, CLOCK_MONOTONIC_RAW,
     CLOCK_REALTIME, CLOCK_REALTIME_ALARM, CLOCK_REALTIME_COARSE, CLOCK_TAI, clockid_t, time_t, timespec, timeval,
 };
-use crate::sys::simulation::{START, Simulated, take_asked_start};
-use crate::sys::virtual_files::EPOCH;
+use crate::sys::simulation::{Simulated, take_asked_start};
 
 /// Returns what a clock shows in a simulation, in nanoseconds; none for a clock that is the kernel's there, too.
 pub(super) fn virtual_time(simulated: &Simulated, clock: clockid_t) -> Option<u64> {
-    let now = simulated.clock.get();
     match clock {
         CLOCK_MONOTONIC | CLOCK_MONOTONIC_COARSE | CLOCK_MONOTONIC_RAW | CLOCK_BOOTTIME | CLOCK_BOOTTIME_ALARM => {
-            Some(now)
+            Some(simulated.clock.get())
         }
-        CLOCK_REALTIME | CLOCK_REALTIME_COARSE | CLOCK_REALTIME_ALARM | CLOCK_TAI => {
-            Some(EPOCH.saturating_add(now - START))
-        }
+        CLOCK_REALTIME | CLOCK_REALTIME_COARSE | CLOCK_REALTIME_ALARM | CLOCK_TAI => Some(simulated.time_of_day()),
         _ => None,
     }
 }

@@ -29,6 +29,9 @@ use crate::pure::random::Random;
 /// a smaller number is one of the kernel's clock.
 pub(crate) const START: u64 = 100 * 365 * 24 * 3_600_000_000_000;
 
+/// The time since 1970 at which each simulation begins: the first of January 2000, in UTC.
+const EPOCH: u64 = 946_684_800_000_000_000;
+
 /// Whether any OS thread of this process simulates, or did.
 static ANY: AtomicBool = AtomicBool::new(false);
 
@@ -247,6 +250,16 @@ impl Simulated {
         let fault = if left.is_empty() { None } else { self.chance.get()(&left) };
         self.is_repeated.set(fault.is_some_and(|fault| repeats(fault.kind)));
         fault
+    }
+
+    /// Fails if one of the `possible` faults happens to the calling call.
+    pub(super) fn may_fail(&self, possible: &[FaultKind]) -> io::Result<()> {
+        self.fault(possible).map_or(Ok(()), |fault| Err(fault.error()))
+    }
+
+    /// Returns the time of day, in nanoseconds since 1970.
+    pub(crate) fn time_of_day(&self) -> u64 {
+        EPOCH.saturating_add(self.clock.get().saturating_sub(START))
     }
 
     /// Returns the host of the running thread.

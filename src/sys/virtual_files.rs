@@ -21,23 +21,15 @@ use std::time::{Duration, SystemTime};
 use super::fault::{Fault, FaultKind};
 use super::file::{FileLock, memory_file};
 use super::runtime_syscall::runtime_syscall;
-use super::simulation::{START, Simulated, simulated};
+use super::simulation::{Simulated, simulated};
 use crate::pure::disk::{Disk, Kind, Lock, OpenId, Stat, Whence};
 use crate::pure::network::HostId;
 use crate::pure::network::errno::{Errno, Result};
 
 pub(crate) use crate::pure::disk::Options;
 
-/// The time since 1970 at which each simulation begins: the first of January 2000, in UTC.
-pub(crate) const EPOCH: u64 = 946_684_800_000_000_000;
-
 /// The rights that what is made does not get.
 const UMASK: u32 = 0o022;
-
-/// Returns the error of a simulated call.
-fn error_of(errno: Errno) -> io::Error {
-    io::Error::from_raw_os_error(errno.0)
-}
 
 /// Returns what stands in for the kernel.
 ///
@@ -50,7 +42,7 @@ fn inside() -> io::Result<&'static Simulated> {
 /// Calls `f` with the disk of a host.
 pub(crate) fn with_disk_of<R>(simulated: &Simulated, host: HostId, f: impl FnOnce(&mut Disk) -> R) -> R {
     let mut files = simulated.files.borrow_mut();
-    let now = EPOCH + simulated.clock.get().saturating_sub(START);
+    let now = simulated.time_of_day();
     let disk = files.disks.entry(host).or_insert_with(|| Disk::new(now));
     disk.set_now(now);
     f(disk)
@@ -59,7 +51,7 @@ pub(crate) fn with_disk_of<R>(simulated: &Simulated, host: HostId, f: impl FnOnc
 /// Calls `f` with the disk of the running thread's host.
 fn with_disk<R>(f: impl FnOnce(&mut Disk) -> Result<R>) -> io::Result<R> {
     let simulated = inside()?;
-    with_disk_of(simulated, simulated.host(), f).map_err(error_of)
+    with_disk_of(simulated, simulated.host(), f).map_err(io::Error::from)
 }
 
 /// Returns the bytes of a path.
@@ -81,7 +73,7 @@ fn fault(possible: &[FaultKind]) -> Option<Fault> {
 
 /// Fails if one of the `possible` faults happens.
 fn may_fail(possible: &[FaultKind]) -> io::Result<()> {
-    fault(possible).map_or(Ok(()), |fault| Err(fault.error()))
+    simulated().map_or(Ok(()), |simulated| simulated.may_fail(possible))
 }
 
 /// Returns the open file that a descriptor stands for.
@@ -103,7 +95,7 @@ fn open_of(fd: &impl AsFd) -> io::Result<(&'static Simulated, HostId, OpenId)> {
 /// Calls `f` with the open file that a descriptor stands for, and its disk.
 fn with_open<R>(fd: &impl AsFd, f: impl FnOnce(&mut Disk, OpenId) -> Result<R>) -> io::Result<R> {
     let (simulated, host, id) = open_of(fd)?;
-    with_disk_of(simulated, host, |disk| f(disk, id)).map_err(error_of)
+    with_disk_of(simulated, host, |disk| f(disk, id)).map_err(io::Error::from)
 }
 
 /// Opens a file on the disk of the running thread's host, and returns its placeholder.
@@ -116,7 +108,7 @@ pub(crate) fn open(path: &Path, options: Options) -> io::Result<OwnedFd> {
         may_fail(&[FaultKind::NoSpace])?;
     }
     let options = Options { mode: options.mode & !UMASK, ..options };
-    let id = with_disk_of(simulated, host, |disk| disk.open(path, options)).map_err(error_of)?;
+    let id = with_disk_of(simulated, host, |disk| disk.open(path, options)).map_err(io::Error::from)?;
     let placeholder = simulated.files.borrow_mut().placeholder(host, id);
     if placeholder.is_err() {
         with_disk_of(simulated, host, |disk| disk.close(id));
@@ -131,7 +123,7 @@ pub(crate) fn open(path: &Path, options: Options) -> io::Result<OwnedFd> {
 pub(crate) fn duplicated(fd: &impl AsFd, copy: &impl AsFd) -> io::Result<()> {
     let Ok((simulated, host, id)) = open_of(fd) else { return Ok(()) };
     may_fail(&[FaultKind::NoDescriptors])?;
-    with_disk_of(simulated, host, |disk| disk.duplicate(id)).map_err(error_of)?;
+    with_disk_of(simulated, host, |disk| disk.duplicate(id)).map_err(io::Error::from)?;
     simulated.files.borrow_mut().enter(copy.as_fd().as_raw_fd(), host, id);
     Ok(())
 }

@@ -29,13 +29,8 @@ use std::panic::Location;
 
 use super::fault::FaultKind;
 use super::simulation::{Entry, Simulated, simulated};
-use crate::pure::network::errno::{Errno, Result};
+use crate::pure::network::errno::Result;
 use crate::pure::network::{Kind, Name, Network, Outlook, Setting, SocketId, Way};
-
-/// Returns the error of a simulated call.
-fn error_of(errno: Errno) -> io::Error {
-    io::Error::from_raw_os_error(errno.0)
-}
 
 /// Calls `f` with the network and the socket that `fd` stands for; none if that is a socket of the kernel.
 #[inline(always)]
@@ -53,7 +48,7 @@ fn with_in<R>(
 ) -> Option<io::Result<R>> {
     let mut sockets = simulated.sockets.borrow_mut();
     let id = sockets.numbers.get(&number)?.id;
-    Some(f(&mut sockets.network, id).map_err(error_of))
+    Some(f(&mut sockets.network, id).map_err(io::Error::from))
 }
 
 /// Moves at most `len()` bytes by `f`, which is told how many at most, as [`with`] calls it. What the simulation makes
@@ -94,7 +89,7 @@ fn transfer_in<R>(
             return Some(Err(fault.error()));
         }
     };
-    let done = f(network, id, most).map_err(error_of);
+    let done = f(network, id, most).map_err(io::Error::from);
     if most < len {
         // The caller takes it that nothing is left, and waits for the next event.
         network.note(id);
@@ -121,8 +116,7 @@ fn faults_of(outlook: Outlook, way: Way) -> Vec<FaultKind> {
 
 /// Fails if the simulation has no descriptor, or no memory, for another socket.
 fn may_make(simulated: &Simulated) -> io::Result<()> {
-    let fault = simulated.fault(&[FaultKind::NoDescriptors, FaultKind::NoMemory]);
-    fault.map_or(Ok(()), |fault| Err(fault.error()))
+    simulated.may_fail(&[FaultKind::NoDescriptors, FaultKind::NoMemory])
 }
 
 /// Reports whether `fd` stands for a simulated socket.
@@ -152,7 +146,7 @@ pub(super) fn socket_in<R>(
     may_make(simulated)?;
     let mut sockets = simulated.sockets.borrow_mut();
     let id = sockets.network.socket(host, kind);
-    let made = begin(&mut sockets.network, id).map_err(error_of);
+    let made = begin(&mut sockets.network, id).map_err(io::Error::from);
     match made.and_then(|made| Ok((sockets.placeholder(id)?, made))) {
         Ok(made) => Ok(made),
         Err(error) => {
@@ -194,9 +188,9 @@ fn accept_in<R>(
     }
     let accepted = match sockets.network.accept(listener) {
         Ok(accepted) => accepted,
-        Err(errno) => return Some(Err(error_of(errno))),
+        Err(errno) => return Some(Err(io::Error::from(errno))),
     };
-    let described = describe(&sockets.network, accepted).map_err(error_of);
+    let described = describe(&sockets.network, accepted).map_err(io::Error::from);
     Some(match described.and_then(|described| Ok((sockets.placeholder(accepted)?, described))) {
         Ok(made) => Ok(made),
         Err(error) => {
@@ -223,9 +217,7 @@ pub(crate) fn duplicated(fd: &impl AsFd, copy: &impl AsFd) -> io::Result<()> {
 #[inline(never)]
 fn duplicated_in(simulated: &Simulated, number: RawFd, copy: RawFd) -> io::Result<()> {
     let Some(Entry { id, .. }) = simulated.sockets.borrow().numbers.get(&number).copied() else { return Ok(()) };
-    if let Some(fault) = simulated.fault(&[FaultKind::NoDescriptors]) {
-        return Err(fault.error());
-    }
+    simulated.may_fail(&[FaultKind::NoDescriptors])?;
     let mut sockets = simulated.sockets.borrow_mut();
     if sockets.network.duplicate(id).is_ok() {
         sockets.enter(copy, id);
@@ -393,7 +385,7 @@ pub(crate) fn shutdown(fd: &impl AsFd, how: std::net::Shutdown) -> Option<io::Re
 
 /// Takes the error of a simulated socket; none for a socket of the kernel.
 pub(crate) fn take_error(fd: &impl AsFd) -> Option<io::Result<Option<io::Error>>> {
-    with(fd, |network, id| network.take_error(id)).map(|taken| Ok(taken?.map(error_of)))
+    with(fd, |network, id| network.take_error(id)).map(|taken| Ok(taken?.map(io::Error::from)))
 }
 
 /// Returns the own address of a simulated socket; none for one of the kernel.
@@ -501,7 +493,7 @@ pub(crate) fn fmt(fd: &impl AsFd, name: &str, f: &mut fmt::Formatter<'_>) -> Opt
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::pure::network::errno::Errno;
 
     #[test]
     fn the_numbers_of_errors_are_those_of_the_c_library() {

@@ -3,9 +3,17 @@
 //! This layer does not know the C library: `sys` checks that the numbers are those of `libc`.
 #![forbid(unsafe_code)]
 
+use std::io;
+
 /// The number of an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Errno(pub(crate) i32);
+
+impl From<Errno> for io::Error {
+    fn from(errno: Errno) -> io::Error {
+        io::Error::from_raw_os_error(errno.0)
+    }
+}
 
 /// The result of a call on a socket or a file.
 pub(crate) type Result<T> = std::result::Result<T, Errno>;
