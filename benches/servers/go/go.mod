@@ -1,0 +1,3 @@
+module greenling.example/servers
+
+go 1.19
