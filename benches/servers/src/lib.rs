@@ -8,7 +8,8 @@
 //! PROGRAM files FOLDER    HTTP/1.1: the files of a folder
 //! ```
 //!
-//! Each prints `listening on ADDR` and serves until killed.
+//! Each prints `listening on ADDR` and serves until killed. The programs `streams_..` have services of their own: see
+//! [`streams`].
 #![forbid(unsafe_code)]
 
 use std::fs::File;
@@ -20,6 +21,7 @@ pub mod hello;
 pub mod http;
 pub mod resp;
 pub mod store;
+pub mod streams;
 
 /// Bytes of the buffer into which a connection is read.
 pub const BUFFER: usize = 16 * 1024;
