@@ -9,13 +9,13 @@ use std::rc::Rc;
 use std::sync::mpsc as std_mpsc;
 use std::time::{Duration, Instant};
 
-use common::{Log, OnDrop, hog_until, settle};
+use common::{Log, OnDrop, in_virtual_time, settle};
 use greenling::channel::{
     self, BroadcastError, Receiver, RecvError, RecvTimeoutError, SendError, SendTimeoutError, Sender, TryRecvError,
     TrySendError,
 };
 use greenling::sync::mpsc;
-use greenling::{no_switch, sleep, spawn, thread, timeout, yield_now};
+use greenling::{no_switch, sim, sleep, spawn, thread, timeout, yield_now};
 
 /// Long enough that it never passes in a test.
 const LONG: Duration = Duration::from_secs(3600);
@@ -199,13 +199,15 @@ fn time_limits_give_the_value_back_and_leave_nothing_behind() {
 #[test]
 fn a_value_that_comes_when_the_time_is_over_but_not_yet_noticed_is_received() {
     let _guard = common::guard();
-    let (send, receive) = channel::unbounded();
-    let limit = Duration::from_millis(2);
-    let thread = spawn(move || receive.recv_timeout(limit));
-    yield_now();
-    hog_until(Instant::now() + 3 * limit);
-    send.send(1).unwrap();
-    assert_eq!(thread.join().unwrap(), Ok(1));
+    in_virtual_time(|| {
+        let (send, receive) = channel::unbounded();
+        let limit = Duration::from_millis(2);
+        let thread = spawn(move || receive.recv_timeout(limit));
+        yield_now();
+        sim::advance(3 * limit);
+        send.send(1).unwrap();
+        assert_eq!(thread.join().unwrap(), Ok(1));
+    });
 }
 
 #[test]
@@ -611,15 +613,16 @@ fn mpsc_does_what_std_does() {
 #[test]
 fn a_sleeper_is_woken_by_a_channel_only_when_it_waits_for_it() {
     let _guard = common::guard();
-    let (send, receive) = channel::unbounded();
-    let begin = Instant::now();
-    let thread = spawn(move || {
-        let _ = receive.recv_timeout(Duration::from_millis(1));
-        sleep(Duration::from_millis(10));
-        receive.try_recv()
+    in_virtual_time(|| {
+        let (send, receive) = channel::unbounded();
+        let thread = spawn(move || {
+            let _ = receive.recv_timeout(Duration::from_millis(1));
+            sleep(Duration::from_millis(10));
+            receive.try_recv()
+        });
+        sleep(Duration::from_millis(3));
+        send.send(1).unwrap();
+        assert_eq!(thread.join().unwrap(), Ok(1));
+        assert_eq!(sim::elapsed(), Duration::from_millis(11));
     });
-    sleep(Duration::from_millis(3));
-    send.send(1).unwrap();
-    assert_eq!(thread.join().unwrap(), Ok(1));
-    assert!(begin.elapsed() >= Duration::from_millis(11));
 }

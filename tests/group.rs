@@ -8,8 +8,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use common::{Log, OnDrop, Random, guard, settle, stderr};
+use common::{Log, OnDrop, Random, guard, in_virtual_time, settle, stderr};
 use greenling::group::{Group, Pool, join_all, kill_all, wait_any};
+use greenling::sim::elapsed;
 use greenling::thread::{JoinError, JoinHandle, Thread, park, sleep, spawn, yield_now};
 use greenling::{TimeoutError, hub, timeout};
 
@@ -159,19 +160,20 @@ fn a_group_gives_results_in_order_of_finish_or_of_spawn() {
 #[test]
 fn join_timeout_says_whether_all_have_ended_and_takes_nothing() {
     let _guard = guard();
-    let group = Group::new();
-    group.spawn(|| sleep(LONG));
-    group.spawn(|| ());
-    let began = Instant::now();
-    assert!(!group.join_timeout(SHORT));
-    assert!(began.elapsed() >= SHORT);
-    assert_eq!((group.len(), group.running()), (2, 1));
-    assert_eq!(group.kill_all(), 1);
-    assert!(group.join_timeout(LONG));
-    assert_eq!((group.len(), group.running()), (2, 0));
-    assert_eq!(group.kill_all(), 0);
-    let ended: Vec<bool> = group.join_all().into_iter().map(|result| result.is_ok()).collect();
-    assert_eq!(ended, [false, true]);
+    in_virtual_time(|| {
+        let group = Group::new();
+        group.spawn(|| sleep(LONG));
+        group.spawn(|| ());
+        assert!(!group.join_timeout(SHORT));
+        assert_eq!(elapsed(), SHORT);
+        assert_eq!((group.len(), group.running()), (2, 1));
+        assert_eq!(group.kill_all(), 1);
+        assert!(group.join_timeout(LONG));
+        assert_eq!((group.len(), group.running()), (2, 0));
+        assert_eq!(group.kill_all(), 0);
+        let ended: Vec<bool> = group.join_all().into_iter().map(|result| result.is_ok()).collect();
+        assert_eq!(ended, [false, true]);
+    });
 }
 
 #[test]

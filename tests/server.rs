@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use common::{Log, OnDrop, hog_until};
+use common::{Log, OnDrop, hog_until, settle};
 use greenling::net::{TcpListener, TcpStream, UdpSocket};
 use greenling::server::{Datagram, DrainReport, Limit, Server, ServerHandle, TcpServer, UdpServer, listen_fds};
 use greenling::signal::SIGTERM;
@@ -85,6 +85,16 @@ fn is_closed(client: &mut TcpStream) -> bool {
 /// Whether nobody listens there.
 fn refuses(addr: SocketAddr) -> bool {
     StdStream::connect(addr).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+}
+
+/// Returns how many sockets listen on an IPv4 address: as proc(5) has it, in a list of all sockets. A connection that finds
+/// this out would be a client.
+fn listeners(addr: SocketAddr) -> usize {
+    let SocketAddr::V4(addr) = addr else { panic!("{addr} is not of IPv4") };
+    // In the order of the bytes in memory.
+    let local = format!(" {:08X}:{:04X} 00000000:0000 0A ", u32::from_le_bytes(addr.ip().octets()), addr.port());
+    let sockets = std::fs::read_to_string("/proc/net/tcp").expect("the list of sockets");
+    sockets.lines().filter(|line| line.contains(&local)).count()
 }
 
 /// The report must account for everybody.
@@ -184,7 +194,7 @@ fn a_client_that_waits_to_be_accepted_is_served() {
     let (limit, handle) = (Limit::new(1), ServerHandle::new());
     let servers = [(); 2].map(|()| bind().limit(&limit).handle(&handle).start(answer).unwrap());
     // Both acceptors wait for a client by now, and not for room.
-    sleep(Duration::from_millis(5));
+    settle();
     let mut clients = [client(servers[0].local_addr(), b"ask!"), client(servers[1].local_addr(), b"ask!")];
     until("one is served", || handle.counters().accepted == 1);
     sleep(Duration::from_millis(5));
@@ -372,8 +382,10 @@ fn a_client_that_comes_while_the_queue_is_served_gets_no_answer() {
     let addr = server.local_addr();
     let mut clients: Vec<_> = (0..4).map(|_| client(addr, b"ask!")).collect();
     until("one is served", || server.counters().accepted == 1);
+    let handle = server.handle().clone();
     let report = spawn(move || drain(server));
-    sleep(Duration::from_millis(5));
+    until("it drains", || handle.is_draining());
+    settle();
     // As long as one waits in the queue, the kernel lets nobody in, and does not say no either.
     let late = TcpStream::connect_timeout(&addr, SHORT);
     assert_eq!(late.unwrap_err().kind(), ErrorKind::TimedOut);
@@ -465,21 +477,23 @@ fn the_report_accounts_for_every_thread() {
     let _guard = common::guard();
     let stop = Rc::new(Cell::new(false));
     let stubborn = Rc::clone(&stop);
+    let goes_on = Rc::new(Event::new());
+    let drains = Rc::clone(&goes_on);
     let serve = move |mut stream: TcpStream, peer| {
         let mut kind = [0];
         stream.read_exact(&mut kind)?;
         match kind[0] {
             b'a' => answer(stream, peer),
             b'p' => {
-                sleep(SHORT);
+                drains.wait();
                 panic!("a handler that panics, as the test wants")
             }
             b'e' => {
-                sleep(SHORT);
+                drains.wait();
                 Err(ErrorKind::Other.into())
             }
             b'b' => {
-                sleep(SHORT);
+                drains.wait();
                 Ok(())
             }
             b's' => shield(|| {
@@ -494,7 +508,7 @@ fn the_report_accounts_for_every_thread() {
             }
         }
     };
-    let server = bind().max_connections(8).grace(6 * SHORT).start(serve).unwrap();
+    let server = bind().max_connections(8).grace(20 * SHORT).start(serve).unwrap();
     let mut idle = client(server.local_addr(), b"a");
     ask(&mut idle);
     let mut clients: Vec<_> = [b"p", b"e", b"b", b"s", b"k", b"k"].map(|kind| client(server.local_addr(), kind)).into();
@@ -505,13 +519,19 @@ fn the_report_accounts_for_every_thread() {
     // Five more, for whom four places get free in time.
     clients.extend((0..5).map(|_| client(server.local_addr(), b"k")));
     let handle = server.handle().clone();
+    let begun = handle.clone();
+    spawn(move || {
+        until("it drains", || begun.is_draining());
+        settle(); // the acceptor counts
+        goes_on.set();
+    });
     let report = drain(server);
     assert_eq!((report.active_at_start, report.from_backlog), (8, 5));
     assert_eq!((report.finished, report.closed_idle, report.killed), (3, 1, 7));
     assert_eq!((report.stuck, report.turned_away), (1, 1));
     let counters = report.counters;
     assert_eq!((counters.panicked, counters.failed, counters.completed, counters.refused), (1, 1, 1, 1));
-    assert!(report.took >= 6 * SHORT + Duration::from_secs(1), "the stuck one was waited for: {report}");
+    assert!(report.took >= 20 * SHORT + Duration::from_secs(1), "the stuck one was waited for: {report}");
     stop.set(true);
     until("the stuck one has ended", || report.counters.accepted > 0 && hub::live_threads() == 0);
     // Whoever is left behind is still counted by the handle's copy of that moment.
@@ -579,7 +599,7 @@ fn a_signal_drains_and_the_second_one_forces() {
     signal();
     until("the first is heard", || handle.is_draining());
     let addr = server.local_addr();
-    until("the port is closed", || refuses(addr));
+    until("the port is closed", || listeners(addr) == 0);
     sleep(SHORT);
     assert_eq!(handle.counters().killed, 0);
     signal();
@@ -625,11 +645,9 @@ fn the_servers_of_several_hubs_are_drained_by_one_handle() {
         }
     });
     let hubs = hubs.unwrap();
-    // One of them listens before the first socket, which would keep its share of the connections, is closed.
-    let probe = || StdStream::connect(addr).is_ok();
-    assert!(probe());
+    // All of them listen before the first socket, which would keep its share of the connections, is closed.
+    until("all listen", || listeners(addr) == 4);
     drop(first);
-    sleep(SHORT);
     let mut clients: Vec<_> = (0..30).map(|_| client(addr, b"")).collect();
     clients.iter_mut().for_each(ask);
     assert_eq!(limit.in_use(), handle.counters().active() as usize);
@@ -1026,8 +1044,9 @@ fn datagrams_wait_when_all_handlers_are_busy_and_a_drain_serves_them() {
     until("two are handled", || now.get() == 2);
     sleep(Duration::from_millis(2));
     assert_eq!(server.counters().accepted, 2);
+    let handle = server.handle().clone();
     let report = spawn(move || server.drain().unwrap());
-    sleep(Duration::from_millis(5));
+    until("it drains", || handle.is_draining());
     go.set();
     let report = report.join().unwrap();
     adds_up(&report);

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::world::{World, elapsed as world_elapsed};
 use crate::runtime::faults;
+use crate::runtime::hub::existing_hub;
 use crate::sys::clock;
 use crate::sys::fault::FaultKind;
 use crate::thread::sleep;
@@ -23,6 +24,35 @@ pub fn is_simulated() -> bool {
 /// May switch: no.
 pub fn elapsed() -> Duration {
     World::with(|_| world_elapsed()).unwrap_or_default()
+}
+
+/// Lets virtual time pass as if the calling thread computed for so long: no other thread runs meanwhile, and what is due
+/// by then happens when the caller gives way. Without it a thread takes no time at all, however long it computes.
+///
+/// ```
+/// use greenling::{sim, spawn, thread, timeout};
+/// use std::time::Duration;
+///
+/// const MS: Duration = Duration::from_millis(1);
+///
+/// sim::Config::new().strategy(sim::Strategy::Fifo).run(|| {
+///     let waits = spawn(|| timeout(4 * MS, thread::park));
+///     thread::yield_now();
+///     sim::advance(8 * MS);
+///     // The time limit has passed, but was not noticed yet: the wake-up comes first.
+///     waits.thread().unpark();
+///     assert_eq!(waits.join().unwrap(), Ok(()));
+/// });
+/// ```
+///
+/// # Panics
+/// Outside of a simulation.
+///
+/// May switch: no.
+#[track_caller]
+pub fn advance(duration: Duration) {
+    let Some(hub) = existing_hub().filter(|_| is_simulated()) else { return inside(None) };
+    hub.advance(clock::after(duration));
 }
 
 /// Returns the seed of the run; none outside of a simulation.

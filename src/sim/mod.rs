@@ -236,7 +236,9 @@ mod network;
 mod registry;
 mod world;
 
-pub use calls::{assert_eventually, choose, elapsed, invariant, is_simulated, may_fail, random, seed, transferred};
+pub use calls::{
+    advance, assert_eventually, choose, elapsed, invariant, is_simulated, may_fail, random, seed, transferred,
+};
 pub use config::{Config, Strategy};
 pub use failure::{Explored, Failure, FailureKind, Trace};
 pub use faults::Faults;

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use crate::common::{self, OnDrop};
 use greenling::channel::{self, Receiver, Sender};
+use greenling::sim::{self, advance};
 use greenling::sync::{Event, Semaphore, WaitGroup};
+use greenling::time::now;
 use greenling::{Select, hub, no_switch, select, spawn, yield_now};
 
 /// Long enough that it never passes in a test.
@@ -262,33 +264,37 @@ fn a_channel_between_hubs_in_several_arms_goes_on_with_each_of_them_as_often() {
 #[test]
 fn timers_of_the_same_instant_have_the_same_chance_and_earlier_ones_go_first() {
     let _guard = common::guard();
-    let mut counts = [0; 3];
-    for _ in 0..300 {
-        let soon = Instant::now() + Duration::from_micros(100);
-        // Two arms of one time are looked at in an order that is drawn.
-        let number = select! {
-            at(soon + Duration::from_micros(10)) => 2,
-            at(soon) => 0,
-            at(soon) => 1,
-        };
-        counts[number] += 1;
-    }
+    let counts = sim::run(1, || {
+        let mut counts = [0; 3];
+        for _ in 0..300 {
+            let soon = now() + Duration::from_micros(100);
+            // Two arms of one time are looked at in an order that is drawn.
+            let number = select! {
+                at(soon + Duration::from_micros(10)) => 2,
+                at(soon) => 0,
+                at(soon) => 1,
+            };
+            counts[number] += 1;
+        }
+        counts
+    });
     assert!(counts[0] + counts[1] == 300 && counts[0].min(counts[1]) > 90, "{counts:?}");
 }
 
 #[test]
 fn what_came_in_time_goes_before_a_timer_that_is_over_as_well() {
     let _guard = common::guard();
-    for _ in 0..20 {
-        let (send, receive) = channel::broadcast(1);
-        let soon = Instant::now() + Duration::from_micros(500);
-        let thread = spawn(move || select! { at(soon) => false, recv(receive) -> _ => true });
-        yield_now();
-        // On a busy machine the value may come too late, and the thread be gone.
-        let is_in_time = send.send(()).is_ok() && Instant::now() < soon;
-        common::hog_until(soon + Duration::from_micros(200));
-        assert!(thread.join().unwrap() || !is_in_time, "it was woken by the value");
-    }
+    common::in_virtual_time(|| {
+        for _ in 0..20 {
+            let (send, receive) = channel::broadcast(1);
+            let soon = now() + Duration::from_micros(500);
+            let thread = spawn(move || select! { at(soon) => false, recv(receive) -> _ => true });
+            yield_now();
+            send.send(()).unwrap();
+            advance(Duration::from_micros(700));
+            assert!(thread.join().unwrap(), "it was woken by the value");
+        }
+    });
 }
 
 #[test]

@@ -11,6 +11,7 @@ use greenling::channel::{self, BroadcastError, RecvError, SendError, TryRecvErro
 use greenling::io::pipe;
 use greenling::net::{TcpListener, TcpStream, UdpSocket};
 use greenling::os::unix::net::UnixStream;
+use greenling::sim::advance;
 use greenling::sync::{Event, Semaphore, mpsc};
 use greenling::{Greenlet, no_switch, select, sleep, spawn, thread, timeout, yield_now};
 
@@ -372,12 +373,14 @@ fn timers_go_off_in_their_order_and_never_early() {
     assert!(begin.elapsed() >= short);
     assert_eq!(select! { at(begin) => "past", after(LONG) => "never" }, "past");
     // What came in time wins over a timer that is over as well.
-    let (send, receive) = channel::unbounded();
-    let thread = spawn(move || select! { recv(receive) -> value => value, after(short) => Err(RecvError) });
-    yield_now();
-    common::hog_until(Instant::now() + 2 * short);
-    send.send(1).unwrap();
-    assert_eq!(thread.join().unwrap(), Ok(1));
+    common::in_virtual_time(|| {
+        let (send, receive) = channel::unbounded();
+        let thread = spawn(move || select! { recv(receive) -> value => value, after(short) => Err(RecvError) });
+        yield_now();
+        advance(2 * short);
+        send.send(1).unwrap();
+        assert_eq!(thread.join().unwrap(), Ok(1));
+    });
 }
 
 #[test]
@@ -567,21 +570,23 @@ fn sixteen_arms_are_the_most() {
 #[test]
 fn a_select_does_nothing_for_other_waits_of_the_thread() {
     let _guard = common::guard();
-    let (send, receive) = channel::unbounded();
-    let semaphore = Rc::new(Semaphore::new(0));
-    let theirs = Rc::clone(&semaphore);
-    let thread = spawn(move || {
-        let number = select! { recv(receive) -> value => value.unwrap(), after(Duration::from_millis(1)) => 0 };
-        // The timer and the channel of before must not end this wait.
-        let _permit = theirs.acquire();
-        number
+    common::in_virtual_time(|| {
+        let (send, receive) = channel::unbounded();
+        let semaphore = Rc::new(Semaphore::new(0));
+        let theirs = Rc::clone(&semaphore);
+        let thread = spawn(move || {
+            let number = select! { recv(receive) -> value => value.unwrap(), after(Duration::from_millis(1)) => 0 };
+            // The timer and the channel of before must not end this wait.
+            let _permit = theirs.acquire();
+            number
+        });
+        sleep(Duration::from_millis(4));
+        send.send(1).unwrap();
+        settle();
+        assert!(!thread.is_finished());
+        semaphore.release().unwrap();
+        assert_eq!(thread.join().unwrap(), 0);
     });
-    sleep(Duration::from_millis(4));
-    send.send(1).unwrap();
-    settle();
-    assert!(!thread.is_finished());
-    semaphore.release().unwrap();
-    assert_eq!(thread.join().unwrap(), 0);
 }
 
 /// What a thread panicked with.

@@ -15,6 +15,7 @@ use greenling::net::{TcpListener, TcpStream, UdpSocket};
 use greenling::os::unix::net::UnixStream;
 use greenling::process::Command;
 use greenling::signal::{SIGUSR2, Signals};
+use greenling::sim::advance;
 use greenling::sync::{AsyncResult, Event, Semaphore, WaitGroup, mpsc};
 use greenling::thread;
 use greenling::{Select, hub, no_switch, select, sleep, spawn, timeout};
@@ -252,15 +253,18 @@ fn time_limits_end_a_wait_and_what_is_ready_wins() {
     event.set();
     assert_eq!(select.select_deadline(begin), Some(0));
     drop(select);
-    let late = spawn(move || {
-        let mut select = Select::new();
-        select.recv(&receive, |value| value.unwrap());
-        select.select_timeout(SHORT)
+    common::in_virtual_time(|| {
+        let (send, receive) = channel::unbounded();
+        let late = spawn(move || {
+            let mut select = Select::new();
+            select.recv(&receive, |value| value.unwrap());
+            select.select_timeout(SHORT)
+        });
+        settle();
+        advance(2 * SHORT);
+        send.send(6).unwrap();
+        assert_eq!(late.join().unwrap(), Some(6), "it came in the turn in which the time was over");
     });
-    settle();
-    common::hog_until(Instant::now() + 2 * SHORT);
-    send.send(6).unwrap();
-    assert_eq!(late.join().unwrap(), Some(6), "it came in the turn in which the time was over");
 }
 
 #[test]

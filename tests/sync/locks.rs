@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::common::{self, Log, OnDrop, settle};
+use greenling::sim::advance;
 use greenling::sync::{
     Barrier, Condvar, LazyLock, Mutex, MutexGuard, Once, OnceLock, RwLock, RwLockWriteGuard, TryLockError,
 };
@@ -107,15 +108,20 @@ fn a_lock_timeout_ends_in_time_and_a_lock_in_the_same_turn_wins() {
     let began = Instant::now();
     assert!(matches!(lock.lock_timeout(SHORT), Err(TryLockError::WouldBlock)));
     assert!(began.elapsed() >= SHORT);
-    let waiter = spawn({
-        let lock = Rc::clone(&lock);
-        move || lock.lock_timeout(SHORT).is_ok()
-    });
-    settle();
-    common::hog_until(Instant::now() + 2 * SHORT);
     drop(held);
-    assert!(waiter.join().unwrap(), "chosen before any thread looked at the clock");
-    assert!(lock.try_lock().is_ok());
+    common::in_virtual_time(|| {
+        let lock = Rc::new(Mutex::new(()));
+        let held = lock.lock().unwrap();
+        let waiter = spawn({
+            let lock = Rc::clone(&lock);
+            move || lock.lock_timeout(SHORT).is_ok()
+        });
+        yield_now();
+        advance(2 * SHORT);
+        drop(held);
+        assert!(waiter.join().unwrap(), "chosen before any thread looked at the clock");
+        assert!(lock.try_lock().is_ok());
+    });
 }
 
 #[test]
@@ -239,11 +245,15 @@ fn a_contended_lock_in_a_destructor_ends_the_process_with_both_names() {
 fn a_deadlock_of_two_mutexes_is_reported_with_holders_and_cycle() {
     let _guard = common::guard();
     let (one, two) = (Rc::new(Mutex::new(())), Rc::new(Mutex::new(())));
+    let have_one = Rc::new(Cell::new(0));
     let philosopher = |name: &str, first: &Rc<Mutex<()>>, second: &Rc<Mutex<()>>| {
-        let (first, second) = (Rc::clone(first), Rc::clone(second));
+        let (first, second, have_one) = (Rc::clone(first), Rc::clone(second), Rc::clone(&have_one));
         named(name, move || {
             let _first = first.lock().unwrap();
-            yield_now();
+            have_one.set(have_one.get() + 1);
+            while have_one.get() < 2 {
+                yield_now();
+            }
             let _second = second.lock().unwrap();
         })
     };
@@ -357,25 +367,27 @@ fn readers_in_a_row_go_in_together_and_stand_behind_a_writer() {
 #[test]
 fn a_writer_that_gives_up_lets_the_readers_behind_it_in() {
     let _guard = common::guard();
-    for kill in [true, false] {
-        let lock = Rc::new(RwLock::new(()));
-        let held = lock.read().unwrap();
-        let theirs = Rc::clone(&lock);
-        let writer = spawn(move || theirs.write_timeout(if kill { LONG } else { SHORT }).is_ok());
-        settle();
-        let theirs = Rc::clone(&lock);
-        let reader = spawn(move || drop(theirs.read().unwrap()));
-        settle();
-        assert!(lock.try_read().is_err(), "no barging past the writer");
-        assert!(!reader.is_finished());
-        if kill {
-            writer.kill();
+    common::in_virtual_time(|| {
+        for kill in [true, false] {
+            let lock = Rc::new(RwLock::new(()));
+            let held = lock.read().unwrap();
+            let theirs = Rc::clone(&lock);
+            let writer = spawn(move || theirs.write_timeout(if kill { LONG } else { SHORT }).is_ok());
+            settle();
+            let theirs = Rc::clone(&lock);
+            let reader = spawn(move || drop(theirs.read().unwrap()));
+            settle();
+            assert!(lock.try_read().is_err(), "no barging past the writer");
+            assert!(!reader.is_finished());
+            if kill {
+                writer.kill();
+            }
+            reader.join().unwrap();
+            assert!(!writer.join().unwrap_or(false));
+            drop(held);
+            assert!(lock.try_write().is_ok());
         }
-        reader.join().unwrap();
-        assert!(!writer.join().unwrap_or(false));
-        drop(held);
-        assert!(lock.try_write().is_ok());
-    }
+    });
 }
 
 #[test]
@@ -480,27 +492,29 @@ fn pair<T>(value: T) -> Rc<(Mutex<T>, Condvar)> {
 #[test]
 fn notifications_reach_waiters_in_order_and_only_those_that_wait() {
     let _guard = common::guard();
-    let (pair, log) = (pair(()), Log::default());
-    pair.1.notify_all();
-    pair.1.notify_one();
-    let threads: Vec<_> = (0..4)
-        .map(|n| {
-            let (pair, log) = (Rc::clone(&pair), log.clone());
-            spawn(move || {
-                let held = pair.0.lock().unwrap();
-                let _held = pair.1.wait(held).unwrap();
-                log.say(n);
+    common::in_virtual_time(|| {
+        let (pair, log) = (pair(()), Log::default());
+        pair.1.notify_all();
+        pair.1.notify_one();
+        let threads: Vec<_> = (0..4)
+            .map(|n| {
+                let (pair, log) = (Rc::clone(&pair), log.clone());
+                spawn(move || {
+                    let held = pair.0.lock().unwrap();
+                    let _held = pair.1.wait(held).unwrap();
+                    log.say(n);
+                })
             })
-        })
-        .collect();
-    settle();
-    assert_eq!(log.text(), "", "nothing is remembered");
-    pair.1.notify_one();
-    settle();
-    assert_eq!(log.text(), "0");
-    pair.1.notify_all();
-    threads.into_iter().for_each(|thread| thread.join().unwrap());
-    assert_eq!(log.text(), "0 1 2 3");
+            .collect();
+        settle();
+        assert_eq!(log.text(), "", "nothing is remembered");
+        pair.1.notify_one();
+        settle();
+        assert_eq!(log.text(), "0");
+        pair.1.notify_all();
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        assert_eq!(log.text(), "0 1 2 3");
+    });
 }
 
 #[test]
@@ -659,27 +673,29 @@ fn a_barrier_for_zero_threads_is_open_as_stds() {
 #[test]
 fn a_second_initialiser_waits_for_the_first() {
     let _guard = common::guard();
-    let (lock, log) = (Rc::new(OnceLock::new()), Log::default());
-    let threads: Vec<_> = (0..3)
-        .map(|n| {
-            let (lock, log) = (Rc::clone(&lock), log.clone());
-            spawn(move || {
-                let value = *lock.get_or_init(|| {
-                    log.say("begin");
-                    sleep(SHORT);
-                    log.say("end");
-                    n
-                });
-                log.say(value);
+    common::in_virtual_time(|| {
+        let (lock, log) = (Rc::new(OnceLock::new()), Log::default());
+        let threads: Vec<_> = (0..3)
+            .map(|n| {
+                let (lock, log) = (Rc::clone(&lock), log.clone());
+                spawn(move || {
+                    let value = *lock.get_or_init(|| {
+                        log.say("begin");
+                        sleep(SHORT);
+                        log.say("end");
+                        n
+                    });
+                    log.say(value);
+                })
             })
-        })
-        .collect();
-    settle();
-    assert_eq!(lock.get(), None);
-    assert_eq!(*lock.wait(), 0);
-    assert_eq!(lock.set(7), Err(7));
-    threads.into_iter().for_each(|thread| thread.join().unwrap());
-    assert_eq!(log.text(), "begin end 0 0 0");
+            .collect();
+        settle();
+        assert_eq!(lock.get(), None);
+        assert_eq!(*lock.wait(), 0);
+        assert_eq!(lock.set(7), Err(7));
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        assert_eq!(log.text(), "begin end 0 0 0");
+    });
 }
 
 #[test]

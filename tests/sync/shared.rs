@@ -16,6 +16,7 @@ use greenling::hub::sync::{
     SemaphorePermit, TryLockError,
 };
 use greenling::hub::{self, HubHandle, RemoteSender, channel};
+use greenling::sim::advance;
 use greenling::thread::{Builder, JoinHandle, park, spawn, yield_now};
 use greenling::{TimeoutError, no_switch, shield, sleep, timeout};
 use nix::sys::wait::{WaitStatus, waitpid};
@@ -308,11 +309,15 @@ fn a_lock_timeout_ends_in_time_and_a_release_before_it_is_noticed_wins() {
     let late = std::thread::spawn(|| matches!(lock.lock_timeout(SHORT), Err(TryLockError::WouldBlock)));
     assert!(late.join().unwrap(), "on an OS thread without a hub too");
     assert!(began.elapsed() >= SHORT);
-    let waiter = spawn(|| lock.lock_timeout(SHORT).is_ok());
-    settle();
-    common::hog_until(Instant::now() + 2 * SHORT);
     drop(held);
-    assert!(waiter.join().unwrap());
+    common::in_virtual_time(|| {
+        let held = lock.lock().unwrap();
+        let waiter = spawn(|| lock.lock_timeout(SHORT).is_ok());
+        yield_now();
+        advance(2 * SHORT);
+        drop(held);
+        assert!(waiter.join().unwrap());
+    });
 }
 
 #[test]

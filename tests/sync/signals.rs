@@ -22,25 +22,27 @@ const SHORT: Duration = Duration::from_millis(5);
 #[test]
 fn no_more_threads_than_permits_are_in_and_they_come_in_order() {
     let _guard = common::guard();
-    let (semaphore, log) = (Rc::new(Semaphore::new(3)), Log::default());
-    let (inside, most) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
-    let threads: Vec<_> = (0..10)
-        .map(|n| {
-            let (semaphore, log) = (Rc::clone(&semaphore), log.clone());
-            let (inside, most) = (Rc::clone(&inside), Rc::clone(&most));
-            spawn(move || {
-                let _permit = semaphore.acquire();
-                log.say(n);
-                inside.set(inside.get() + 1);
-                most.set(most.get().max(inside.get()));
-                (0..n % 3).for_each(|_| yield_now());
-                inside.set(inside.get() - 1);
+    common::in_virtual_time(|| {
+        let (semaphore, log) = (Rc::new(Semaphore::new(3)), Log::default());
+        let (inside, most) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
+        let threads: Vec<_> = (0..10)
+            .map(|n| {
+                let (semaphore, log) = (Rc::clone(&semaphore), log.clone());
+                let (inside, most) = (Rc::clone(&inside), Rc::clone(&most));
+                spawn(move || {
+                    let _permit = semaphore.acquire();
+                    log.say(n);
+                    inside.set(inside.get() + 1);
+                    most.set(most.get().max(inside.get()));
+                    (0..n % 3).for_each(|_| yield_now());
+                    inside.set(inside.get() - 1);
+                })
             })
-        })
-        .collect();
-    threads.into_iter().for_each(|thread| thread.join().unwrap());
-    assert_eq!((most.get(), semaphore.available_permits()), (3, 3));
-    assert_eq!(log.text(), "0 1 2 3 4 5 6 7 8 9");
+            .collect();
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        assert_eq!((most.get(), semaphore.available_permits()), (3, 3));
+        assert_eq!(log.text(), "0 1 2 3 4 5 6 7 8 9");
+    });
 }
 
 #[test]

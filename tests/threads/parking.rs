@@ -8,8 +8,8 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use crate::common;
-use greenling::sleep;
 use greenling::thread::{Thread, current, park, park_timeout, spawn, yield_now};
+use greenling::{sim, sleep};
 
 /// Longer than any test.
 const LONG: Duration = Duration::from_secs(3600);
@@ -48,17 +48,19 @@ fn a_thread_that_is_not_parked_keeps_its_permit_through_other_waits() {
 #[test]
 fn park_timeout_ends_by_itself_and_takes_a_late_permit() {
     let _guard = common::guard();
-    let thread = spawn(|| {
-        park_timeout(Duration::from_millis(2));
-        // Unparked after its time was over but before it ran: the permit must be gone or be there, not both.
-        let began = Instant::now();
-        park_timeout(Duration::from_millis(5));
-        began.elapsed() >= Duration::from_millis(5)
+    common::in_virtual_time(|| {
+        let thread = spawn(|| {
+            park_timeout(Duration::from_millis(2));
+            // Unparked after its time was over but before it ran: the permit must be gone or be there, not both.
+            let began = sim::elapsed();
+            park_timeout(Duration::from_millis(5));
+            sim::elapsed() - began
+        });
+        yield_now();
+        sim::advance(Duration::from_millis(4));
+        thread.thread().unpark();
+        assert_eq!(thread.join().unwrap(), Duration::from_millis(5), "the first park took the permit");
     });
-    yield_now();
-    common::hog_until(Instant::now() + Duration::from_millis(4));
-    thread.thread().unpark();
-    assert!(thread.join().unwrap(), "the first park took the permit");
 }
 
 #[test]

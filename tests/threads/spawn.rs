@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::common::{self, Log};
 use greenling::thread::{Builder, current, park, spawn, yield_now};
-use greenling::{no_switch, sleep};
+use greenling::{no_switch, sim, sleep};
 
 /// Design 5.1.
 #[test]
@@ -48,18 +48,20 @@ fn threads_that_never_block_run_one_after_the_other() {
 #[test]
 fn threads_that_sleep_take_turns() {
     let _guard = common::guard();
-    let log = Log::default();
-    let threads = [1, 2, 3].map(|thread| {
-        let log = log.clone();
-        spawn(move || {
-            for i in 0..5 {
-                log.say(format_args!("{thread}:{i}"));
-                sleep(Duration::from_millis(10));
-            }
-        })
+    common::in_virtual_time(|| {
+        let log = Log::default();
+        let threads = [1, 2, 3].map(|thread| {
+            let log = log.clone();
+            spawn(move || {
+                for i in 0..5 {
+                    log.say(format_args!("{thread}:{i}"));
+                    sleep(Duration::from_millis(10));
+                }
+            })
+        });
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        assert_eq!(log.text(), "1:0 2:0 3:0 1:1 2:1 3:1 1:2 2:2 3:2 1:3 2:3 3:3 1:4 2:4 3:4");
     });
-    threads.into_iter().for_each(|thread| thread.join().unwrap());
-    assert_eq!(log.text(), "1:0 2:0 3:0 1:1 2:1 3:1 1:2 2:2 3:2 1:3 2:3 3:3 1:4 2:4 3:4");
 }
 
 #[test]
@@ -339,11 +341,13 @@ fn a_join_with_a_limit_gives_the_handle_back_or_the_result() {
     yield_now();
     assert_eq!(no_switch(|| ended.join_timeout(Duration::ZERO)).expect("without waiting").unwrap(), 8);
     // Both in one turn: the end wins.
-    let thread = spawn(|| sleep(Duration::from_millis(2)));
-    let joiner = spawn(move || thread.join_timeout(Duration::from_millis(2)).is_ok());
-    yield_now();
-    common::hog_until(std::time::Instant::now() + Duration::from_millis(10));
-    assert!(joiner.join().unwrap());
+    common::in_virtual_time(move || {
+        let thread = spawn(move || sleep(short));
+        let joiner = spawn(move || thread.join_timeout(short).is_ok());
+        yield_now();
+        sim::advance(5 * short);
+        assert!(joiner.join().unwrap());
+    });
     // A joiner that is killed leaves the line; one that unwinds has its handle at once.
     let thread = spawn(park);
     let unpark = thread.thread().clone();

@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::common::{Log, OnDrop, guard};
+use crate::common::{Log, OnDrop, guard, in_virtual_time};
 use greenling::sync::Mutex;
 use greenling::thread::{Builder, current, park, scope, sleep, spawn, try_scope, yield_now};
 use greenling::{Greenlet, TimeoutError, shield, timeout};
@@ -327,32 +327,34 @@ fn a_kill_or_timeout_of_the_caller_comes_before_a_failure() {
 #[test]
 fn inside_a_shield_the_body_goes_on_and_a_shield_inside_it_puts_the_interruption_off() {
     let _guard = guard();
-    let log = Log::default();
-    let fail = |log: &Log| {
-        log.say("fails");
-        Err::<(), _>("error")
-    };
-    let outer = shield(|| {
-        try_scope(|s| {
-            s.spawn(|| fail(&log));
-            sleep(Duration::from_millis(2));
-            log.say("body");
-            Ok(())
-        })
-    });
-    assert_eq!((outer, log.text().as_str()), (Err("error"), "fails body"));
-    let log = Log::default();
-    let inner: Result<(), _> = try_scope(|s| {
-        s.spawn(|| fail(&log));
-        shield(|| {
-            sleep(Duration::from_millis(2));
-            log.say("shielded");
+    in_virtual_time(|| {
+        let log = Log::default();
+        let fail = |log: &Log| {
+            log.say("fails");
+            Err::<(), _>("error")
+        };
+        let outer = shield(|| {
+            try_scope(|s| {
+                s.spawn(|| fail(&log));
+                sleep(Duration::from_millis(2));
+                log.say("body");
+                Ok(())
+            })
         });
-        sleep(LONG);
-        unreachable!()
+        assert_eq!((outer, log.text().as_str()), (Err("error"), "fails body"));
+        let log = Log::default();
+        let inner: Result<(), _> = try_scope(|s| {
+            s.spawn(|| fail(&log));
+            shield(|| {
+                sleep(Duration::from_millis(2));
+                log.say("shielded");
+            });
+            sleep(LONG);
+            unreachable!()
+        });
+        assert_eq!((inner, log.text().as_str()), (Err("error"), "fails shielded"));
+        sleep(Duration::from_millis(1));
     });
-    assert_eq!((inner, log.text().as_str()), (Err("error"), "fails shielded"));
-    sleep(Duration::from_millis(1));
 }
 
 #[test]

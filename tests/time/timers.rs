@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::common::{self, hog_until, in_virtual_time};
+use greenling::sim::advance;
 use greenling::thread::{park, park_timeout, sleep_until, spawn, yield_now};
 use greenling::time::now;
 use greenling::{sleep, timeout};
@@ -92,29 +93,32 @@ fn sleepers_wake_in_the_order_of_their_deadlines() {
 #[test]
 fn an_entry_left_over_from_an_earlier_wait_does_not_change_the_order() {
     let _guard = common::guard();
-    let order = Rc::new(RefCell::new(Vec::new()));
-    let sleeper = |name: &'static str, before: Option<u64>, millis: u64| {
-        let order = Rc::clone(&order);
-        spawn(move || {
-            if let Some(before) = before {
-                // Main ends this wait at once, and its entry stays in the wheel.
-                let _ = timeout(Duration::from_millis(before), park);
-            }
-            sleep(Duration::from_millis(millis));
-            order.borrow_mut().push(name);
-        })
-    };
-    let threads = [sleeper("third", Some(50), 400), sleeper("first", None, 250), sleeper("second", Some(100), 300)];
-    yield_now();
-    threads.iter().for_each(|thread| thread.thread().unpark());
-    yield_now();
-    hog_until(Instant::now() + Duration::from_millis(450));
-    // Main stays runnable, so that the hub looks at the timers that are over, and does not prepare to sleep.
-    while order.borrow().len() < 3 {
+    let order = in_virtual_time(|| {
+        let order = Rc::new(RefCell::new(Vec::new()));
+        let sleeper = |name: &'static str, before: Option<u64>, millis: u64| {
+            let order = Rc::clone(&order);
+            spawn(move || {
+                if let Some(before) = before {
+                    // Main ends this wait at once, and its entry stays in the wheel.
+                    let _ = timeout(Duration::from_millis(before), park);
+                }
+                sleep(Duration::from_millis(millis));
+                order.borrow_mut().push(name);
+            })
+        };
+        let threads = [sleeper("third", Some(50), 400), sleeper("first", None, 250), sleeper("second", Some(100), 300)];
         yield_now();
-    }
-    threads.into_iter().for_each(|thread| thread.join().unwrap());
-    assert_eq!(*order.borrow(), ["first", "second", "third"]);
+        threads.iter().for_each(|thread| thread.thread().unpark());
+        yield_now();
+        advance(Duration::from_millis(450));
+        // Main stays runnable, so that the hub looks at the timers that are over, and does not prepare to sleep.
+        while order.borrow().len() < 3 {
+            yield_now();
+        }
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        order.take()
+    });
+    assert_eq!(order, ["first", "second", "third"]);
 }
 
 #[test]
