@@ -135,12 +135,16 @@ pub(crate) fn write() -> io::Result<()> {
 pub(crate) fn text(bench: &str, machine: &Machine, rows: &[Row]) -> String {
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let arguments = env::args().skip(1).filter(|argument| argument != "--bench").collect::<Vec<_>>().join(" ");
-    let features = if bench == "monkey" { " --features monkey" } else { "" };
+    let command = match bench {
+        "servers" => format!("benches/servers/run {arguments}"),
+        "monkey" => format!("cargo bench --features monkey --bench {bench} -- {arguments}"),
+        _ => format!("cargo bench --bench {bench} -- {arguments}"),
+    };
     let mut text = String::from("{\n");
     let mut field = |name: &str, value: String| _ = writeln!(text, "  {}: {value},", quoted(name));
     field("schema", SCHEMA.to_string());
     field("bench", quoted(bench));
-    field("command", quoted(format!("cargo bench{features} --bench {bench} -- {arguments}").trim_end()));
+    field("command", quoted(command.trim_end()));
     field("date", quoted(&date(seconds)));
     field("commit", quoted(&commit()));
     field("processor", quoted(&processor()));

@@ -156,7 +156,7 @@ fn figures(text: &str) -> Vec<String> {
 
 /// The commands that a text names, in spans and in blocks.
 fn commands(text: &str) -> Vec<String> {
-    let begins = ["cargo bench", "cargo run", "cargo test", "benches/peers/run", "benches/c10k"];
+    let begins = ["cargo bench", "cargo run", "cargo test", "benches/peers/run", "benches/servers/run", "benches/c10k"];
     let is_command = |span: &str| begins.iter().any(|begin| span.starts_with(begin));
     let spans = prose(text).replace('\n', " ");
     let spans = spans.split('`').skip(1).step_by(2).map(str::to_owned);

@@ -71,7 +71,7 @@ func head(in *bufio.Reader, out *bufio.Writer) (r request, refusal string, ok bo
 		first, ok = line(in, out)
 	}
 	if !ok {
-		if len(first) > longestHead {
+		if len(first) >= longestHead {
 			return r, tooLarge, false
 		}
 		return r, "", false
@@ -92,7 +92,7 @@ func head(in *bufio.Reader, out *bufio.Writer) (r request, refusal string, ok bo
 	for count := 0; ; count++ {
 		field, ok := line(in, out)
 		length += len(field) + 2
-		if length > longestHead || (len(field) > 0 && count == mostHeaders) {
+		if length > longestHead || len(field) >= longestHead || (len(field) > 0 && count == mostHeaders) {
 			return r, tooLarge, false
 		}
 		if !ok {

@@ -11,9 +11,11 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"time"
 )
 
-const buffer = 16 * 1024
+// Room for the longest head and the longest line; a line that fills it is refused.
+const buffer = longestHead
 const greeting = "Hello, world!"
 
 // A conversation answers requests until the connection ends.
@@ -75,6 +77,10 @@ func listen(talk conversation) {
 			out := bufio.NewWriterSize(conn, buffer)
 			talk(bufio.NewReaderSize(conn, buffer), out, conn)
 			out.Flush()
+			// What was not read would make the kernel take back what was said last. So read, but not for long.
+			conn.CloseWrite()
+			conn.SetReadDeadline(time.Now().Add(time.Second))
+			io.CopyN(io.Discard, conn, 64*1024)
 		}(conn.(*net.TCPConn))
 	}
 }
