@@ -26,8 +26,8 @@ pub fn elapsed() -> Duration {
     World::with(|_| world_elapsed()).unwrap_or_default()
 }
 
-/// Lets virtual time pass as if the calling thread computed for so long: no other thread runs meanwhile, and what is due
-/// by then happens when the caller gives way. Without it a thread takes no time at all, however long it computes.
+/// Lets virtual time pass as if the calling thread computed for so long: no other thread runs meanwhile, and what is
+/// due by then happens when the caller gives way. Without it a thread takes no time at all, however long it computes.
 ///
 /// ```
 /// use greenling::{sim, spawn, thread, timeout};

@@ -220,8 +220,8 @@ impl Random {
     }
 }
 
-/// Repeats `round` until it returns something. A round returns `None` if the machine let this process stand still for so
-/// long that the round does not say anything.
+/// Repeats `round` until it returns something. A round returns `None` if the machine let this process stand still for
+/// so long that the round does not say anything.
 pub fn undisturbed<R>(mut round: impl FnMut() -> Option<R>) -> R {
     (0..1000).find_map(|_| round()).expect("one of a thousand rounds without a stall")
 }
