@@ -323,10 +323,12 @@ const RANKS: &[(&str, u32)] = &[
     ("sim/mod.rs", 144),
     ("monkey/", 150),
     ("server/", 140),
+    ("server/balance.rs", 141),
     ("server/connections.rs", 141),
     ("server/drain.rs", 142),
     ("server/tcp.rs", 143),
     ("server/udp.rs", 144),
+    ("server/balanced.rs", 144),
     ("lib.rs", 990),
 ];
 

@@ -136,7 +136,16 @@ impl HubHandle {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        self.post(RemoteTask::new(Some(Box::new(f)), Location::caller()))
+        self.spawn_at(Location::caller(), f)
+    }
+
+    /// Runs `f` as [`spawn`](Self::spawn) does, in a thread that is said to be spawned at `site`.
+    pub(crate) fn spawn_at<F, T>(&self, site: &'static Location<'static>, f: F) -> RemoteJoinHandle<T>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        self.post(RemoteTask::new(Some(Box::new(f)), site))
     }
 
     /// Runs `f` as [`spawn`](Self::spawn) does, in a thread with thread-locals of its own; see

@@ -127,10 +127,20 @@ impl TcpListener {
     /// Accepts a connection that waits already, as [`accept`](Self::accept) does; `WouldBlock` if there is none.
     #[track_caller]
     pub(crate) fn accept_pending(&self) -> io::Result<(TcpStream, SocketAddr)> {
-        // A timeout of zero: one try, and no wait.
-        let (fd, peer) =
-            self.source.run(Direction::Read, Some(Duration::ZERO), &mut |listener| self.accept_now(listener))?;
+        let (fd, peer) = self.accept_pending_fd()?;
         Ok((TcpStream::of_new_socket(fd).made_at(Location::caller()), peer))
+    }
+
+    /// Waits for a connection, as [`accept`](Self::accept) does, and returns its descriptor, for another hub.
+    pub(crate) fn accept_fd(&self) -> io::Result<(OwnedFd, SocketAddr)> {
+        let timeout = self.options.begin_call(Direction::Read);
+        self.source.run(Direction::Read, timeout, &mut |listener| self.accept_now(listener))
+    }
+
+    /// Accepts a connection that waits already, as [`accept_fd`](Self::accept_fd) does; `WouldBlock` if there is none.
+    pub(crate) fn accept_pending_fd(&self) -> io::Result<(OwnedFd, SocketAddr)> {
+        // A timeout of zero: one try, and no wait.
+        self.source.run(Direction::Read, Some(Duration::ZERO), &mut |listener| self.accept_now(listener))
     }
 
     /// Takes a connection with one system call, and does not wait for one. `accept4` has no flag for that, so a socket

@@ -82,15 +82,20 @@ pub struct TcpStream {
 impl TcpStream {
     /// Makes a stream of a new, non-blocking socket that has no other handle.
     #[inline]
-    pub(super) fn of_new_socket(fd: OwnedFd) -> TcpStream {
+    pub(crate) fn of_new_socket(fd: OwnedFd) -> TcpStream {
         TcpStream { source: Source::tcp(fd.into()), options: Options::default() }
     }
 
     /// Returns the stream, made by the caller at `place`.
     #[inline]
-    pub(super) fn made_at(self, place: &'static Location<'static>) -> TcpStream {
+    pub(crate) fn made_at(self, place: &'static Location<'static>) -> TcpStream {
         self.source.made_at(place);
         self
+    }
+
+    /// Returns the socket, as it was accepted, for another hub. Only for a stream that nothing has used.
+    pub(crate) fn into_new_socket(self) -> OwnedFd {
+        self.source.into_inner().into()
     }
 
     /// Returns std's stream, unless `close` was called.

@@ -23,7 +23,6 @@ use std::cell::{Cell, RefCell};
 use std::fmt::Display;
 use std::fs::File;
 use std::io;
-use std::mem::take;
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
 use std::panic::Location;
@@ -32,7 +31,7 @@ use std::sync::Arc;
 use std::thread::panicking;
 use std::time::Duration;
 
-use super::handle::{LiveCounters, Member, ServerHandle};
+use super::handle::{Command, LiveCounters, Member, ServerHandle};
 use super::limit::Limit;
 use super::served::HandlerResult;
 use super::settings::{Callbacks, Settings};
@@ -56,9 +55,14 @@ const MIN_BACKOFF: Duration = Duration::from_millis(10);
 const MAX_BACKOFF: Duration = Duration::from_secs(1);
 
 /// Where connections come from: a listener, or a socket of which each datagram counts as a connection.
+///
+/// The methods with a default are for a server of several hubs: one accepts, and hands the connections to the others.
 pub(super) trait Listener {
     /// A connection that was accepted.
     type Incoming: 'static;
+
+    /// What a connection holds beyond its place in the server's own limit: given back when the connection was counted.
+    type Place: 'static;
 
     /// Waits for a connection.
     fn accept(&self) -> io::Result<Self::Incoming>;
@@ -87,6 +91,63 @@ pub(super) trait Listener {
     /// Returns what tells whether a connection is idle: the descriptor and the stage of the conversation. `None` if a
     /// connection of this kind is never idle.
     fn stage_view(incoming: &Self::Incoming) -> Option<(RawFd, StageView)>;
+
+    /// Takes out of a connection what is given back after the count.
+    fn place(incoming: &mut Self::Incoming) -> Self::Place;
+
+    /// Is told of the server's supervisor and counters, before anything is accepted.
+    fn begin(&self, _: &Arc<Member>) {}
+
+    /// Returns what the server is asked to do, beyond what its handle says.
+    fn command(&self) -> Command {
+        Command::Serve
+    }
+
+    /// Reports whether another hub may still hand connections over.
+    fn is_fed(&self) -> bool {
+        false
+    }
+
+    /// Hands a connection to another hub; by default to none.
+    fn hand_over(&self, incoming: Self::Incoming) -> HandOver<Self::Incoming> {
+        HandOver::Here(incoming)
+    }
+
+    /// Returns how many connections other hubs have.
+    fn elsewhere(&self) -> usize {
+        0
+    }
+
+    /// Reports whether no hub is left that could serve a connection.
+    fn is_cut_off(&self) -> bool {
+        false
+    }
+
+    /// Wakes `waiter` when a connection of another hub ends; with `None`, no longer. Reports whether one has ended
+    /// since the last wait, so that the caller should look first.
+    fn on_exit(&self, _: Option<Waiter>) -> bool {
+        false
+    }
+
+    /// Takes the reasons for which other hubs have put off connections.
+    fn take_errors(&self) -> Vec<io::Error> {
+        Vec::new()
+    }
+
+    /// Takes a connection back that will not be served here.
+    fn give_back(&self, incoming: Self::Incoming) {
+        drop(incoming);
+    }
+}
+
+/// What a listener does with a connection that has a place in the limit.
+pub(super) enum HandOver<I> {
+    /// It is served here.
+    Here(I),
+    /// Another hub has it.
+    Gone,
+    /// It belongs to another hub, and none is left.
+    NoHub(I),
 }
 
 /// All of a server but the handler.
@@ -159,6 +220,11 @@ where
             spawn: |builder, task| builder.own_thread_locals().spawn_with(task, ConnTask::run),
         }
     }
+
+    /// Returns the kind of a server that starts no threads, since its listener hands all connections over.
+    pub(super) fn none() -> Kind<L, H> {
+        Kind { reserve: |_| Ok(()), spawn: |_, _| Err(no_hub_left()) }
+    }
 }
 
 /// A connection is the runtime's own, and a listener has nothing else. Of the server, the permit reaches counters and
@@ -216,7 +282,8 @@ impl<L: Listener> ServerCore<L> {
     /// If there is no descriptor to put into reserve.
     pub(super) fn new(
         listener: L,
-        mut settings: Settings,
+        settings: Settings,
+        callbacks: Callbacks,
         limit: Limit,
         handle: ServerHandle,
         supervisor: Waiter,
@@ -224,7 +291,7 @@ impl<L: Listener> ServerCore<L> {
     ) -> io::Result<ServerCore<L>> {
         // The spare descriptor is opened before there is a lack of descriptors.
         let reserve = if settings.refuse { Some(File::open("/dev/null")?) } else { None };
-        let callbacks = RefCell::new(Some(Rc::new(take(&mut settings.callbacks))));
+        let callbacks = RefCell::new(Some(Rc::new(callbacks)));
         Ok(ServerCore {
             local: listener.local(),
             site,
@@ -243,21 +310,30 @@ impl<L: Listener> ServerCore<L> {
         })
     }
 
-    /// Returns how many connections are served or held back.
+    /// Returns what the server is asked to do.
+    pub(super) fn command(&self) -> Command {
+        self.handle.command().max(self.listener.command())
+    }
+
+    /// Returns how many connections are served, here or on other hubs, or held back.
     pub(super) fn active(&self) -> usize {
         let held_back = self.held_back.take();
         let extra = usize::from(held_back.is_some());
         self.held_back.set(held_back);
-        self.conns.borrow().len() + extra
+        self.conns.borrow().len() + extra + self.listener.elsewhere()
     }
 
     /// Suspends the caller until a connection ends or the deadline has come. May return early.
     pub(super) fn wait_for_exit(&self, what: &'static str, deadline: u64) {
         let Ok(caller) = Caller::current() else { return };
+        if self.listener.on_exit(Some(Waiter::new(caller))) {
+            return;
+        }
         self.exit_waiter.set(Some(Waiter::new(caller)));
         // The callers do not unwind, or have checked that.
         let _ = caller.wait_remote(what, deadline);
         self.exit_waiter.set(None);
+        self.listener.on_exit(None);
     }
 
     /// Suspends the acceptor until the limit may have room.
@@ -295,6 +371,16 @@ impl<L: Listener> ServerCore<L> {
     /// Counts a backoff and tells the program the reason.
     fn report_backoff(&self, error: &io::Error) {
         self.member.counters.backoffs.add_one();
+        self.tell(error);
+    }
+
+    /// Tells the program the reasons for which other hubs have put off connections.
+    pub(super) fn report_elsewhere(&self) {
+        self.listener.take_errors().iter().for_each(|error| self.tell(error));
+    }
+
+    /// Tells the program the reason of a backoff.
+    fn tell(&self, error: &io::Error) {
         let callbacks = self.callbacks.borrow().clone();
         if let Some(on_accept_error) = callbacks.as_ref().and_then(|callbacks| callbacks.on_accept_error.as_ref()) {
             on_accept_error(error);
@@ -379,7 +465,7 @@ where
 {
     /// Starts a thread for the connection that is held back, if the limit and the memory allow.
     pub(super) fn start_held_back(self: &Rc<Self>) -> Admission {
-        let Some(incoming) = self.core.held_back.take() else { return Admission::Done };
+        let Some(mut incoming) = self.core.held_back.take() else { return Admission::Done };
         let builder = match self.core.settings.stack_size {
             None => Builder::new().at(self.core.site),
             Some(size) => Builder::new().at(self.core.site).stack_size(size),
@@ -394,6 +480,16 @@ where
             self.core.held_back.set(Some(incoming));
             return Admission::LimitReached;
         }
+        // Another hub counts what it serves, and gives the place back.
+        match self.core.listener.hand_over(incoming) {
+            HandOver::Here(ours) => incoming = ours,
+            HandOver::Gone => return Admission::Done,
+            HandOver::NoHub(lost) => {
+                self.core.limit.release();
+                self.core.held_back.set(Some(lost));
+                return Admission::NoHub;
+            }
+        }
         // From here on the permit counts the connection (server-1).
         self.core.member.counters.accepted.add_one();
         let view = if self.core.settings.close_idle { L::stage_view(&incoming) } else { None };
@@ -401,7 +497,8 @@ where
         let peer = L::peer(&incoming);
         let conn = Conn { thread: Cell::new(None), peer, view, fd, kill_reason: Cell::new(None) };
         let key = self.core.conns.borrow_mut().insert(conn);
-        let permit = ConnPermit { connections: Rc::clone(self), key, result: Cell::new(None) };
+        let place = L::place(&mut incoming);
+        let permit = ConnPermit { _place: place, connections: Rc::clone(self), key, result: Cell::new(None) };
         let task = ConnTask { incoming, permit };
         // An error, which a hub that is ending gives, drops the closure, and the permit counts the connection.
         if let Ok(thread) = (self.kind.spawn)(builder, task)
@@ -427,7 +524,9 @@ where
                     (pause, strays) = (MIN_BACKOFF, 0);
                     core.refill_reserve();
                     core.held_back.set(Some(incoming));
-                    self.admit(&mut pause);
+                    if let Err(error) = self.admit(&mut pause) {
+                        return error;
+                    }
                 }
                 Err(error) => match classify_accept_error(&error) {
                     AcceptError::OneConnection => {
@@ -453,10 +552,14 @@ where
     }
 
     /// Suspends the acceptor until the connection that is held back has a thread or is refused.
-    fn admit(self: &Rc<Self>, pause: &mut Duration) {
+    ///
+    /// # Errors
+    /// `NotConnected` if the connection is for other hubs, and none is left.
+    fn admit(self: &Rc<Self>, pause: &mut Duration) -> io::Result<()> {
         loop {
             match self.start_held_back() {
-                Admission::Done => return,
+                Admission::Done => return Ok(()),
+                Admission::NoHub => return Err(no_hub_left()),
                 // Another hub may have taken the last permit of a shared limit meanwhile.
                 Admission::LimitReached => self.core.wait_for_room(),
                 Admission::NoStack(error) => self.core.on_stack_exhaustion(&error, pause),
@@ -482,7 +585,10 @@ where
                     accepted += 1;
                     core.held_back.set(Some(incoming));
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return (accepted, Backlog::Empty),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let fed = core.listener.is_fed();
+                    return (accepted, if fed { Backlog::NoRoom } else { Backlog::Empty });
+                }
                 Err(error) => match classify_accept_error(&error) {
                     AcceptError::OneConnection => core.member.counters.aborted.add_one(),
                     AcceptError::Exhausted => {
@@ -502,7 +608,7 @@ where
     fn is_still_held_back(self: &Rc<Self>) -> bool {
         match self.start_held_back() {
             Admission::Done => false,
-            Admission::LimitReached => true,
+            Admission::LimitReached | Admission::NoHub => true,
             // A drain does not wait for a stack here, and refuses in the end what is left.
             Admission::NoStack(_) => {
                 self.core.member.counters.backoffs.add_one();
@@ -535,6 +641,13 @@ pub(super) enum Admission {
     LimitReached,
     /// There is no memory for a stack, or the kernel has as many mappings as the limit allows.
     NoStack(io::Error),
+    /// The connection is for other hubs, and none is left.
+    NoHub,
+}
+
+/// Returns the error of a server that has no hub any more.
+fn no_hub_left() -> io::Error {
+    io::Error::new(io::ErrorKind::NotConnected, "no hub is left for the connections of a server")
 }
 
 /// What the kernel's queue holds after a round of accepting.
@@ -573,6 +686,8 @@ where
 
 /// The right of a connection to be served; the drop counts the connection and gives the place in the limit back.
 struct ConnPermit<L: Listener, H> {
+    /// What the connection holds beyond its place in the limit; dropped after the count.
+    _place: L::Place,
     /// The server that the permit belongs to.
     connections: Rc<Connections<L, H>>,
     /// The key of the connection in `conns`.

@@ -28,7 +28,7 @@ use super::connections::{Backlog, Connections, KillReason, Kind, Listener, Serve
 use super::handle::{Command, Counters, ServerHandle};
 use super::limit::Limit;
 use super::served::HandlerResult;
-use super::settings::Settings;
+use super::settings::{Callbacks, Settings};
 use crate::net::BACKLOG;
 use crate::runtime::caller::Caller;
 use crate::runtime::hub::NamesFibers;
@@ -84,6 +84,10 @@ pub struct DrainReport {
     pub turned_away: u64,
     /// Whether the drain was cut short: by [`force`](ServerHandle::force) or a second signal.
     pub forced: bool,
+    /// Hubs of a [`BalancedServer`](super::BalancedServer) that ended, or could not begin, before their part of the
+    /// drain. What they had not begun went to the other hubs. What they had is in `counters`, as killed, and in no
+    /// figure of this report.
+    pub lost_hubs: u64,
     /// The error with which accepting had ended by itself, if that was the reason of the drain.
     pub accept_error: Option<io::ErrorKind>,
     /// How long the drain took.
@@ -101,6 +105,9 @@ impl fmt::Display for DrainReport {
                 write!(f, ", {count} {what}")?;
             }
         }
+        if self.lost_hubs > 0 {
+            write!(f, "; {} hubs had ended before", self.lost_hubs)?;
+        }
         if let Some(error) = self.accept_error {
             write!(f, "; it could not accept any more: {error}")?;
         }
@@ -114,6 +121,8 @@ pub(super) struct ServerParts<L> {
     pub(super) listener: L,
     /// What the builder was told.
     pub(super) settings: Settings,
+    /// The functions of the program that report something.
+    pub(super) callbacks: Callbacks,
     /// The limit on connections.
     pub(super) limit: Limit,
     /// The handle that asks the server to drain.
@@ -185,7 +194,9 @@ impl<L: Listener, H> Drop for Running<L, H> {
             thread.kill();
         }
         core.listener.close();
-        drop(core.held_back.take());
+        if let Some(incoming) = core.held_back.take() {
+            core.listener.give_back(incoming);
+        }
         core.kill(KillReason::Shutdown, |_| true);
         core.handle.unregister(&core.member);
         // The program's own, so last: the drop may panic (server-7).
@@ -220,8 +231,8 @@ where
     if let Some(obstacle) = cancel::obstacle() {
         return Err(obstacle.into());
     }
-    let ServerParts { listener, settings, limit, handle, signals, site } = parts;
-    let core = ServerCore::new(listener, settings, limit, handle, Waiter::new(caller), site)?;
+    let ServerParts { listener, settings, callbacks, limit, handle, signals, site } = parts;
+    let core = ServerCore::new(listener, settings, callbacks, limit, handle, Waiter::new(caller), site)?;
     let connections = Rc::new(Connections { core, handler, kind });
     // The threads of the connections are named when a report is made.
     let names: Rc<dyn NamesFibers> = Rc::<Connections<L, H>>::clone(&connections);
@@ -231,14 +242,16 @@ where
     let mut running = Running { connections: Rc::clone(&connections), acceptor: None, signal_watcher: None };
     let core = &connections.core;
     core.handle.register(&core.member);
+    core.listener.begin(&core.member);
     running.start_acceptor()?;
     let signals = signals.map(Rc::new);
     if let Some(signals) = &signals {
         running.start_signal_watcher(signals)?;
     }
     // Wait for a drain: asked for by the handle or a signal, or due because accepting has ended by itself.
-    while core.handle.command() == Command::Serve && !core.acceptor_ended.get() {
+    while core.command() == Command::Serve && !core.acceptor_ended.get() && !core.listener.is_cut_off() {
         caller.wait_remote("a server to be drained", NEVER)?;
+        core.report_elsewhere();
     }
     running.stop_acceptor();
     let report = drain(&connections);
@@ -396,7 +409,8 @@ where
     /// Reports whether the grace is over or no connection is left.
     fn is_over(&self) -> bool {
         let core = &self.connections.core;
-        core.handle.command() == Command::Force
+        core.command() == Command::Force
+            || core.listener.is_cut_off()
             || monotonic_ns() >= self.deadline
             || self.backlog == Backlog::Empty && core.active() == 0
     }
@@ -416,7 +430,7 @@ where
     /// Step 4: refuses what was not served, kills the remaining handlers, and gives them time to unwind.
     fn end_grace(&mut self) {
         let core = &self.connections.core;
-        self.forced = core.handle.command() == Command::Force;
+        self.forced = core.command() == Command::Force;
         // The backlog first: its connections need no time to unwind.
         if self.backlog != Backlog::Empty {
             self.from_backlog += refuse_backlog(core);
@@ -443,6 +457,7 @@ where
             stuck: core.conns.borrow().len() as u64,
             turned_away: counters.refused - before.refused,
             forced: self.forced,
+            lost_hubs: 0,
             accept_error: core.accept_error.take().map(|error| error.kind()),
             took: now() - self.began,
         }

@@ -69,7 +69,9 @@ struct Control {
 struct Members {
     /// The servers that run.
     running: Vec<Arc<Member>>,
-    /// The sum of the counters of the servers that have ended.
+    /// The servers that have ended before all of their handlers.
+    ending: Vec<Arc<Member>>,
+    /// The sum of the counters of the servers that have ended, and all of their handlers.
     ended: Counters,
 }
 
@@ -79,6 +81,21 @@ pub(super) struct Member {
     pub(super) supervisor: Waiter,
     /// The counters of the server.
     pub(super) counters: LiveCounters,
+}
+
+impl Members {
+    /// Adds to the sum the counters of those servers of which the last handler has ended meanwhile.
+    fn settle(&mut self) {
+        let ended = &mut self.ended;
+        self.ending.retain(|member| {
+            let counters = member.counters.read();
+            let goes_on = counters.active() > 0;
+            if !goes_on {
+                *ended = ended.plus(&counters);
+            }
+            goes_on
+        });
+    }
 }
 
 impl ServerHandle {
@@ -117,8 +134,13 @@ impl ServerHandle {
     ///
     /// May switch: no.
     pub fn counters(&self) -> Counters {
-        let members = lock(&self.control.members);
-        members.running.iter().fold(members.ended, |sum, member| sum.plus(&member.counters.read()))
+        let mut members = lock(&self.control.members);
+        members.settle();
+        members
+            .running
+            .iter()
+            .chain(&members.ending)
+            .fold(members.ended, |sum, member| sum.plus(&member.counters.read()))
     }
 
     /// Returns the latest command.
@@ -157,8 +179,9 @@ impl ServerHandle {
     pub(super) fn unregister(&self, member: &Arc<Member>) {
         let mut members = lock(&self.control.members);
         if let Some(index) = members.running.iter().position(|running| Arc::ptr_eq(running, member)) {
-            members.running.swap_remove(index);
-            members.ended = members.ended.plus(&member.counters.read());
+            let member = members.running.swap_remove(index);
+            members.ending.push(member);
+            members.settle();
         }
     }
 }
@@ -202,7 +225,7 @@ macro_rules! counters {
 
         impl Counters {
             /// Returns the sums of two servers' counters.
-            fn plus(&self, other: &Counters) -> Counters {
+            pub(super) fn plus(&self, other: &Counters) -> Counters {
                 Counters { $($name: self.$name + other.$name,)* }
             }
         }
@@ -258,14 +281,20 @@ impl Counter {
     /// Adds one to the number.
     #[inline]
     pub(super) fn add_one(&self) {
+        self.add(1);
+    }
+
+    /// Adds `count` to the number.
+    #[inline]
+    pub(super) fn add(&self, count: u64) {
         // Relaxed, and no read-modify-write: there is one writer, and readers take each figure for itself.
-        self.0.store(self.get() + 1, Ordering::Relaxed);
+        self.0.store(self.get() + count, Ordering::Relaxed);
     }
 
     /// Returns the present number.
     #[inline]
     pub(super) fn get(&self) -> u64 {
-        // Relaxed: see `add_one`.
+        // Relaxed: see `add`.
         self.0.load(Ordering::Relaxed)
     }
 }

@@ -74,7 +74,9 @@
 //!
 //! # Many hubs
 //!
-//! One server for each hub, on listeners that share the port, with one handle and one limit for all:
+//! There are two ways. One listener, and each connection goes to the hub with the fewest: [`BalancedServer`], for
+//! connections that last. Or one server for each hub, on listeners that share the port, with one handle and one limit
+//! for all; the kernel spreads the connections by a hash, which costs nothing:
 //!
 //! ```
 //! use greenling::Hubs;
@@ -106,6 +108,8 @@
 //! open, and clients that are in the kernel's queue, or come now, are served by the next process.
 #![forbid(unsafe_code)]
 
+mod balance;
+mod balanced;
 mod connections;
 mod drain;
 mod handle;
@@ -116,6 +120,7 @@ mod settings;
 mod tcp;
 mod udp;
 
+pub use balanced::BalancedServer;
 pub use drain::DrainReport;
 pub use handle::{Counters, ServerHandle};
 pub use limit::Limit;

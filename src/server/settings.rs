@@ -7,7 +7,8 @@ use std::time::Duration;
 /// A function of the program that the server calls to report something.
 pub(super) type Callback<T> = Box<dyn Fn(&T)>;
 
-/// What the builder was told.
+/// What the builder was told, as far as it is data: each hub of a server gets a copy.
+#[derive(Clone, Copy)]
 pub(super) struct Settings {
     /// Number of connections to accept before other threads have their turn.
     pub(super) accept_budget: u32,
@@ -25,8 +26,6 @@ pub(super) struct Settings {
     pub(super) close_idle: bool,
     /// Whether clients are refused, instead of left waiting, when descriptors or stacks run out.
     pub(super) refuse: bool,
-    /// The functions of the program that report something, until the server begins.
-    pub(super) callbacks: Callbacks,
 }
 
 /// The functions of the program that report something.
@@ -63,7 +62,6 @@ impl Default for Settings {
             grace: Duration::from_secs(5),
             close_idle: true,
             refuse: false,
-            callbacks: Callbacks::default(),
         }
     }
 }

@@ -13,7 +13,7 @@ use super::drain::{DrainReport, ServerParts, supervise};
 use super::handle::{Counters, ServerHandle};
 use super::limit::Limit;
 use super::served::{HandlerResult, Served, outcome_of, served_within};
-use super::settings::Settings;
+use super::settings::{Callbacks, Settings};
 use crate::net::options::StageView;
 use crate::net::{TcpListener, TcpStream, ToSocketAddrs};
 use crate::signal::{SIGINT, SIGTERM, Signals};
@@ -21,6 +21,7 @@ use crate::thread::{Builder, JoinError, JoinHandle, own_thread_locals_supported}
 
 impl Listener for TcpListener {
     type Incoming = (TcpStream, SocketAddr);
+    type Place = ();
 
     fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
         TcpListener::accept(self)
@@ -62,11 +63,13 @@ impl Listener for TcpListener {
     fn stage_view((stream, _): &(TcpStream, SocketAddr)) -> Option<(RawFd, StageView)> {
         Some((stream.as_raw_fd(), stream.stage_view()))
     }
+
+    fn place(_: &mut (TcpStream, SocketAddr)) {}
 }
 
 /// Calls the handler of a connection.
 #[inline]
-fn serve<H, R>(handler: &H, (stream, peer): (TcpStream, SocketAddr), settings: &Settings) -> HandlerResult
+pub(super) fn serve<H, R>(handler: &H, (stream, peer): (TcpStream, SocketAddr), settings: &Settings) -> HandlerResult
 where
     H: Fn(TcpStream, SocketAddr) -> R,
     R: Served,
@@ -132,6 +135,8 @@ pub struct TcpServer {
     listener: TcpListener,
     /// What the builder was told.
     settings: Settings,
+    /// The functions of the program that report something.
+    callbacks: Callbacks,
     /// The limit on connections; `None` for any number.
     limit: Option<Limit>,
     /// The handle that controls the server.
@@ -145,7 +150,14 @@ impl TcpServer {
     ///
     /// May switch: no.
     pub fn new(listener: TcpListener) -> TcpServer {
-        TcpServer { listener, settings: Settings::default(), limit: None, handle: ServerHandle::new(), signals: None }
+        TcpServer {
+            listener,
+            settings: Settings::default(),
+            callbacks: Callbacks::default(),
+            limit: None,
+            handle: ServerHandle::new(),
+            signals: None,
+        }
     }
 
     /// Creates a server that listens on `addr`: see [`TcpListener::bind`]. For one of several servers on the same
@@ -277,7 +289,7 @@ impl TcpServer {
     ///
     /// May switch: no.
     pub fn on_accept_error(mut self, tell: impl Fn(&io::Error) + 'static) -> TcpServer {
-        self.settings.callbacks.on_accept_error = Some(Box::new(tell));
+        self.callbacks.on_accept_error = Some(Box::new(tell));
         self
     }
 
@@ -286,7 +298,7 @@ impl TcpServer {
     ///
     /// May switch: no.
     pub fn on_drain(mut self, tell: impl Fn(usize) + 'static) -> TcpServer {
-        self.settings.callbacks.on_drain = Some(Box::new(move |count| tell(*count)));
+        self.callbacks.on_drain = Some(Box::new(move |count| tell(*count)));
         self
     }
 
@@ -433,19 +445,19 @@ impl TcpServer {
     {
         // What can fail fails here, not in the thread.
         let addr = self.local_addr()?;
-        let handle = self.handle.clone();
         let parts = self.into_parts()?;
+        let handle = parts.handle.clone();
         Server::start(handle, addr, parts.site, move || supervise(parts, kind, serve))
     }
 
     /// Checks what the builder was told.
     #[track_caller]
-    fn into_parts(self) -> io::Result<ServerParts<TcpListener>> {
-        let TcpServer { listener, settings, limit, handle, signals } = self;
+    pub(super) fn into_parts(self) -> io::Result<ServerParts<TcpListener>> {
+        let TcpServer { listener, settings, callbacks, limit, handle, signals } = self;
         settings.check()?;
         let limit = limit.unwrap_or_else(|| Limit::new(usize::MAX));
         let (signals, site) = (signals.transpose()?, Location::caller());
-        Ok(ServerParts { listener, settings, limit, handle, signals, site })
+        Ok(ServerParts { listener, settings, callbacks, limit, handle, signals, site })
     }
 }
 

@@ -20,7 +20,7 @@ use super::drain::{DrainReport, ServerParts, supervise};
 use super::handle::ServerHandle;
 use super::limit::Limit;
 use super::served::{HandlerResult, Served, outcome_of, served_within};
-use super::settings::Settings;
+use super::settings::{Callbacks, Settings};
 use super::tcp::Server;
 use crate::net::options::StageView;
 use crate::net::{ToSocketAddrs, UdpSocket};
@@ -105,6 +105,7 @@ impl UdpListener {
 
 impl Listener for UdpListener {
     type Incoming = Datagram;
+    type Place = ();
 
     fn accept(&self) -> io::Result<Datagram> {
         let mut buffer = self.buffer.borrow_mut();
@@ -143,6 +144,8 @@ impl Listener for UdpListener {
     fn stage_view(_: &Datagram) -> Option<(RawFd, StageView)> {
         None
     }
+
+    fn place(_: &mut Datagram) {}
 }
 
 /// A UDP server to be started: a socket, and how its datagrams are handled. See [`server`](super).
@@ -368,7 +371,7 @@ impl UdpServer {
         let buffer = RefCell::new(vec![0; MAX_DATAGRAM].into_boxed_slice());
         let listener = UdpListener { socket: Rc::new(socket), buffer };
         let (signals, site) = (signals.transpose()?, Location::caller());
-        Ok(ServerParts { listener, settings, limit, handle, signals, site })
+        Ok(ServerParts { listener, settings, callbacks: Callbacks::default(), limit, handle, signals, site })
     }
 }
 
