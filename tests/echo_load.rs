@@ -136,7 +136,8 @@ fn an_open_loop_sends_at_its_rate() {
     let values = Values::of(server.addr, &args);
     values.assert_fine();
     // A noisy machine may be behind at the end, never ahead.
-    assert!((500.0..=1100.0).contains(&values.get("answers")), "{:?}", values.ended.lines());
+    let due = values.get("answers") + values.get("unsent");
+    assert!((900.0..=1200.0).contains(&due), "{:?}", values.ended.lines());
 }
 
 #[test]
@@ -216,7 +217,7 @@ fn an_answer_too_many_is_noticed() {
 fn lost_connections_are_counted_by_kind_and_the_others_go_on() {
     let closes =
         bad_server(|connection, message, stream, bytes| (connection != 2 || message < 9) && good(stream, bytes));
-    let values = Values::of(closes, &["--connections", "4", "--duration", "300ms", "--warmup", "0"]);
+    let values = Values::of(closes, &["--connections", "4", "--requests", "1000"]);
     values.assert_failed("closed", 1);
     assert_eq!(values.get("alive"), 3.0);
     let resets = bad_server(|connection, message, stream, bytes| {
@@ -226,7 +227,7 @@ fn lost_connections_are_counted_by_kind_and_the_others_go_on() {
         }
         good(stream, bytes)
     });
-    Values::of(resets, &["--connections", "4", "--duration", "300ms", "--warmup", "0"]).assert_failed("reset", 1);
+    Values::of(resets, &["--connections", "4", "--requests", "1000"]).assert_failed("reset", 1);
 }
 
 #[test]
@@ -288,7 +289,7 @@ fn source_addresses_are_taken_in_turn() {
 fn the_server_is_looked_at_while_all_are_connected() {
     let server = Server::start(&["--quiet"]);
     let pid = server.process.0.id().to_string();
-    let args = ["--connections", "10", "--idle", "990", "--duration", "500ms", "--warmup", "0", "--server-pid", &pid];
+    let args = ["--connections", "10", "--idle", "990", "--requests", "10000", "--server-pid", &pid];
     let values = Values::of(server.addr, &args);
     values.assert_fine();
     // The hub's OS thread, and the monitor's once the hub was busy for a while without a pause.

@@ -116,7 +116,7 @@ fn main_waits_for_a_channel_a_park_and_an_os_thread_while_others_run() {
     let ran = |what: &str, f: &dyn Fn()| {
         let before = ticks.get();
         f();
-        assert!(ticks.get() > before + 2, "nothing ran during {what}");
+        assert!(ticks.get() > before, "nothing ran during {what}");
     };
     ran("recv", &|| {
         let (send, receive) = mpsc::sync_channel(0);

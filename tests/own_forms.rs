@@ -280,7 +280,7 @@ fn a_time_limit_ends_the_wait_for_them_or_them() {
     if unsupported() {
         return;
     }
-    const SHORT: Duration = Duration::from_millis(5);
+    const SHORT: Duration = Duration::from_millis(50);
     let seen = Arc::new(Seen::default());
     // The threads of a scope end with it.
     let elapsed = timeout(SHORT, || {

@@ -98,6 +98,7 @@ mod tests {
     use super::*;
     use crate::pure::lock::lock;
     use crate::runtime::hub::hub;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::{Arc, Barrier, Mutex, mpsc};
     use std::thread;
@@ -184,7 +185,7 @@ mod tests {
         let (done, is_done) = mpsc::channel::<()>();
         let (begun, has_begun) = mpsc::channel();
         let victim = crate::spawn(|| {
-            let result = crate::timeout(Duration::from_millis(200), || {
+            let looks_up = AssertUnwindSafe(|| {
                 on_other_thread(move || {
                     begun.send(()).unwrap();
                     let _ = wait.recv();
@@ -192,16 +193,19 @@ mod tests {
                     found(3)
                 })
             });
-            assert!(matches!(result, Err(crate::TimeoutError::Elapsed)));
+            assert!(catch_unwind(looks_up).is_err(), "it is killed");
             // When the late remote op arrives, this thread waits for something else.
             crate::thread::park();
             7
         });
-        while !victim.is_finished() && hub().unwrap().1.parked.get() == 0 {
+        while has_begun.try_recv().is_err() {
+            crate::yield_now();
+        }
+        victim.kill();
+        while hub().unwrap().1.parked.get() == 0 {
             crate::yield_now();
         }
         assert_eq!(hub().unwrap().1.jobs.get(), 0);
-        has_begun.try_recv().expect("a fifth of a second is enough to begin");
         go.send(()).unwrap();
         let _ = is_done.recv();
         crate::sleep(Duration::from_millis(20));

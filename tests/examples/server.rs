@@ -179,7 +179,7 @@ fn a_silent_client_is_closed_after_the_idle_timeout() {
 
 #[test]
 fn a_client_that_takes_nothing_is_closed_after_the_idle_timeout() {
-    let server = Server::start(&["--idle-timeout", "500ms"]);
+    let server = Server::start(&["--idle-timeout", "2s"]);
     let mut stuck = server.connect();
     let piece = noise(8, 1 << 20);
     // Ends with an error when the server closes the connection.

@@ -431,8 +431,13 @@ fn full_listener() -> (std::net::TcpListener, SocketAddr, Vec<TcpStream>) {
     let listener = std::net::TcpListener::from(socket);
     let addr = listener.local_addr().unwrap();
     let mut queue = Vec::new();
-    while let Ok(stream) = TcpStream::connect_timeout(&addr, Duration::from_millis(100)) {
-        queue.push(stream);
+    loop {
+        match TcpStream::connect_timeout(&addr, Duration::from_millis(100)) {
+            Ok(stream) => queue.push(stream),
+            // There is room for one. A connection that was not made in time was one on a slow machine.
+            Err(_) if queue.is_empty() => (),
+            Err(_) => break,
+        }
         assert!(queue.len() < 20, "the queue never gets full");
     }
     (listener, addr, queue)
