@@ -21,12 +21,23 @@
 //! * `echo/...`: `echo_server --hubs N`, 64-byte requests on 50 connections; the server's CPU per request, then
 //!   requests a second. The driver, two OS threads of this process, runs on the same cores, so with two cores the
 //!   throughput says little about the server; the CPU per request is the honest figure. The ratio is that to one hub.
+//! * `scale/...`: the same work on 1, 2, 4 .. hubs at once, up to the cores of the machine; the ratio is the part of
+//!   linear, and a graph of bars follows. `yield` and `spawn+join` share nothing; `echo` and `http` have both ends of
+//!   their connections on one hub, so that no driver takes a core, and share the kernel; in `channels` each hub sends to
+//!   the next one, and one hub to itself.
+//! * `skew/...`: how many of 8 connections the hub with the most has, in mean shares, by the kernel's hash
+//!   (SO_REUSEPORT) and with `TcpServer::hubs`. Counts, not times.
+//! * `model/...`: what a request costs a hub, and what a connection costs the hub that accepts for others; then what a
+//!   small queueing model makes of that for up to 64 cores, with its assumptions. `benches/many-cores` runs the last
+//!   three.
 
 // The CPU time of an OS thread has no counterpart in std.
 #![allow(unsafe_code)]
 
 #[path = "results/mod.rs"]
 mod results;
+#[path = "scale/mod.rs"]
+mod scale;
 
 use std::error::Error;
 use std::hint::black_box;
@@ -331,7 +342,7 @@ fn print(name: &str, values: &mut [f64], unit: &str, ratio: f64) {
 }
 
 /// What words after `--` choose from.
-const NAMES: [&str; 8] = [
+const NAMES: [&str; 15] = [
     "cross-hub/wake-latency",
     "cross-hub/ping-pong",
     "cross-hub/throughput",
@@ -340,6 +351,13 @@ const NAMES: [&str; 8] = [
     "local/yield",
     "local/spawn+join",
     "echo",
+    "scale/yield",
+    "scale/spawn+join",
+    "scale/channels",
+    "scale/echo",
+    "scale/http",
+    "skew",
+    "model",
 ];
 
 fn main() -> Outcome<()> {
@@ -402,6 +420,13 @@ fn main() -> Outcome<()> {
         print("echo/cpu, 2 hubs", &mut two, "ns", cost);
         print("echo/rate, 1 hub", &mut slow, "1/s", 1.0);
         print("echo/rate, 2 hubs", &mut fast, "1/s", gain);
+    }
+    scale::graph(wants, print);
+    if wants("skew") {
+        scale::skews(print)?;
+    }
+    if wants("model") {
+        scale::simulate(print)?;
     }
     results::write()?;
     Ok(())
