@@ -8,9 +8,9 @@
 //!
 //! Each prints `listening on ADDR` and serves until killed.
 //!
-//! In the room each member has a queue of [`QUEUE`] messages. The member of which the queue is full when one more comes is
-//! thrown out: the room waits for no member, and keeps no more than that for one. A chat that must lose nothing would
-//! have to stop the speaker instead, and so all.
+//! In the room each member has a queue of [`QUEUE`] messages. The member of which the queue is full when one more comes
+//! is thrown out: the room waits for no member, and keeps no more than that for one. A chat that must lose nothing
+//! would have to stop the speaker instead, and so all.
 #![forbid(unsafe_code)]
 
 use std::net::SocketAddr;

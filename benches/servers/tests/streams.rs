@@ -1,6 +1,6 @@
 //! What the servers of streams promise, each of them by the same tests: the same bytes come back, an end goes through a
-//! proxy in one direction while the other goes on, a thousand members hear each message, and a member that does not read
-//! stops neither the room nor the other members.
+//! proxy in one direction while the other goes on, a thousand members hear each message, and a member that does not
+//! read stops neither the room nor the other members.
 //!
 //! Each wait has a limit of minutes: a machine that stalls is no failure, and a server that hangs is one in the end.
 
@@ -136,6 +136,15 @@ fn a_thousand_members_get_each_message_once(command: &[String]) {
     assert!(says(&figures, "deliveries 10000") && says(&figures, "errors 0"), "{figures}");
 }
 
+fn a_room_takes_many_speakers_at_once(command: &[String]) {
+    let room = Server::start(command, &["chat"]);
+    let addr = room.addr.to_string();
+    // Sixteen messages of different members are on their way at any moment.
+    let pace = ["--rate", "max", "--most", "100", "--seconds", "240", "--warmup", "0.1", "--grace", "240"];
+    let figures = load(&[&["chat", "--members", "300", "--addr", &addr], &pace[..]].concat());
+    assert!(says(&figures, "deliveries 30000") && says(&figures, "errors 0"), "{figures}");
+}
+
 /// A member with a socket that is not read goes on being sent to, until its queue is full.
 fn a_member_that_does_not_read_is_thrown_out_and_the_room_goes_on(command: &[String]) {
     let room = Server::start(command, &["chat"]);
@@ -187,6 +196,7 @@ macro_rules! server {
             a_proxy_passes_on_bytes_and_ends_in_both_directions
             a_driver_reaches_its_upstream_through_the_proxy
             a_thousand_members_get_each_message_once
+            a_room_takes_many_speakers_at_once
             a_member_that_does_not_read_is_thrown_out_and_the_room_goes_on
         );
     };

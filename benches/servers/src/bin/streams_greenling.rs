@@ -1,5 +1,5 @@
-//! The servers of streams as one would write them for greenling: the kernel's help for a proxy, and a room without locks,
-//! since its threads never run at the same time. TLS is that of the blocking server: there is nothing to add.
+//! The servers of streams as one would write them for greenling: the kernel's help for a proxy, and a room without
+//! locks, since its threads never run at the same time. TLS is that of the blocking server: there is nothing to add.
 #![forbid(unsafe_code)]
 
 use std::cell::{Cell, RefCell};
@@ -10,7 +10,7 @@ use std::rc::Rc;
 
 use greenling::channel::{self, Receiver, Sender};
 use greenling::net::{self, TcpListener, TcpStream, copy_bidirectional};
-use greenling::spawn;
+use greenling::{no_switch, spawn};
 use greenling_servers::streams::{QUEUE, Service, tls_config, web_socket_config};
 use tungstenite::protocol::Role;
 use tungstenite::{Message, WebSocket};
@@ -122,8 +122,9 @@ fn read(member: &Member, room: &Room) -> tungstenite::Result<()> {
     loop {
         match socket.read()? {
             message @ (Message::Text(_) | Message::Binary(_)) => {
-                // Nothing in here waits: the room waits for no member.
-                room.inside.borrow_mut().retain(|_, member| member.put(message.clone()));
+                // The room waits for no member. But a thread of which the share is used up also gives way in
+                // `try_send`, and the next would find the room borrowed: so not in here.
+                no_switch(|| room.inside.borrow_mut().retain(|_, member| member.put(message.clone())));
             }
             Message::Ping(payload) => drop(member.put(Message::Pong(payload))),
             Message::Close(farewell) => {

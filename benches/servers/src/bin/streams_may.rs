@@ -30,7 +30,8 @@ mod thread {
             self,
             f: impl FnOnce() -> T + Send + 'static,
         ) -> io::Result<JoinHandle<T>> {
-            // SAFETY: there is one worker, so no thread-local changes under the coroutine; the frames fit into the stack.
+            // SAFETY: there is one worker, so no thread-local changes under the coroutine; the frames fit into the
+            // stack.
             unsafe { self.0.spawn(f) }
         }
     }

@@ -1,4 +1,4 @@
-//! The servers of streams on tokio, a current-thread runtime: `tokio-rustls`, `copy_bidirectional`, `tokio-tungstenite`.
+//! The servers of streams on tokio's current-thread runtime: `tokio-rustls`, `copy_bidirectional`, `tokio-tungstenite`.
 #![forbid(unsafe_code)]
 
 use std::collections::HashMap;

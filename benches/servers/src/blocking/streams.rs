@@ -1,5 +1,5 @@
-//! The blocking servers of streams, threads for each connection. Where `net`, `sync` and `thread` come from says the file
-//! that has this one as a module: that is all the difference between OS threads and green ones.
+//! The blocking servers of streams, threads for each connection. Where `net`, `sync` and `thread` come from says the
+//! file that has this one as a module: that is all the difference between OS threads and green ones.
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,8 +17,8 @@ mod proxy;
 #[path = "tls.rs"]
 mod tls;
 
-/// What a connection is served with. A type without parameters: whether a thread may be given it, the compiler finds out
-/// where threads are OS threads, and need not know where they are green.
+/// What a connection is served with. A type without parameters: whether a thread may be given it, the compiler finds
+/// out where threads are OS threads, and need not know where they are green.
 #[derive(Clone)]
 enum Work {
     Tls(Arc<ServerConfig>),

@@ -1,4 +1,4 @@
-//! The driver of a chat room: members over WebSocket, messages on a timetable, and each delivery to each member counted.
+//! The driver of a chat room: members over WebSocket, messages on a timetable, and each delivery to a member counted.
 //!
 //! The latency of a delivery is the time from the moment at which its message was due to the moment at which that
 //! member's bytes were read. A thousand members make a thousand deliveries of each message.
@@ -16,7 +16,7 @@ use crate::report::Report;
 use crate::timetable::{SECOND, Timetable};
 
 /// Messages on their way at once when there is no timetable. Far fewer than the queue of a member holds.
-const WINDOW: u64 = 16;
+const WINDOW: usize = 16;
 
 /// A member of the room.
 struct Member {
@@ -134,11 +134,11 @@ impl Room {
                 }
                 None => {
                     let now = self.engine.now();
-                    let more = now < end && (messages.due.len() as u64) < plan.most;
-                    while more && (messages.missing.len() as u64) < WINDOW {
+                    let more = |messages: &Messages| now < end && (messages.due.len() as u64) < plan.most;
+                    while more(&messages) && messages.missing.len() < WINDOW {
                         self.send(now, &mut messages, &mut report);
                     }
-                    more.then_some(end)
+                    more(&messages).then_some(end)
                 }
             };
             if next.is_none() && messages.missing.is_empty() {

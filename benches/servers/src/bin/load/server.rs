@@ -1,5 +1,4 @@
-//! What is read of the server's process: CPU time, exact to the nanosecond and with that of threads that have ended, and
-//! memory.
+//! What is read of the server's process: CPU time, exact to the nanosecond and with that of ended threads, and memory.
 #![forbid(unsafe_code)]
 
 use std::fs;
