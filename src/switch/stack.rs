@@ -19,7 +19,7 @@
 //! with the words beside it (`control_block::ControlBlock`).
 //!
 //! * Invariant stack-1: between `low` and `low + GUARD` every access faults. Upheld by `StackPool::acquire`, which
-//!   installs the guard once, before the slot is handed out for the first time; discarding pages keeps the guard.
+//!   installs the guard before the slot is handed out, unless the slot has one: discarding pages keeps the guard.
 //! * Invariant stack-2: `low..end` belongs to one mapping that outlives every use of the slot. Upheld by `StackPool`,
 //!   which unmaps only when the pool is dropped, and by `Root`, which drops the pool last.
 #![allow(unsafe_code)]

@@ -1,16 +1,19 @@
 //! The stack pool: slots come from the kernel once, and from a LIFO free list afterwards.
 //!
 //! ```text
-//! acquire:  warm (LIFO) --empty--> cold --empty--> next slot of the newest chunk --full--> map a new chunk
+//! acquire:  warm (LIFO) --empty--> cold --empty--> bare --empty--> next slot of the newest chunk --full--> a new chunk
 //! release:  push on warm
 //!
 //!   warm:   | tepid: not used in this second | used and released in this second   <-- pop, push
 //!           ^ first                          ^ low                              ^ end
-//!             `--> the kernel (DONTNEED) --> cold
+//!             `--> the kernel (DONTNEED) --> cold; bare, if whole pages of the page table are empty then
 //! ```
 //!
 //! The list is LIFO, so that a slot is reused while its top lines are still in the cache. A cold slot costs one page
-//! fault at the next use, but no memory, and no system call, since the guard stays.
+//! fault at the next use, but no memory, and no system call, since the guard stays. But the guard is a mark in the page
+//! table, and the kernel takes no page of the table back that has a mark: 512 bytes for each slot of the default size.
+//! So where neighbours that fill such pages become cold at once, their guards go too, and they are *bare*: they cost
+//! one system call more at the next use, and nothing until then.
 //!
 //! # What free stacks keep
 //!
@@ -37,12 +40,13 @@
 //! * Invariant pool-1: a chunk stays mapped until the pool is dropped or abandoned. Each slot's control block, once
 //!   written, stays readable as long: the memory either is that block or reads as zero. A stale handle may therefore
 //!   always read the `id` of its slot. Upheld here: only a drop and `abandon` unmap, and `discard` leaves zero pages.
-//! * Invariant pool-2: a slot is in exactly one of three places: in `warm`, in `cold`, or handed out; and only free
-//!   slots are discarded. Upheld by `acquire`, which takes a slot off its list, and `release`, called once for each
-//!   `acquire`.
+//! * Invariant pool-2: a slot is in exactly one of four places: in `warm`, in `cold`, in `bare`, or handed out; and
+//!   only free slots are discarded or have no guard. Upheld by `acquire`, which takes a slot off its list, and
+//!   `release`, called once for each `acquire`.
 #![allow(unsafe_code)]
 
 use std::io;
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::debug_list::{CHUNK, Entry, List};
@@ -140,6 +144,8 @@ struct Class {
     cursor: usize,
     /// The free slots without pages.
     cold: Vec<Slot>,
+    /// The free slots without pages and without guards.
+    bare: Vec<Slot>,
     /// The reservations; only the last one has slots that were never used.
     chunks: Vec<Chunk>,
 }
@@ -312,7 +318,7 @@ impl StackPool {
         let mut stats = StackStats { in_use: self.in_use, leaked: leaked_stacks(), ..Default::default() };
         for class in self.used_classes() {
             stats.warm += class.warm();
-            stats.cold += class.cold.len();
+            stats.cold += class.cold.len() + class.bare.len();
             stats.made += class.chunks.iter().map(|chunk| chunk.used).sum::<usize>();
         }
         stats
@@ -457,18 +463,31 @@ impl Class {
             self.mark_cold(slot, false);
             return Ok(slot);
         }
+        if let Some(&slot) = self.bare.last() {
+            self.guard(slot)?;
+            self.bare.pop();
+            self.mark_cold(slot, false);
+            return Ok(slot);
+        }
         // All chunks are full: map another one.
         if self.chunks.last().is_none_or(|chunk| chunk.used == chunk.capacity) {
             let chunk = self.map_chunk(shift, listed)?;
             self.chunks.push(chunk);
         }
-        let Some(chunk) = self.chunks.last_mut() else { unreachable!("pushed above") };
-        // SAFETY: the slot was never handed out, so none of its pages is in use.
-        unsafe { chunk.mapping.guard_as_usual(chunk.used << shift, GUARD) }.map_err(explain_guard)?;
+        let Some(chunk) = self.chunks.last() else { unreachable!("pushed above") };
         let slot = Slot::new(chunk.start(), chunk.used, shift);
+        self.guard(slot)?;
+        let Some(chunk) = self.chunks.last_mut() else { unreachable!("pushed above") };
         chunk.used += 1;
         chunk.entry.set_last(chunk.used);
         Ok(slot)
+    }
+
+    /// Guards a free slot that has no guard.
+    fn guard(&self, slot: Slot) -> io::Result<()> {
+        let Some(chunk) = self.chunk_of(slot) else { unreachable!("each slot is cut from a chunk") };
+        // SAFETY: the slot is not handed out (pool-2), so none of its pages is in use.
+        unsafe { chunk.mapping.guard_as_usual(slot.low - chunk.start(), GUARD) }.map_err(explain_guard)
     }
 
     /// Maps a chunk for slots of `1 << shift` bytes, shorter than usual if the address space has no room for the usual
@@ -509,17 +528,17 @@ impl Class {
         if count == 0 {
             return;
         }
-        // Move the slots to `cold`, by address, so that neighbours stand side by side.
-        let already = self.cold.len();
-        self.cold.extend_from_slice(&self.warm[self.first..self.first + count]);
-        self.cold[already..].sort_unstable_by_key(|slot| slot.low);
-        // Discard each run of neighbours in one call.
-        let mut run = already;
-        for at in already..self.cold.len() {
-            let slot = self.cold[at];
-            self.mark_cold(slot, true);
-            if self.cold.get(at + 1).is_none_or(|next| next.low != slot.end()) {
-                self.discard(self.cold[run].low, slot.end());
+        // By address, so that neighbours stand side by side: the slots leave `warm` anyhow.
+        let end = self.first + count;
+        self.warm[self.first..end].sort_unstable_by_key(|slot| slot.low);
+        // Discard each run of neighbours in one call; a run ends with its chunk.
+        let mut run = self.first;
+        for at in self.first..end {
+            let slot = self.warm[at];
+            if at + 1 == end || self.warm[at + 1].low != slot.end() || self.ends_chunk(slot) {
+                let bare = self.remove_guards(self.warm[run].low, slot.end());
+                self.discard(self.warm[run].low, slot.end());
+                (run..=at).for_each(|index| self.enter_cold(self.warm[index], &bare));
                 run = at + 1;
             }
         }
@@ -534,18 +553,41 @@ impl Class {
         }
     }
 
-    /// Discards the pages in `from..to`, which may span chunks that the kernel placed side by side.
-    fn discard(&self, from: usize, to: usize) {
-        for chunk in &self.chunks {
-            let start = chunk.start();
-            let (low, high) = (from.max(start), to.min(start + chunk.mapping.len()));
-            if low < high {
-                // A refusal costs memory, not correctness: the slot keeps its pages. SAFETY: every slot in the range
-                // is free (pool-2): its fiber was dismantled, and stale handles only read the id, which becomes 0
-                // (pool-1).
-                let _ = unsafe { chunk.mapping.discard(low - start, high - low) };
-            }
+    /// Reports whether a slot is the last one of its chunk.
+    fn ends_chunk(&self, slot: Slot) -> bool {
+        self.chunks.iter().any(|chunk| chunk.start() + chunk.mapping.len() == slot.end())
+    }
+
+    /// Puts a slot that was discarded into `cold`, or, if the slot lies in the range `bare`, into that list.
+    fn enter_cold(&mut self, slot: Slot, bare: &Range<usize>) {
+        self.mark_cold(slot, true);
+        if bare.contains(&slot.low) { self.bare.push(slot) } else { self.cold.push(slot) }
+    }
+
+    /// Takes the guards out of those pages of the page table that `from..to` fills, so that the kernel takes them back
+    /// with the pages; since Linux 6.14, on x86-64 only. Returns the addresses of slots that have no guard any more.
+    fn remove_guards(&self, from: usize, to: usize) -> Range<usize> {
+        // A page of the page table has a word for each page of memory.
+        let table = page_size() * (page_size() / size_of::<usize>());
+        let Some(chunk) = self.chunks.iter().find(|chunk| chunk.mapping.contains(from)) else { return 0..0 };
+        let (low, high) = (from.next_multiple_of(table), to & !(table - 1));
+        if cfg!(not(target_arch = "x86_64")) || low >= high {
+            return 0..0;
         }
+        // SAFETY: every slot in the range is free (pool-2), and is guarded before it is handed out.
+        match unsafe { chunk.mapping.remove_guards(low - chunk.start(), high - low) } {
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => 0..0,
+            // After an error some guards may be gone, and all are made once more.
+            _ => low..high,
+        }
+    }
+
+    /// Discards the pages in `from..to`, which lie in one chunk.
+    fn discard(&self, from: usize, to: usize) {
+        let Some(chunk) = self.chunks.iter().find(|chunk| chunk.mapping.contains(from)) else { return };
+        // A refusal costs memory, not correctness: the slot keeps its pages. SAFETY: every slot in the range is free
+        // (pool-2): its fiber was dismantled, and stale handles only read the id, which becomes 0 (pool-1).
+        let _ = unsafe { chunk.mapping.discard(from - chunk.start(), to - from) };
     }
 }
 
@@ -566,7 +608,9 @@ fn explain_guard((kind, error): (GuardKind, io::Error)) -> io::Error {
 mod tests {
     use super::*;
     use crate::pure::test_random::Random;
+    use crate::sys::mmap::guard_kind;
     use std::collections::HashSet;
+    use std::os::fd::AsRawFd;
 
     /// Returns a pool that recognises no fault.
     fn new_pool() -> StackPool {
@@ -711,6 +755,33 @@ mod tests {
         assert_eq!((pool.stats().warm, pool.stats().cold), (0, 300));
         assert!(kept.iter().all(|slot| resident(&pool, *slot) == 0));
         assert_eq!(pool.tend_at(), None);
+    }
+
+    /// Reports whether a byte cannot be written, without a signal: the kernel writes a zero there.
+    fn faults(address: usize) -> bool {
+        let zeros = std::fs::File::open("/dev/zero").expect("zeros");
+        // SAFETY: the tests pass addresses of slots in which nothing lies, and the kernel checks them (read(2)).
+        unsafe { libc::read(zeros.as_raw_fd(), address as *mut libc::c_void, 1) == -1 }
+    }
+
+    #[test]
+    fn a_slot_that_lost_its_guard_has_one_when_it_is_used_again() {
+        let mut pool = new_pool();
+        for shift in [MIN_SHIFT, 18, 22] {
+            let slots: Vec<Slot> = (0..200).map(|_| pool.acquire(shift).expect("memory")).collect();
+            give(&mut pool, slots);
+            pool.trim();
+            // Where the kernel has such guards, neighbours fill whole pages of the page table.
+            let class = &pool.classes[(shift - MIN_SHIFT) as usize];
+            let fills = cfg!(target_arch = "x86_64") && guard_kind() == GuardKind::Install;
+            assert_eq!(class.bare.is_empty(), !fills, "{shift}");
+            assert_eq!(class.bare.len() + class.cold.len(), 200);
+            let slots: Vec<Slot> = (0..200).map(|_| pool.acquire(shift).expect("memory")).collect();
+            for slot in slots.iter().step_by(37).chain(slots.last()) {
+                assert!(faults(slot.low) && faults(slot.stack_low() - 1) && !faults(slot.stack_low()), "{slot:?}");
+            }
+            give(&mut pool, slots);
+        }
     }
 
     #[test]

@@ -38,6 +38,9 @@ use crate::pure::lock::get_or_init;
 /// `MADV_GUARD_INSTALL`, madvise(2), which the `libc` crate does not name yet.
 const MADV_GUARD_INSTALL: libc::c_int = 102;
 
+/// `MADV_GUARD_REMOVE`, madvise(2), which the `libc` crate does not name yet.
+const MADV_GUARD_REMOVE: libc::c_int = 103;
+
 /// The environment variable that overrides the detection of [`guard_kind`].
 const GUARD_VARIABLE: &str = "GREENLING_GUARD";
 
@@ -284,6 +287,29 @@ impl Mapping {
             }
             result => result.map_err(|error| (kind, error)),
         }
+    }
+
+    /// Takes the guards in `len` bytes from `offset` on away, which must be of the kind `Install`.
+    ///
+    /// # Errors
+    ///
+    /// `Unsupported` in a process with guards of the other kind; `EINVAL` on locked memory.
+    ///
+    /// # Panics
+    ///
+    /// If the range is not whole pages of this mapping.
+    ///
+    /// # Safety
+    ///
+    /// No stack in that range is used before it is guarded again.
+    pub(crate) unsafe fn remove_guards(&self, offset: usize, len: usize) -> io::Result<()> {
+        let start = self.range(offset, len);
+        if chosen_guard().0 != GuardKind::Install {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        // SAFETY: Invariant mmap-1: the range belongs to this mapping; the rest is the caller's promise (madvise(2)).
+        cvt(unsafe { libc::madvise(start, len, MADV_GUARD_REMOVE) })?;
+        Ok(())
     }
 
     /// Gives the memory of `len` bytes from `offset` on back to the kernel. The bytes read as zeros afterwards; guards
