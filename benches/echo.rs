@@ -24,6 +24,13 @@
 //! the same rounds. The row `own` is the native API in green threads with thread-locals of their own; its verdict, too,
 //! compares it with the native API.
 //!
+//! The row `limit` is the C server, edge-triggered as ours, which for each request also touches the cache lines and the
+//! page that a green thread touches (docs/measurements.md, "Limits"), and does nothing with them. What lies between the
+//! C loop and this row is memory; what lies between this row and ours is not.
+//!
+//! Where the connections of all servers together are more than this process may have descriptors, the servers of a round
+//! do not run side by side, but one after the other, each with a fresh driver.
+//!
 //! The row `c-again` is the C server measured against itself: how far it is from 1.000 is how far to trust the others.
 
 // Epoll, CPU affinity and child-process set-up have no safe counterpart in std.
@@ -63,6 +70,7 @@ const BASELINE: &str = "c";
 const SUBJECT: &str = "greenling";
 const PATCHED: &str = "patched";
 const OWN: &str = "own";
+const LIMIT: &str = "limit";
 
 const USAGE: &str = "usage: cargo bench --bench echo -- [OPTION...] [WORD]
   WORD, --only WORD     only rows with WORD in their name (the C loop always runs)
@@ -259,7 +267,13 @@ fn cpu_section(
         options.rounds, options.sweeps, options.requests
     );
     let mut series: Vec<Series> = chosen.iter().map(|_| Series::default()).collect();
+    // The driver has a descriptor for each connection, and some others.
+    let in_turns = chosen.len() * connections + 100 > fd_limit()?;
+    if in_turns {
+        println!("these are more connections than descriptors: the servers run one after the other");
+    }
     for _ in 0..options.rounds {
+        let round = if in_turns { round_in_turns } else { round };
         round(options, &chosen, cores, connections, &mut series)?;
     }
     for (contender, series) in chosen.iter().zip(&series) {
@@ -304,6 +318,44 @@ fn cpu_section(
     Ok(())
 }
 
+/// Measures one segment, and returns the nanoseconds of server CPU for each request.
+fn segment(options: &Options, server: &Server, driver: &mut Driver, series: &mut Series) -> Outcome<f64> {
+    // The kernel's account is up to date while the server sleeps.
+    server.wait_until_asleep();
+    let (time, sleeps) = (server.run_time()?, server.sleeps()?);
+    let done = driver.drive(options.requests)? as f64;
+    server.wait_until_asleep();
+    let cost = (server.run_time()? - time) as f64 / done;
+    series.cost.push(cost);
+    series.sleeps.push((server.sleeps()? - sleeps) as f64 / done);
+    Ok(cost)
+}
+
+/// Runs one round of servers that cannot all be connected at once: one after the other, the next time in reverse.
+fn round_in_turns(
+    options: &Options,
+    chosen: &[&Contender],
+    cores: &Cores,
+    connections: usize,
+    series: &mut [Series],
+) -> Outcome<()> {
+    let odd_round = series[0].ratio.len() % 2 == 1;
+    let mut costs = vec![0.0; chosen.len()];
+    for step in 0..chosen.len() {
+        let index = if odd_round { chosen.len() - 1 - step } else { step };
+        let server = Server::start(chosen[index], cores)?;
+        let mut driver = Driver::connect(server.addr, connections)?;
+        driver.drive(options.requests / 2)?;
+        let segments: Outcome<Vec<f64>> =
+            (0..options.sweeps).map(|_| segment(options, &server, &mut driver, &mut series[index])).collect();
+        costs[index] = median(&segments?);
+    }
+    for (series, cost) in series.iter_mut().zip(&costs) {
+        series.ratio.push(cost / costs[0]);
+    }
+    Ok(())
+}
+
 /// Runs one round: fresh processes, then sweeps in alternating order. The others are compared with the first contender.
 fn round(
     options: &Options,
@@ -337,15 +389,9 @@ fn round(
             let (server, driver) = &mut pairs[index];
             // Not measured: brings the caches back from the server before, whichever that was.
             driver.drive(options.requests / 5)?;
-            server.wait_until_asleep();
-            let (time, sleeps) = (server.run_time()?, server.sleeps()?);
-            let done = driver.drive(options.requests)? as f64;
-            server.wait_until_asleep();
-            costs[index] = (server.run_time()? - time) as f64 / done;
-            series[index].sleeps.push((server.sleeps()? - sleeps) as f64 / done);
+            costs[index] = segment(options, server, driver, &mut series[index])?;
         }
         for (index, cost) in costs.iter().enumerate() {
-            series[index].cost.push(*cost);
             ratios[index].push(cost / costs[0]);
         }
     }
@@ -567,6 +613,7 @@ impl Contender {
                 found.push(Contender::new(BASELINE, &program, &[]));
                 found.push(Contender::new("c-again", &program, &[]));
                 found.push(Contender::new("c-edge", &program, &["-e"]));
+                found.push(Contender::new(LIMIT, &program, &["-e", "-t"]));
             }
             Err(error) => println!("no C server ({error}): its rows are skipped and ratios are to the first row"),
         }
@@ -914,11 +961,22 @@ fn die_with_parent() -> io::Result<()> {
     Ok(())
 }
 
-/// The driver and the children may open as many files as the hard limit allows.
-fn raise_fd_limit() -> io::Result<()> {
+/// How many files this process may open.
+fn fd_limit() -> io::Result<usize> {
+    Ok(usize::try_from(rlimit()?.rlim_cur).unwrap_or(usize::MAX))
+}
+
+/// The limits of descriptors, soft and hard.
+fn rlimit() -> io::Result<libc::rlimit> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is live for the call.
     cvt(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) })?;
+    Ok(limit)
+}
+
+/// The driver and the children may open as many files as the hard limit allows.
+fn raise_fd_limit() -> io::Result<()> {
+    let mut limit = rlimit()?;
     limit.rlim_cur = limit.rlim_max;
     // SAFETY: `limit` is live for the call.
     cvt(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) })?;

@@ -10,12 +10,16 @@
 //! * `own`: in `thread::park`, with thread-locals of their own, where these are supported.
 //! * `deep` (10 000 at most): each makes a call that takes 200 KiB of stack, and then waits.
 //! * `plateau`: ten times as many spawns, 1000 at a time, after which nothing may have grown.
+//! * `tables` (100 000 at most): page tables of parked threads with stacks of 256 and of 64 KiB, what a trim leaves of
+//!   them, and which calls of the kernel give them back (`limit/tables.rs`).
 //!
 //! "Resident" is what the kernel counts as the process's own memory (`VmRSS`); page tables (`VmPTE`) come on top and
 //! have no bar: a page of them maps 2 MiB, that is eight stacks of the default size.
 
 #[path = "results/mod.rs"]
 mod results;
+#[path = "limit/tables.rs"]
+mod tables;
 
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -230,6 +234,27 @@ fn plateau(count: usize) -> bool {
     met
 }
 
+/// Measures the page tables of parked threads, and what gives them back.
+fn page_tables(count: usize) -> bool {
+    spawn(|| ()).join().expect("a thread that does nothing");
+    for kib in [230, 40] {
+        let before = status("VmPTE");
+        let each = || status("VmPTE").saturating_sub(before) as f64 / count as f64;
+        let spawn = |_| thread::Builder::new().stack_size(kib << 10).spawn(thread::park).expect("memory");
+        let threads: Vec<_> = (0..count).map(spawn).collect();
+        thread::yield_now();
+        print(&format!("page tables, {kib} KiB"), each(), "bytes/thread");
+        threads.iter().for_each(|thread| thread.thread().unpark());
+        threads.into_iter().for_each(|thread| thread.join().expect("a thread that returns"));
+        hub::trim_stacks();
+        print(&format!("page tables, {kib} KiB, trimmed"), each(), "bytes/thread");
+    }
+    if let Err(error) = tables::compare(count, || status("VmPTE"), print) {
+        println!("skipped: {error}");
+    }
+    true
+}
+
 /// A part of the bench: takes a number of threads, and says whether the bar was met.
 type Part = fn(usize) -> bool;
 
@@ -237,12 +262,13 @@ type Part = fn(usize) -> bool;
 type NamedPart = (&'static str, usize, Part);
 
 /// All parts, in the usual order.
-const PARTS: [NamedPart; 5] = [
+const PARTS: [NamedPart; 6] = [
     ("parked", usize::MAX, park),
     ("own", usize::MAX, own),
     ("sleeping", usize::MAX, sleep),
     ("deep", 10_000, deep),
     ("plateau", usize::MAX, plateau),
+    ("tables", 100_000, page_tables),
 ];
 
 /// Returns what `--threads` says, or a million, and the parts that were named, or all.
@@ -278,7 +304,8 @@ fn main() -> ExitCode {
     let (count, parts) = match arguments() {
         Ok(arguments) => arguments,
         Err(error) => {
-            eprintln!("{error}; usage: memory [--threads N] [--json FILE] [parked] [own] [sleeping] [deep] [plateau]");
+            let names = PARTS.map(|(name, ..)| format!("[{name}]")).join(" ");
+            eprintln!("{error}; usage: memory [--threads N] [--json FILE] {names}");
             return ExitCode::from(2);
         }
     };

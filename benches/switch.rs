@@ -7,7 +7,13 @@
 //!
 //! `cargo bench --bench switch -- --curve` prints the curve of a yield instead, from 2 to a million threads, with fewer
 //! rounds (`-- --curve yield/1000000` one point of it). `-- --json FILE` writes what it found to a file, too.
+//!
+//! `limit/yield/N` is a program that touches the cache lines and pages of the yields of N threads, and does nothing else
+//! (`limit/mod.rs`). It takes turns with the yields themselves, and says how many times as long they take.
+//! `-- --layouts` prints that program alone, with the lines and pages in other places than ours.
 
+#[path = "limit/mod.rs"]
+mod limit;
 #[path = "results/mod.rs"]
 mod results;
 
@@ -20,6 +26,7 @@ use corosensei::Coroutine;
 use greenling::hub::sync as shared;
 use greenling::sync::{Mutex, Semaphore};
 use greenling::{Greenlet, channel, spawn, thread, timeout, trace, yield_now};
+use limit::{Layout, OURS, Stacks};
 
 /// Rounds of each row.
 const ROUNDS: usize = 9;
@@ -37,6 +44,49 @@ struct Row {
     measure: Box<dyn FnMut() -> f64>,
     /// Nanoseconds of the yardstick: the raw pair; for the shared locks, std's.
     yardstick: fn() -> f64,
+    /// The name of the row's limit, and nanoseconds of it, for a row that has one.
+    limit: Option<Limit>,
+}
+
+/// The name of a limit, and how to measure nanoseconds a unit.
+type Limit = (&'static str, fn() -> f64);
+
+/// The layouts that `--layouts` compares, with ours first.
+const LAYOUTS: [(&str, Layout); 9] = [
+    ("as it is", OURS),
+    ("no colours", Layout { colours: 1, ..OURS }),
+    ("16 page colours", Layout { pages: 16, ..OURS }),
+    ("blocks apart, large pages", Layout { apart: true, ..OURS }),
+    ("64 KiB stacks", Layout { stride: 64 << 10, ..OURS }),
+    ("16 KiB stacks", Layout { stride: 16 << 10, ..OURS }),
+    ("260 KiB from top to top", Layout { stride: 260 << 10, ..OURS }),
+    ("turns in random order", Layout { shuffled: true, ..OURS }),
+    ("random, blocks apart", Layout { shuffled: true, apart: true, ..OURS }),
+];
+
+/// Nanoseconds for each thread and turn of what touches the lines of so many yields, in this layout.
+fn touches(threads: usize, layout: Layout) -> f64 {
+    let mut stacks = Stacks::new(threads, layout).expect("address space and memory");
+    stacks.turns((5_000_000 / threads).max(20))
+}
+
+/// Prints what the lines of a yield take in each of the layouts, all of them in turns.
+fn compare_layouts() {
+    for threads in [10, 100, 1000, 10_000, 100_000] {
+        println!("-- {threads} threads");
+        let mut values = vec![Vec::new(); LAYOUTS.len()];
+        for _ in 0..ROUNDS {
+            for ((_, layout), values) in LAYOUTS.iter().zip(&mut values) {
+                values.push(touches(threads, *layout));
+            }
+        }
+        let ours = median(&mut values[0]);
+        for ((name, _), values) in LAYOUTS.iter().zip(&mut values) {
+            let value = median(values);
+            println!("{name:<26} {value:>9.2}  ns    {:>12.2}", value / ours);
+            results::note(&format!("layout/{threads}/{name}"), "ns", values, Some(value / ours));
+        }
+    }
 }
 
 /// Nanoseconds per unit of `f`, which does `units`.
@@ -451,8 +501,7 @@ fn shared_once_lock() -> f64 {
     lock_and_unlock(|| _ = black_box(black_box(&lock).get_or_init(|| 2)))
 }
 
-/// Returns the median of `values`.
-/// The same, of threads with thread-locals of their own.
+/// Spawns and joins one thread with thread-locals of its own at a time; nanoseconds per thread.
 fn own_spawn_join() -> f64 {
     const N: u64 = 500_000;
     time(N, || {
@@ -462,9 +511,26 @@ fn own_spawn_join() -> f64 {
     })
 }
 
+/// Returns the median of `values`.
 fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
+}
+
+/// Returns the limit of a row, if there is one.
+fn limit_of(row: &str) -> Option<Limit> {
+    match row {
+        "yield/1000" => Some(("limit/yield/1000", || touches(1000, OURS))),
+        "yield/100000" => Some(("limit/yield/100000", || touches(100_000, OURS))),
+        _ => None,
+    }
+}
+
+impl Row {
+    /// Reports whether the name of the row, or that of its limit, begins so.
+    fn is_named(&self, begin: &str) -> bool {
+        self.name.starts_with(begin) || self.limit.is_some_and(|(name, _)| name.starts_with(begin))
+    }
 }
 
 fn main() {
@@ -476,8 +542,9 @@ fn main() {
     let wanted: Vec<String> = arguments.iter().filter(|arg| !arg.starts_with("--")).cloned().collect();
     // First the rows with the raw pair as their yardstick, then those with a lock of std's.
     let mut rows: Vec<Row> = Vec::new();
-    let mut row =
-        |name, bar, measure: Box<dyn FnMut() -> f64>| rows.push(Row { name, bar, measure, yardstick: raw_pair });
+    let mut row = |name, bar, measure: Box<dyn FnMut() -> f64>| {
+        rows.push(Row { name, bar, measure, yardstick: raw_pair, limit: None })
+    };
     row("switch/greenlets", Some(2.0), Box::new(explicit_pair));
     row("switch/with-main", Some(2.0), Box::new(explicit_with_main));
     row("yield/2", Some(2.5), Box::new(|| yields(2)));
@@ -506,7 +573,7 @@ fn main() {
         row("own spawn+join/single", Some(36.0), Box::new(own_spawn_join));
     }
     let mut beside = |name, yardstick, measure: fn() -> f64| {
-        rows.push(Row { name, bar: Some(3.0), measure: Box::new(measure), yardstick });
+        rows.push(Row { name, bar: Some(3.0), measure: Box::new(measure), yardstick, limit: None });
     };
     beside("shared mutex/uncontended", std_mutex, shared_mutex);
     beside("shared rwlock/read", std_read, shared_read);
@@ -520,35 +587,50 @@ fn main() {
         rows.clear();
         for threads in CURVE {
             let name: &'static str = Box::leak(format!("yield/{threads}").into_boxed_str());
-            rows.push(Row { name, bar: None, measure: Box::new(move || yields(threads)), yardstick: raw_pair });
+            let measure = Box::new(move || yields(threads));
+            rows.push(Row { name, bar: None, measure, yardstick: raw_pair, limit: None });
         }
     }
+    for row in &mut rows {
+        row.limit = limit_of(row.name);
+    }
     // A name that no row begins with is a typing error.
-    let option = arguments.iter().find(|arg| arg.starts_with("--") && *arg != "--bench" && *arg != "--curve").cloned();
-    let unknown = option.or(wanted.iter().find(|name| !rows.iter().any(|row| row.name.starts_with(*name))).cloned());
+    let known = ["--bench", "--curve", "--layouts"];
+    let option = arguments.iter().find(|arg| arg.starts_with("--") && !known.contains(&arg.as_str())).cloned();
+    let unknown = option.or(wanted.iter().find(|name| !rows.iter().any(|row| row.is_named(name))).cloned());
     if let Some(unknown) = unknown {
         let names: Vec<_> = rows.iter().map(|row| row.name).collect();
         eprintln!(
-            "switch: nothing begins with {unknown}; there are --curve, --json FILE, and the rows {}",
+            "switch: nothing begins with {unknown}; there are --curve, --layouts, --json FILE, and the rows {}",
             names.join(", ")
         );
         std::process::exit(2);
     }
     println!("{:<24} {:>9}  unit  {:>12}  bar", "name", "value", "ratio");
+    if arguments.iter().any(|arg| arg == "--layouts") {
+        compare_layouts();
+        rows.clear();
+    }
     let mut raw: Vec<f64> = (0..rounds).map(|_| raw_pair()).collect();
     println!("{:<24} {:>9.2}  ns    {:>12.2}", "raw pair", median(&mut raw), 1.0);
     results::note("raw pair", "ns", &raw, Some(1.0));
     for mut row in rows {
-        if !wanted.is_empty() && !wanted.iter().any(|wanted| row.name.starts_with(wanted.as_str())) {
+        if !wanted.is_empty() && !wanted.iter().any(|wanted| row.is_named(wanted)) {
             continue;
         }
         let (mut values, mut ratios) = (Vec::new(), Vec::new());
+        let (mut limits, mut above) = (Vec::new(), Vec::new());
         for _ in 0..rounds {
             let before = (row.yardstick)();
             let value = (row.measure)();
             let after = (row.yardstick)();
             values.push(value);
             ratios.push(value / ((before + after) / 2.0));
+            if let Some((_, measure)) = row.limit {
+                let limit = measure();
+                limits.push(limit);
+                above.push(value / limit);
+            }
         }
         let ratio = median(&mut ratios);
         let verdict = match row.bar {
@@ -558,6 +640,11 @@ fn main() {
         };
         println!("{:<24} {:>9.2}  ns    {ratio:>12.2}  {verdict}", row.name, median(&mut values));
         results::note(row.name, "ns", &values, Some(ratio));
+        if let Some((name, _)) = row.limit {
+            let (limit, above) = (median(&mut limits), median(&mut above));
+            println!("{name:<24} {limit:>9.2}  ns    {:>12}  {} is {above:.2} x this", "", row.name);
+            results::note(name, "ns", &limits, None);
+        }
     }
     if let Err(error) = results::write() {
         eprintln!("switch: {error}");

@@ -1,9 +1,11 @@
 /* The yardstick of benches/echo.rs: a plain echo server, one thread around one epoll loop.
  *
- *     cc -O2 -o epoll_echo epoll_echo.c && ./epoll_echo [-e] [PORT]
+ *     cc -O2 -o epoll_echo epoll_echo.c && ./epoll_echo [-e] [-t] [PORT]
  *
  * Level-triggered as most people write it; -e registers each connection once, edge-triggered, and trusts a short
  * read to mean "drained". Either way a request costs one recv and one send, plus its share of one epoll_wait.
+ * With -t, a request also touches the cache lines and the page that the green thread of a connection would touch, and
+ * does nothing with them: what is left between this and a server of green threads is not memory.
  * Only the unusual path allocates: what a slow reader did not take is kept until the socket is writable again,
  * and nothing more is read from that connection before. PORT 0 or none: the kernel chooses.
  */
@@ -17,6 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -29,7 +32,16 @@ struct debt {
     size_t sent, len;
 };
 
+/* -t: as many bytes of address space for each connection as a stack has, of which the lines near the top are touched.
+ * How many there are of which kind: docs/measurements.md, "Limits". */
+enum { STRIDE = 256 * 1024, BLOCK = 384, COLOURS = 16, COLOUR = 128, LINE = 64 };
+
+/* The lines in that page, counted from the start of the control block: three of the block, seven of frames. */
+static const int lines[] = {3, 2, 0, -2, -14, -17, -18, -19, -20, -21};
+
 static int epoll, edge;
+static char *stacks;      /* -t: indexed by fd */
+static char *registered;  /* -t: two lines for each fd, which the event leads to */
 static struct debt *debts; /* indexed by fd */
 static char buffer[BUFFER];
 
@@ -41,6 +53,14 @@ static void die(const char *what) {
 static void watch(int op, int fd, unsigned events) {
     struct epoll_event event = {.events = events, .data.fd = fd};
     if (epoll_ctl(epoll, op, fd, &event) < 0) die("epoll_ctl");
+}
+
+/* Writes to the lines that an echo touches in its green thread's page, and in what the event leads to. */
+static void touch(int fd) {
+    char *block = stacks + (size_t)(fd + 1) * STRIDE - (size_t)(fd % COLOURS) * COLOUR - BLOCK;
+    char *entry = registered + (size_t)fd * 128;
+    for (int line = 0; line < 2; line++) *(volatile char *)(entry + LINE * line) += 1;
+    for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) *(volatile char *)(block + LINE * lines[i]) += 1;
 }
 
 static void hang_up(int fd) {
@@ -111,6 +131,7 @@ static void serve(int fd, unsigned events) {
     } else if (edge && !(events & ~(unsigned)EPOLLOUT)) {
         return; /* "writable", and nothing to write: the first event of every connection */
     }
+    if (stacks) touch(fd);
     for (;;) {
         ssize_t n = recv(fd, buffer, BUFFER, 0);
         if (n < 0 && errno == EINTR) continue;
@@ -127,10 +148,11 @@ static void serve(int fd, unsigned events) {
 }
 
 int main(int argc, char **argv) {
-    int opt, on = 1;
-    while ((opt = getopt(argc, argv, "e")) != -1) {
-        if (opt != 'e') return 2;
-        edge = 1;
+    int opt, on = 1, touches = 0;
+    while ((opt = getopt(argc, argv, "et")) != -1) {
+        if (opt == 'e') edge = 1;
+        else if (opt == 't') touches = 1;
+        else return 2;
     }
     int port = optind < argc ? atoi(argv[optind]) : 0;
 
@@ -140,6 +162,14 @@ int main(int argc, char **argv) {
     if (setrlimit(RLIMIT_NOFILE, &limit) < 0) die("setrlimit");
     debts = calloc(limit.rlim_max, sizeof *debts);
     if (!debts) die("calloc");
+    if (touches) {
+        size_t len = limit.rlim_max * STRIDE;
+        stacks = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (stacks == MAP_FAILED) die("mmap");
+        madvise(stacks, len, MADV_NOHUGEPAGE);
+        registered = calloc(limit.rlim_max, 128);
+        if (!registered) die("calloc");
+    }
 
     int listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (listener < 0) die("socket");
