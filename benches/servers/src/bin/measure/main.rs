@@ -138,6 +138,9 @@ fn ask(server: &Running, row: &Row, options: &Options) -> Result<(Said, f64), St
     let warm = row.asked.run(server.port, options.driver_core, 1, None)?;
     let before = server.cpu()?;
     let said = row.asked.run(server.port, options.driver_core, options.seconds, Some(&warm))?;
+    if said.requests < 1.0 {
+        return Err("no request was answered in time".to_owned());
+    }
     let cpu = (server.cpu()? - before).as_secs_f64() * 1e6 / said.requests;
     Ok((said, cpu))
 }
