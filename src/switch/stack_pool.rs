@@ -532,10 +532,13 @@ impl Class {
         let end = self.first + count;
         self.warm[self.first..end].sort_unstable_by_key(|slot| slot.low);
         // Discard each run of neighbours in one call; a run ends with its chunk.
-        let mut run = self.first;
+        let (mut run, mut chunk_end) = (self.first, 0);
         for at in self.first..end {
             let slot = self.warm[at];
-            if at + 1 == end || self.warm[at + 1].low != slot.end() || self.ends_chunk(slot) {
+            if at == run {
+                chunk_end = self.chunk_of(slot).map_or(0, |chunk| chunk.start() + chunk.mapping.len());
+            }
+            if at + 1 == end || self.warm[at + 1].low != slot.end() || slot.end() == chunk_end {
                 let bare = self.remove_guards(self.warm[run].low, slot.end());
                 self.discard(self.warm[run].low, slot.end());
                 (run..=at).for_each(|index| self.enter_cold(self.warm[index], &bare));
@@ -551,11 +554,6 @@ impl Class {
             self.low -= self.first;
             self.first = 0;
         }
-    }
-
-    /// Reports whether a slot is the last one of its chunk.
-    fn ends_chunk(&self, slot: Slot) -> bool {
-        self.chunks.iter().any(|chunk| chunk.start() + chunk.mapping.len() == slot.end())
     }
 
     /// Puts a slot that was discarded into `cold`, or, if the slot lies in the range `bare`, into that list.
