@@ -12,7 +12,9 @@
 //!
 //! `load` is the load average before the run; `others` is the share of the machine that other processes took meanwhile,
 //! `steal` the share that the hypervisor gave to other machines. `low` and `high` bound the middle half of the values.
-//! `ratio` is to the row's yardstick, and is left out where there is none.
+//! `ratio` is to the row's yardstick, and is left out where there is none. `benches/peers/run --json` writes this form, too,
+//! with a row for each row and peer, and its values as `rounds`: `[2.6, 2.5, 2.7]`. The page over several versions is
+//! `cargo run --manifest-path tools/site/Cargo.toml -- versions FILE FILE ..`.
 
 #![forbid(unsafe_code)]
 

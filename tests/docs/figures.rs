@@ -2,6 +2,9 @@
 //! form, and a section of the documents that has a measured figure names the command that prints it.
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
 
 use serde_json::Value;
 
@@ -32,6 +35,9 @@ const FIELDS: [&str; 13] = [
 ];
 const ROW: [&str; 6] = ["high", "low", "median", "name", "unit", "values"];
 
+/// What a row may have besides: the peers' rows have all values.
+const MORE: [&str; 2] = ["ratio", "rounds"];
+
 /// The keys of a JSON object.
 fn keys(value: &Value) -> Vec<&str> {
     let mut keys: Vec<&str> = value.as_object().map(|of| of.keys().map(String::as_str).collect()).unwrap_or_default();
@@ -51,8 +57,8 @@ fn check_form(name: &str, text: &str) -> Vec<String> {
         complaints.push(format!("{name} has no rows"));
     }
     for row in rows {
-        let has_ratio = row.get("ratio").is_some_and(Value::is_number);
-        let fields: Vec<&str> = keys(row).into_iter().filter(|field| *field != "ratio" || !has_ratio).collect();
+        let is_more = |field: &str| MORE.contains(&field) && (row[field].is_number() || row[field].is_array());
+        let fields: Vec<&str> = keys(row).into_iter().filter(|field| !is_more(field)).collect();
         let [low, median, high] = ["low", "median", "high"].map(|field| row[field].as_f64().unwrap_or(f64::NAN));
         if fields != ROW || low > median || median > high || low.is_nan() || median.is_nan() || high.is_nan() {
             complaints.push(format!("{name} has a row {row}"));
@@ -83,6 +89,63 @@ fn a_file_of_figures_has_a_stable_form() {
     assert_eq!(results::take_option("switch", &mut arguments), Err("--json wants a file".to_owned()));
     let moments = [0, 951_782_400, 1_796_083_200 + 3660].map(results::date);
     assert_eq!(moments, ["1970-01-01 00:00 UTC", "2000-02-29 00:00 UTC", "2026-12-01 01:01 UTC"]);
+}
+
+/// What `benches/peers/json.awk` makes of a run's facts and values.
+fn of_peers(facts: &str, values: &str) -> String {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let (facts_file, values_file) = (folder.join("facts.tsv"), folder.join("results.tsv"));
+    fs::write(&facts_file, facts).expect("a file is written");
+    fs::write(&values_file, values).expect("a file is written");
+    let program = root().join("benches/peers/json.awk");
+    let output = Command::new("awk").args(["-F", "\t", "-f"]).arg(program).arg(facts_file).arg(values_file).output();
+    let output = output.expect("there is awk");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("it is text")
+}
+
+#[test]
+fn the_peers_script_writes_that_form_too() {
+    let facts = "bench\tpeers\ncommand\tbenches/peers/run \"a\\b\"\ndate\td\ncommit\tc\nprocessor\tp\ncores\t2\n\
+                 kernel\t6.1\ncompiler\tr\nload\t0.5\nothers\t0.1\nsteal\t0\n";
+    // Round, row, peer, value, what ratios are made of, unit, note. The second round goes backwards.
+    let values = "1\tyield/2\tgreenling\t2\t2\tns\t\n1\tyield/2\tgo\t8\t8\tns\t\n2\tyield/2\tgo\t12\t12\tns\t\n\
+                  2\tyield/2\tgreenling\t3\t3\tns\t\n3\tyield/2\tgreenling\t40\t40\tns\t\n1\tmemory\tmay\t-\t-\t\tfailed\n\
+                  1\techo-cpu/50\tgreenling\t5000\t1.0\tns\t\n1\techo-cpu/50\tgo\t9000\t1.5\tns\twith a note\n";
+    let text = of_peers(facts, values);
+    assert_none(&check_form("it", &text));
+    let file: Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!((&file["command"], &file["load"]), (&Value::from("benches/peers/run \"a\\b\""), &Value::from(0.5)));
+    let rows = file["rows"].as_array().expect("rows");
+    let said = rows.iter().map(|row| {
+        let number = |field: &str| row[field].as_f64().expect("a number");
+        (row["name"].as_str().expect("a name"), number("median"), number("ratio"), row["rounds"].to_string())
+    });
+    let said: Vec<_> = said.collect();
+    let expected = [
+        ("yield/2/greenling", 3.0, 1.0, "[2,3,40]".to_owned()),
+        ("yield/2/go", 10.0, 4.0, "[8,12]".to_owned()),
+        ("echo-cpu/50/greenling", 5000.0, 1.0, "[5000]".to_owned()),
+        // Not of the values, but of their ratios to the C loop.
+        ("echo-cpu/50/go", 9000.0, 1.5, "[9000]".to_owned()),
+    ];
+    assert_eq!(said, expected);
+}
+
+#[test]
+fn the_peers_script_finds_a_bad_path_before_it_measures() {
+    let script = root().join("benches/peers/run");
+    for (words, error) in [
+        (&["--json"][..], "--json wants a file"),
+        (&["--json", "--quick"], "--json wants a file"),
+        (&["--json", "/no/such/folder/a.json"], "--json /no/such/folder/a.json: cannot be written"),
+        (&["--json", "/"], "--json /: cannot be written"),
+    ] {
+        let output = Command::new(&script).args(words).output().expect("there is bash");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let expected = format!("benches/peers/run: {error} (try --help)\n");
+        assert_eq!((output.status.code(), said), (Some(2), expected));
+    }
 }
 
 #[test]
