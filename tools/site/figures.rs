@@ -19,35 +19,37 @@ const SCHEMA: u64 = 1;
 const LOAD: f64 = 0.5;
 const OTHERS: f64 = 0.1;
 const STEAL: f64 = 0.02;
-const SPREAD: f64 = 0.1;
+pub const SPREAD: f64 = 0.1;
 
 /// One run of a bench.
 pub struct Run {
     pub bench: String,
-    command: String,
-    date: String,
-    commit: String,
-    /// Processor, cores, kernel, compiler.
-    machine: String,
+    pub command: String,
+    pub date: String,
+    pub commit: String,
+    processor: String,
+    kernel: String,
+    pub compiler: String,
     cores: f64,
-    load: f64,
+    pub load: f64,
     others: f64,
     steal: f64,
-    rows: Vec<Row>,
+    pub rows: Vec<Row>,
 }
 
 /// One figure of a run.
-struct Row {
-    name: String,
-    unit: String,
-    median: f64,
+pub struct Row {
+    pub name: String,
+    pub unit: String,
+    pub median: f64,
     low: f64,
     high: f64,
-    ratio: Option<f64>,
+    pub ratio: Option<f64>,
 }
 
 impl Row {
-    fn spread(&self) -> f64 {
+    /// The middle half of the values, as a share of their median.
+    pub fn spread(&self) -> f64 {
         if self.median == 0.0 { 0.0 } else { ((self.high - self.low) / self.median).abs() }
     }
 }
@@ -59,7 +61,8 @@ impl Run {
         Run::parse(&text).map_err(|error| format!("{}: {error}", path.display()))
     }
 
-    fn parse(text: &str) -> Outcome<Run> {
+    /// Reads the text of such a file.
+    pub fn parse(text: &str) -> Outcome<Run> {
         let file: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
         if file["schema"] != SCHEMA {
             return Err(format!("this is no file of figures, or not of the form {SCHEMA}"));
@@ -71,25 +74,25 @@ impl Run {
             Ok(Row { name, unit, median, low, high, ratio: row["ratio"].as_f64() })
         });
         let rows: Vec<Row> = rows.collect::<Outcome<_>>()?;
-        let cores = number(&file, "cores")?;
-        let machine = format!(
-            "{}, {cores} cores, Linux {}, {}",
-            word(&file, "processor")?,
-            word(&file, "kernel")?,
-            word(&file, "compiler")?
-        );
         Ok(Run {
             bench: word(&file, "bench")?,
             command: word(&file, "command")?,
             date: word(&file, "date")?,
             commit: word(&file, "commit")?,
-            machine,
-            cores,
+            processor: word(&file, "processor")?,
+            kernel: word(&file, "kernel")?,
+            compiler: word(&file, "compiler")?,
+            cores: number(&file, "cores")?,
             load: number(&file, "load")?,
             others: number(&file, "others")?,
             steal: number(&file, "steal")?,
             rows,
         })
+    }
+
+    /// Processor, cores, kernel: two runs with the same can be of one machine.
+    pub fn machine(&self) -> String {
+        format!("{}, {} cores, Linux {}", self.processor, self.cores, self.kernel)
     }
 
     /// What the machine was busy with, and how many rows show it.
@@ -133,7 +136,8 @@ fn shown(value: f64) -> String {
 fn about(title: &str, run: &Run) -> String {
     let warnings: String =
         run.warnings().iter().map(|said| format!("<p class=warning>⚠ {title}: {}</p>\n", escaped(said))).collect();
-    let facts = [&run.date, &run.machine, &format!("commit {}", run.commit), &format!("load {}", run.load)];
+    let machine = format!("{}, {}", run.machine(), run.compiler);
+    let facts = [&run.date, &machine, &format!("commit {}", run.commit), &format!("load {}", run.load)];
     let facts: Vec<String> = facts.iter().map(|fact| escaped(fact)).collect();
     format!("<p><b>{title}</b>: <code>{}</code><br>{}</p>\n{warnings}", escaped(&run.command), facts.join(" · "))
 }
@@ -158,16 +162,17 @@ fn cells(row: Option<&Row>) -> String {
 }
 
 /// The rows of two runs: those of the book in its order, then what only the other has.
-fn table(book: &Run, mine: &Run) -> String {
-    let only_mine = mine.rows.iter().filter(|row| book.rows.iter().all(|other| other.name != row.name));
+fn table(book: Option<&Run>, mine: &Run) -> String {
+    let of_book = book.map_or(&[][..], |book| &book.rows);
+    let only_mine = mine.rows.iter().filter(|row| of_book.iter().all(|other| other.name != row.name));
     let mut html = String::from(
         "<div class=table><table>\n<tr><th rowspan=2>row</th><th rowspan=2>unit</th><th colspan=3>the book</th>\
          <th colspan=3>yours</th><th rowspan=2>yours / book</th><th rowspan=2>book above, yours below</th></tr>\n\
          <tr><th>median</th><th>spread</th><th>× yardstick</th><th>median</th><th>spread</th><th>× yardstick</th></tr>\n",
     );
-    for row in book.rows.iter().chain(only_mine) {
-        let find = |run: &'_ Run| run.rows.iter().position(|other| other.name == row.name && other.unit == row.unit);
-        let (theirs, ours) = (find(book).map(|at| &book.rows[at]), find(mine).map(|at| &mine.rows[at]));
+    for row in of_book.iter().chain(only_mine) {
+        let is_same = |other: &&Row| other.name == row.name && other.unit == row.unit;
+        let (theirs, ours) = (of_book.iter().find(is_same), mine.rows.iter().find(is_same));
         let ratio = theirs.zip(ours).filter(|(theirs, _)| theirs.median != 0.0);
         let ratio = ratio.map_or(String::from("–"), |(theirs, ours)| format!("{:.2}", ours.median / theirs.median));
         let whole = [theirs, ours].iter().flatten().map(|row| row.high.max(row.median)).fold(0.0, f64::max);
@@ -186,15 +191,18 @@ fn table(book: &Run, mine: &Run) -> String {
     html + "</table></div>\n"
 }
 
-/// The page with the runs in pairs: the book's, and another.
-pub fn page(runs: &[(Run, Run)]) -> String {
+/// What stands in place of the book's run.
+const NO_RUN: &str = "<p>The book has no run of this bench.</p>\n";
+
+/// The page with the runs in pairs: the book's, if it has one, and another.
+pub fn page(runs: &[(Option<Run>, Run)]) -> String {
     let parts = runs.iter().map(|(book, mine)| {
         format!(
             "<h2>{}</h2>\n{}{}{}",
             escaped(&mine.bench),
-            about("The book", book),
+            book.as_ref().map_or(String::from(NO_RUN), |book| about("The book", book)),
             about("Yours", mine),
-            table(book, mine)
+            table(book.as_ref(), mine)
         )
     });
     format!(
@@ -236,13 +244,20 @@ mod tests {
     fn the_page_has_all_rows_and_the_warning() {
         let book = Run::parse(&file(0.0, 0.0, 0.0, 10.0)).unwrap();
         let mine = file(9.0, 0.0, 0.0, 10.0).replace("] }", ", { \"name\": \"z\", \"unit\": \"ns\", \"median\": 20, \"low\": 1, \"high\": 30, \"values\": 9, \"ratio\": 1.5 } ] }");
-        let html = page(&[(book, Run::parse(&mine).unwrap())]);
+        let mine = Run::parse(&mine).unwrap();
+        let html = page(&[(Some(book), mine)]);
         assert_eq!(html.matches("<tr><td>").count(), 2);
         assert!(html.contains("<code>x&lt;y</code>") && html.contains("<b>1.00</b>"), "{html}");
         assert!(html.contains("<code>z</code>") && html.contains("<td>1.50</td>"), "{html}");
         assert!(html.contains("⚠ Yours: busy machine: the load average was 9 on 2 cores"), "{html}");
         assert!(!html.contains("⚠ The book"));
         assert!(!html.contains("://"), "nothing is loaded");
+    }
+
+    #[test]
+    fn a_bench_of_which_the_book_has_no_run_is_shown_alone() {
+        let html = page(&[(None, Run::parse(&file(0.0, 0.0, 0.0, 10.0)).unwrap())]);
+        assert!(html.contains(NO_RUN) && html.contains("<code>x&lt;y</code>"), "{html}");
     }
 
     #[test]

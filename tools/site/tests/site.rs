@@ -238,11 +238,15 @@ fn figures_are_laid_beside_the_books_with_a_warning() {
     assert_eq!((html.matches("<tr><td>").count(), html.matches("<b>1.00</b>").count()), (rows, rows));
 }
 
+/// What is said to words that are no command.
+const USAGE: &str =
+    "site: usage: site [build [FOLDER]] | site figures FILE.. [-o PAGE] | site versions [FILE..] [-o PAGE]\n";
+
 #[test]
 fn bad_words_are_one_clear_error() {
     for (words, error) in [
-        (&["no"][..], "site: usage: site [build [FOLDER]] | site figures FILE.. [-o PAGE]\n"),
-        (&["figures"], "site: usage: site [build [FOLDER]] | site figures FILE.. [-o PAGE]\n"),
+        (&["no"][..], USAGE),
+        (&["figures"], USAGE),
         (&["figures", "no/such.json"], "site: no/such.json: No such file or directory (os error 2)\n"),
         (&["build", "/proc/no"], "site: /proc/no/CHANGELOG.html: No such file or directory (os error 2)\n"),
     ] {
