@@ -428,6 +428,12 @@ impl Chunk {
         self.mapping.base().as_ptr() as usize
     }
 
+    /// Guards a free slot that has no guard.
+    fn guard(&self, slot: Slot) -> io::Result<()> {
+        // SAFETY: the slot is not handed out (pool-2), so none of its pages is in use.
+        unsafe { self.mapping.guard_as_usual(slot.low - self.start(), GUARD) }.map_err(explain_guard)
+    }
+
     /// Reports whether the slot of this number is cold.
     fn is_cold(&self, index: usize) -> bool {
         self.cold.get(index / 64).is_some_and(|word| word & (1 << (index % 64)) != 0)
@@ -464,7 +470,8 @@ impl Class {
             return Ok(slot);
         }
         if let Some(&slot) = self.bare.last() {
-            self.guard(slot)?;
+            let Some(chunk) = self.chunk_of(slot) else { unreachable!("each slot is cut from a chunk") };
+            chunk.guard(slot)?;
             self.bare.pop();
             self.mark_cold(slot, false);
             return Ok(slot);
@@ -474,20 +481,12 @@ impl Class {
             let chunk = self.map_chunk(shift, listed)?;
             self.chunks.push(chunk);
         }
-        let Some(chunk) = self.chunks.last() else { unreachable!("pushed above") };
-        let slot = Slot::new(chunk.start(), chunk.used, shift);
-        self.guard(slot)?;
         let Some(chunk) = self.chunks.last_mut() else { unreachable!("pushed above") };
+        let slot = Slot::new(chunk.start(), chunk.used, shift);
+        chunk.guard(slot)?;
         chunk.used += 1;
         chunk.entry.set_last(chunk.used);
         Ok(slot)
-    }
-
-    /// Guards a free slot that has no guard.
-    fn guard(&self, slot: Slot) -> io::Result<()> {
-        let Some(chunk) = self.chunk_of(slot) else { unreachable!("each slot is cut from a chunk") };
-        // SAFETY: the slot is not handed out (pool-2), so none of its pages is in use.
-        unsafe { chunk.mapping.guard_as_usual(slot.low - chunk.start(), GUARD) }.map_err(explain_guard)
     }
 
     /// Maps a chunk for slots of `1 << shift` bytes, shorter than usual if the address space has no room for the usual
