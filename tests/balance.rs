@@ -3,6 +3,8 @@
 #![forbid(unsafe_code)]
 
 mod common;
+#[path = "common/drained.rs"]
+mod drained;
 
 use std::cell::Cell;
 use std::io::{self, ErrorKind, Read, Write};
@@ -12,9 +14,10 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use common::Random;
+use drained::{adds_up, drain};
 use greenling::hub::{self, HubHandle, RemoteSender};
 use greenling::net::TcpStream;
-use greenling::server::{DrainReport, Limit, Server, ServerHandle, TcpServer};
+use greenling::server::{Limit, ServerHandle, TcpServer};
 use greenling::{shield, sleep, spawn, yield_now};
 
 /// Long enough that it never passes in a test.
@@ -170,25 +173,6 @@ fn connect_all(addr: SocketAddr, count: usize) -> Vec<Client> {
 /// How many of the clients each of the first `hubs` hubs has.
 fn shares(clients: &[Client], hubs: u8) -> Vec<usize> {
     (0..hubs).map(|hub| clients.iter().filter(|client| client.hub == hub).count()).collect()
-}
-
-/// The report must account for everything.
-#[track_caller]
-fn adds_up(report: &DrainReport) {
-    let came = report.active_at_start + report.from_backlog;
-    let went = report.finished + report.closed_idle + report.killed + report.stuck + report.turned_away;
-    assert_eq!(came, went, "{report:?}");
-    assert_eq!(report.counters.active(), report.stuck, "{report:?}");
-}
-
-/// Drains, and checks what every report must say.
-#[track_caller]
-fn drain(server: Server) -> DrainReport {
-    let addr = server.local_addr();
-    let report = server.drain().expect("no panic");
-    adds_up(&report);
-    assert!(StdStream::connect(addr).is_err(), "the port is closed");
-    report
 }
 
 // ---- which hub ------------------------------------------------------------------------------------------------------

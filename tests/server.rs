@@ -2,6 +2,8 @@
 #![allow(unsafe_code)] // to signal one's own OS thread, and to lower the limit on descriptors
 
 mod common;
+#[path = "common/drained.rs"]
+mod drained;
 
 use std::cell::{Cell, RefCell};
 use std::fs::File;
@@ -14,8 +16,9 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use common::{Log, OnDrop, hog_until, settle};
+use drained::{adds_up, drain, refuses};
 use greenling::net::{TcpListener, TcpStream, UdpSocket};
-use greenling::server::{Datagram, DrainReport, Limit, Server, ServerHandle, TcpServer, UdpServer, listen_fds};
+use greenling::server::{Datagram, Limit, Server, ServerHandle, TcpServer, UdpServer, listen_fds};
 use greenling::signal::SIGTERM;
 use greenling::sync::Event;
 use greenling::{Hubs, TimeoutError, hub, no_switch, shield, sleep, spawn, timeout, yield_now};
@@ -82,11 +85,6 @@ fn is_closed(client: &mut TcpStream) -> bool {
     matches!(client.read(&mut [0]), Ok(0) | Err(_))
 }
 
-/// Whether nobody listens there.
-fn refuses(addr: SocketAddr) -> bool {
-    StdStream::connect(addr).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
-}
-
 /// Returns how many sockets listen on an IPv4 address: as proc(5) has it, in a list of all sockets. A connection that finds
 /// this out would be a client.
 fn listeners(addr: SocketAddr) -> usize {
@@ -95,25 +93,6 @@ fn listeners(addr: SocketAddr) -> usize {
     let local = format!(" {:08X}:{:04X} 00000000:0000 0A ", u32::from_le_bytes(addr.ip().octets()), addr.port());
     let sockets = std::fs::read_to_string("/proc/net/tcp").expect("the list of sockets");
     sockets.lines().filter(|line| line.contains(&local)).count()
-}
-
-/// The report must account for everybody.
-#[track_caller]
-fn adds_up(report: &DrainReport) {
-    let came = report.active_at_start + report.from_backlog;
-    let went = report.finished + report.closed_idle + report.killed + report.stuck + report.turned_away;
-    assert_eq!(came, went, "{report:?}");
-    assert_eq!(report.counters.active(), report.stuck, "{report:?}");
-}
-
-/// Drains, and checks what every report must say.
-#[track_caller]
-fn drain(server: Server) -> DrainReport {
-    let addr = server.local_addr();
-    let report = server.drain().expect("no panic");
-    adds_up(&report);
-    assert!(refuses(addr), "the port is closed");
-    report
 }
 
 // ---- serving --------------------------------------------------------------------------------------------------------

@@ -119,8 +119,7 @@ impl TcpListener {
     #[inline]
     #[track_caller]
     pub fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
-        let timeout = self.options.begin_call(Direction::Read);
-        let (fd, peer) = self.source.run(Direction::Read, timeout, &mut |listener| self.accept_now(listener))?;
+        let (fd, peer) = self.accept_fd()?;
         Ok((TcpStream::of_new_socket(fd).made_at(Location::caller()), peer))
     }
 
@@ -132,6 +131,7 @@ impl TcpListener {
     }
 
     /// Waits for a connection, as [`accept`](Self::accept) does, and returns its descriptor, for another hub.
+    #[inline]
     pub(crate) fn accept_fd(&self) -> io::Result<(OwnedFd, SocketAddr)> {
         let timeout = self.options.begin_call(Direction::Read);
         self.source.run(Direction::Read, timeout, &mut |listener| self.accept_now(listener))

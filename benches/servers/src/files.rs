@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::PathBuf;
 
 use crate::http::{self, Body, Keep, Request};
-use crate::{Conversation, MUCH, Next};
+use crate::{Conversation, Next};
 
 /// A connection to the service.
 #[derive(Debug)]
@@ -55,23 +55,10 @@ impl Conversation for Files {
             if self.ends {
                 return (bytes.len(), Next::End);
             }
-            used += self.body.skip(bytes.len() - used);
-            if used == bytes.len() {
-                return (used, Next::Read);
-            }
-            if answers.len() >= MUCH {
-                return (used, Next::Again);
-            }
-            let request = match http::parse(&bytes[used..]) {
-                Ok(Some(request)) => request,
-                Ok(None) => return (used, Next::Read),
-                Err(refusal) => {
-                    http::refuse(answers, refusal);
-                    return (bytes.len(), Next::End);
-                }
+            let request = match self.body.next_request(bytes, &mut used, answers) {
+                Ok(request) => request,
+                Err(next) => return (used, next),
             };
-            used += request.head;
-            self.body.expect(request.body);
             self.ends = request.keep_alive == Keep::Close;
             if let Some((file, length)) = self.reply(&request, answers) {
                 return (used, Next::Send(file, length));

@@ -1,7 +1,7 @@
 //! Hello to each request of HTTP/1.1.
 
 use crate::http::{self, Body, Keep};
-use crate::{Conversation, MUCH, Next};
+use crate::{Conversation, Next};
 
 /// What is said.
 pub const HELLO: &str = "Hello, world!";
@@ -19,23 +19,10 @@ impl Conversation for Hello {
     fn answer(&mut self, bytes: &[u8], answers: &mut Vec<u8>) -> (usize, Next) {
         let mut used = 0;
         loop {
-            used += self.body.skip(bytes.len() - used);
-            if used == bytes.len() {
-                return (used, Next::Read);
-            }
-            if answers.len() >= MUCH {
-                return (used, Next::Again);
-            }
-            let request = match http::parse(&bytes[used..]) {
-                Ok(Some(request)) => request,
-                Ok(None) => return (used, Next::Read),
-                Err(refusal) => {
-                    http::refuse(answers, refusal);
-                    return (bytes.len(), Next::End);
-                }
+            let request = match self.body.next_request(bytes, &mut used, answers) {
+                Ok(request) => request,
+                Err(next) => return (used, next),
             };
-            used += request.head;
-            self.body.expect(request.body);
             // The usual request has its answer ready.
             if request.method != "HEAD" && request.keep_alive == Keep::Plain {
                 answers.extend_from_slice(ANSWER.as_bytes());

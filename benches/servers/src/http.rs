@@ -3,6 +3,8 @@
 use std::io::Write;
 use std::mem::MaybeUninit;
 
+use crate::{MUCH, Next};
+
 /// The longest head of a request.
 pub const LONGEST_HEAD: usize = 8 * 1024;
 
@@ -69,7 +71,7 @@ impl Refusal {
 }
 
 /// Reads the head of a request; none if more bytes are needed. The answer is the same however the bytes were cut.
-pub fn parse(bytes: &[u8]) -> Result<Option<Request<'_>>, Refusal> {
+fn parse(bytes: &[u8]) -> Result<Option<Request<'_>>, Refusal> {
     let window = &bytes[..bytes.len().min(LONGEST_HEAD)];
     let mut headers = [const { MaybeUninit::uninit() }; MOST_HEADERS];
     let mut parsed = httparse::Request::new(&mut []);
@@ -131,7 +133,7 @@ pub fn head(answers: &mut Vec<u8>, status: &str, length: u64, keep_alive: Keep) 
 }
 
 /// Adds the answer after which a connection ends.
-pub fn refuse(answers: &mut Vec<u8>, refusal: Refusal) {
+fn refuse(answers: &mut Vec<u8>, refusal: Refusal) {
     head(answers, refusal.status(), 0, Keep::Close);
 }
 
@@ -142,13 +144,42 @@ pub struct Body {
 }
 
 impl Body {
-    /// Expects a body.
-    pub fn expect(&mut self, length: u64) {
-        self.left = length;
+    /// Reads the next request of `bytes` from `used` on, behind the rest of this body, and expects its own.
+    ///
+    /// # Errors
+    /// What comes in place of a request: more bytes are needed, the answers are many, or it was refused, and so all is
+    /// used.
+    #[inline]
+    pub fn next_request<'a>(
+        &mut self,
+        bytes: &'a [u8],
+        used: &mut usize,
+        answers: &mut Vec<u8>,
+    ) -> Result<Request<'a>, Next> {
+        *used += self.skip(bytes.len() - *used);
+        if *used == bytes.len() {
+            return Err(Next::Read);
+        }
+        if answers.len() >= MUCH {
+            return Err(Next::Again);
+        }
+        match parse(&bytes[*used..]) {
+            Ok(Some(request)) => {
+                *used += request.head;
+                self.left = request.body;
+                Ok(request)
+            }
+            Ok(None) => Err(Next::Read),
+            Err(refusal) => {
+                refuse(answers, refusal);
+                *used = bytes.len();
+                Err(Next::End)
+            }
+        }
     }
 
     /// Returns how many of so many bytes belong to the body, and forgets them.
-    pub fn skip(&mut self, there: usize) -> usize {
+    fn skip(&mut self, there: usize) -> usize {
         let skipped = self.left.min(there as u64);
         self.left -= skipped;
         skipped as usize
