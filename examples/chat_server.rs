@@ -39,6 +39,12 @@ const LONGEST: usize = 1024;
 /// A line, and the number of the client that sent the line.
 type Line = (u32, Rc<str>);
 
+/// Sends a whole line in one write. `writeln!` would write each piece by itself, and a connection that is closed with
+/// unread bytes takes with it what the kernel has not sent.
+fn tell(mut stream: &TcpStream, line: &str) -> io::Result<()> {
+    stream.write_all(format!("{line}\n").as_bytes())
+}
+
 /// Serves one client until the client leaves.
 fn serve(me: u32, stream: &TcpStream, room: &BroadcastSender<Line>, heard: &BroadcastReceiver<Line>) -> io::Result<()> {
     let mut typed = Vec::new();
@@ -47,7 +53,7 @@ fn serve(me: u32, stream: &TcpStream, room: &BroadcastSender<Line>, heard: &Broa
         let _ = room.send((me, text.into()));
     };
     say(format!("* {me} comes in"));
-    writeln!(&mut &*stream, "* you are {me}")?;
+    tell(stream, &format!("* you are {me}"))?;
     let left = loop {
         select! {
             readable(stream) -> ready => {
@@ -70,8 +76,8 @@ fn serve(me: u32, stream: &TcpStream, room: &BroadcastSender<Line>, heard: &Broa
             recv(heard) -> line => {
                 let written = match line {
                     Ok((from, _)) if from == me => Ok(()),
-                    Ok((_, text)) => writeln!(&mut &*stream, "{text}"),
-                    Err(BroadcastError::Lagged(missed)) => writeln!(&mut &*stream, "* you missed {missed} lines"),
+                    Ok((_, text)) => tell(stream, &text),
+                    Err(BroadcastError::Lagged(missed)) => tell(stream, &format!("* you missed {missed} lines")),
                     Err(_) => break Ok(()),
                 };
                 if written.is_err() {

@@ -40,7 +40,8 @@ struct Options {
 /// Asks for `/` and returns the first line of the answer, and how many bytes followed the head.
 fn fetch(host: SocketAddr) -> io::Result<(String, usize)> {
     let mut stream = TcpStream::connect(host)?; // each of these calls lets the other threads run
-    write!(stream, "GET / HTTP/1.0\r\nHost: {}\r\n\r\n", host.ip())?;
+    // One write: `write!` would send a packet for each piece.
+    stream.write_all(format!("GET / HTTP/1.0\r\nHost: {}\r\n\r\n", host.ip()).as_bytes())?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     let (head, body) = answer.split_once("\r\n\r\n").ok_or(io::ErrorKind::UnexpectedEof)?;
@@ -57,7 +58,8 @@ fn host(number: u8, delay: Option<Duration>) -> io::Result<SocketAddr> {
                 let _request = stream.read(&mut [0; 1024])?;
                 sleep(delay.unwrap_or(Duration::MAX));
                 let page = "x".repeat(1000 * usize::from(number));
-                write!(stream, "HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n{page}", page.len())?;
+                let head = format!("HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n", page.len());
+                stream.write_all((head + &page).as_bytes())?;
                 stream.shutdown(Shutdown::Write)
             }));
         }

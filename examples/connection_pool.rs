@@ -96,7 +96,7 @@ fn run(options: &Options) -> io::Result<()> {
     let right = thread::scope(|scope| -> io::Result<usize> {
         let ask = |number: u64| {
             connections.with(|stream| {
-                writeln!(stream, "{number}")?;
+                stream.write_all(format!("{number}\n").as_bytes())?;
                 let mut answer = [0; 8];
                 stream.read_exact(&mut answer)?;
                 Ok(u64::from_be_bytes(answer) == number * number)

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
+use std::os::fd::AsRawFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -342,6 +343,20 @@ fn all_members_of_a_chat_hear_the_others() {
     assert_eq!(third.next().unwrap(), "* 2 leaves");
     three.write_all(b"bye\n").unwrap();
     assert_eq!([first.next().unwrap(), first.next().unwrap()], ["* 2 leaves", "3: bye"]);
+    // No line came in pieces: a piece that is not sent yet is lost with a connection that the server ends.
+    assert!(packets(&one) <= 5, "{} packets for five lines", packets(&one));
+}
+
+/// Returns how many packets with data a stream has received: 0 if the kernel does not count them.
+fn packets(stream: &TcpStream) -> u32 {
+    // SAFETY: plain numbers, for which all bytes of zero are a value.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut length = size_of_val(&info) as libc::socklen_t;
+    let (level, name) = (libc::IPPROTO_TCP, libc::TCP_INFO);
+    // SAFETY: the kernel writes `length` bytes at most to a live variable of that size.
+    let done = unsafe { libc::getsockopt(stream.as_raw_fd(), level, name, (&raw mut info).cast(), &raw mut length) };
+    assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
+    info.tcpi_data_segs_in
 }
 
 fn endless_ping_pong(args: &[&str]) -> Running {
