@@ -1,4 +1,7 @@
 //! The hub's scratch buffer, lent to a reader only while there is data, so that no waiter holds a buffer.
+//!
+//! A reader may let others run before the buffer is back, as a rule in a write. Then they borrow another one; the hub
+//! keeps a few of those.
 #![forbid(unsafe_code)]
 
 use std::io;
@@ -52,5 +55,27 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         self.hub.return_scratch(std::mem::take(&mut self.buffer));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hub_keeps_the_buffers_of_readers_that_overlap() {
+        let borrow = || Scratch::filled_by(|_| Ok(0)).unwrap();
+        let places = |lent: &[Scratch]| {
+            let mut places: Vec<_> = lent.iter().map(|scratch| scratch.buffer.as_ptr()).collect();
+            places.sort_unstable();
+            places
+        };
+        let first: Vec<_> = (0..4).map(|_| borrow()).collect();
+        let made = places(&first);
+        drop(first);
+        // Something else takes the place of a buffer that was freed.
+        let _others: Vec<_> = (0..4).map(|_| vec![1_u8; 64 * 1024]).collect();
+        let second: Vec<_> = (0..4).map(|_| borrow()).collect();
+        assert_eq!(places(&second), made);
     }
 }

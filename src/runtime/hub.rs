@@ -67,6 +67,9 @@ const START_BATCH: usize = 1024;
 /// The size of the scratch buffer, in bytes.
 const SCRATCH: usize = 64 * 1024;
 
+/// The scratch buffers that a hub keeps beside the one that is lent next.
+const SPARE_SCRATCHES: usize = 3;
+
 /// A part of the crate that names fibers when a report is made.
 pub(crate) trait NamesFibers {
     /// Calls `visit` with the id and the name of each fiber. `visit` runs no foreign code, and does not switch.
@@ -111,6 +114,8 @@ pub(crate) struct Hub {
     simulated: Option<Simulated>,
     /// The buffer lent to callers that read without a buffer of their own; made on first use, away while it is lent.
     scratch: Cell<Option<Box<[u8]>>>,
+    /// Further scratch buffers, of threads that let others run while they had one.
+    spare_scratches: RefCell<Vec<Box<[u8]>>>,
 }
 
 thread_local! {
@@ -216,6 +221,7 @@ fn create(root: &'static Root) -> io::Result<&'static Hub> {
         generation: fork::fork_generation(),
         simulated,
         scratch: Cell::new(None),
+        spare_scratches: RefCell::default(),
     };
     root.set_scheduler(Box::new(hub));
     if root.is_simulated() {
@@ -364,13 +370,34 @@ impl Hub {
     /// Takes the scratch buffer, or makes one: while the buffer is lent, the next caller gets another.
     #[inline]
     pub(crate) fn take_scratch(&self) -> Box<[u8]> {
-        self.scratch.take().unwrap_or_else(|| vec![0; SCRATCH].into_boxed_slice())
+        self.scratch.take().unwrap_or_else(|| self.spare_scratch())
     }
 
-    /// Puts a scratch buffer back. One is kept.
+    /// Puts a scratch buffer back. The one that came back last is lent first, since the caches still have it.
     #[inline]
     pub(crate) fn return_scratch(&self, buffer: Box<[u8]>) {
-        self.scratch.set(Some(buffer));
+        if let Some(older) = self.scratch.replace(Some(buffer)) {
+            self.keep_scratch(older);
+        }
+    }
+
+    /// Takes a spare scratch buffer, or makes one. To make one is to clear 64 KiB, so a thread that lets others run
+    /// while it has the buffer would cost as much as several requests.
+    #[cold]
+    #[inline(never)]
+    fn spare_scratch(&self) -> Box<[u8]> {
+        let spare = self.spare_scratches.borrow_mut().pop();
+        spare.unwrap_or_else(|| vec![0; SCRATCH].into_boxed_slice())
+    }
+
+    /// Keeps a second scratch buffer and a few more, and frees any other.
+    #[cold]
+    #[inline(never)]
+    fn keep_scratch(&self, buffer: Box<[u8]>) {
+        let mut spares = self.spare_scratches.borrow_mut();
+        if spares.len() < SPARE_SCRATCHES {
+            spares.push(buffer);
+        }
     }
 
     /// Makes a timer wake `fiber` at `at` (monotonic nanoseconds) at the latest.

@@ -246,7 +246,11 @@ impl<F: AsFd> Source<F> {
         timeout: Option<Duration>,
         op: &mut impl FnMut(&F) -> io::Result<R>,
     ) -> io::Result<R> {
-        spend_credit();
+        // A caller that has to wait lets others run by waiting, and need not ask whether it is time; but a wait with a
+        // limit may be over at once. What is closed counts as ready.
+        if self.registration.worth_trying(direction) || timeout.is_some() {
+            spend_credit();
+        }
         let mut position = QueuePosition { registration: &self.registration, direction, place: None };
         let mut deadline = None;
         loop {
