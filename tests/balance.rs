@@ -243,6 +243,23 @@ fn the_hub_that_accepts_may_serve_too_and_one_that_is_named_twice_has_two_shares
 }
 
 #[test]
+fn a_kill_ends_a_server_that_serves_on_its_own_hub_and_all_its_handlers() {
+    let _guard = common::guard();
+    HUB.set(1);
+    let limit = Limit::new(100);
+    let server = bind().limit(&limit).hubs([hub::handle(), hub::handle()]);
+    let addr = server.local_addr().unwrap();
+    let runs = spawn(move || server.run(serve));
+    let mut clients = connect_all(addr, 4);
+    assert_eq!((shares(&clients, 2), limit.in_use()), (vec![0, 4], 4));
+    runs.kill();
+    assert!(runs.join().unwrap_err().is_killed());
+    assert!(clients.iter_mut().all(Client::is_closed));
+    until("nothing is left", || hub::live_threads() == 0);
+    assert_eq!(limit.in_use(), 0);
+}
+
+#[test]
 fn a_server_of_no_hubs_is_refused() {
     let error = bind().hubs([]).start(serve).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput);

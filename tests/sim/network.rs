@@ -361,6 +361,32 @@ fn servers_serve_and_drain_while_a_link_is_cut() {
 }
 
 #[test]
+fn a_server_of_hubs_serves_and_drains() {
+    simulate(|| {
+        // There is one hub in a simulation: the caller's, which serves as any other does.
+        let server = TcpServer::bind("127.0.0.1:0").unwrap().grace(Duration::from_secs(30)).close_idle(false);
+        let server = server.hubs([greenling::hub::handle()]);
+        let server = server.start(|stream, _| greenling::io::copy(&mut &stream, &mut &stream).map(drop)).unwrap();
+        let clients: Vec<_> = (0..4)
+            .map(|_| {
+                let mut stream = TcpStream::connect(server.local_addr()).unwrap();
+                stream.write_all(b"x").unwrap();
+                assert_eq!(stream.read(&mut [0; 4]).unwrap(), 1);
+                stream
+            })
+            .collect();
+        let ends = spawn(|| {
+            sleep(Duration::from_secs(10));
+            drop(clients);
+        });
+        let report = server.drain().unwrap();
+        ends.join().unwrap();
+        assert_eq!((report.active_at_start, report.finished, report.killed), (4, 4, 0));
+        assert_eq!(sim::elapsed().as_secs(), 10);
+    });
+}
+
+#[test]
 fn a_server_for_datagrams_answers_and_drains() {
     simulate(|| {
         let server = UdpServer::bind("127.0.0.1:0").unwrap().start(|datagram| {

@@ -26,6 +26,22 @@ fn an_hour_passes_in_no_time_and_to_the_nanosecond() {
 }
 
 #[test]
+fn a_thread_may_compute_to_the_end_of_time() {
+    let passed = sim::run(1, || {
+        let waits = spawn(|| timeout(HOUR, thread::park));
+        thread::yield_now();
+        sim::advance(Duration::MAX);
+        sim::advance(Duration::MAX);
+        assert!(waits.join().unwrap().is_err());
+        sim::elapsed()
+    });
+    assert!(passed > HOUR, "{passed:?}");
+    let outside = std::panic::catch_unwind(|| sim::advance(HOUR)).unwrap_err();
+    let text = outside.downcast_ref::<&str>().copied().or(outside.downcast_ref::<String>().map(String::as_str));
+    assert!(text.is_some_and(|text| text.contains("for a simulation")), "{text:?}");
+}
+
+#[test]
 fn every_run_starts_at_the_same_moment() {
     let start = || (now(), sim::elapsed());
     assert_eq!(sim::run(1, start), sim::run(2, start));
