@@ -156,7 +156,9 @@ fn the_books_figures_are_files_of_that_form() {
         assert_none(&check_form(&file, &text));
         let bench = serde_json::from_str::<Value>(&text).expect("JSON")["bench"].as_str().expect("a name").to_owned();
         assert_eq!(file, format!("{FIGURES}/{bench}.json"));
-        assert!(root().join(format!("benches/{bench}.rs")).exists(), "{file}");
+        // A bench of cargo, or a script.
+        let programs = [format!("benches/{bench}.rs"), format!("benches/{bench}/run")];
+        assert!(programs.iter().any(|program| root().join(program).exists()), "{file}");
         benches.insert(bench);
     }
     assert!(benches.is_superset(&["memory", "switch"].map(str::to_owned).into()), "{benches:?}");
