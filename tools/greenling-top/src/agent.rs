@@ -14,8 +14,8 @@ use serde_json::Value;
 /// The version of the protocol that this program speaks.
 const PROTOCOL: u64 = 1;
 
-/// How long an agent may take for a greeting.
-const GREETING_TIME: Duration = Duration::from_secs(5);
+/// How long an agent may take to accept, and for a greeting.
+pub(crate) const GREETING_TIME: Duration = Duration::from_secs(5);
 
 /// How long it may take for an answer: names of stacks take long in a large program.
 const ANSWER_TIME: Duration = Duration::from_secs(60);
@@ -80,7 +80,8 @@ impl Agent {
     /// # Errors
     /// One line that says what is wrong.
     pub fn connect(path: &Path) -> Result<Agent, String> {
-        let stream = UnixStream::connect(path).map_err(|error| match error.kind() {
+        let stream = connect(path).map_err(|error| match error.kind() {
+            ErrorKind::TimedOut => format!("the program at {} does not accept: is it stopped?", path.display()),
             ErrorKind::NotFound => format!("{} is not there", path.display()),
             ErrorKind::ConnectionRefused => format!("no program listens at {}", path.display()),
             ErrorKind::PermissionDenied => format!("{} is another user's", path.display()),
@@ -122,6 +123,16 @@ impl Agent {
             None => Ok(answer),
         }
     }
+}
+
+/// Connects, or says after a while that the program accepts no connection. A stopped program accepts none, and once its
+/// queue is full, connect(2) waits for ever.
+///
+/// # Errors
+/// Those of connect(2); `TimedOut`.
+fn connect(path: &Path) -> io::Result<UnixStream> {
+    let connected = greenling::timeout(GREETING_TIME, || greenling::os::unix::net::UnixStream::connect(path));
+    Ok(connected.map_err(|_| ErrorKind::TimedOut)??.into())
 }
 
 /// Returns an error in words that say what did not come.
@@ -176,9 +187,15 @@ pub fn all() -> Vec<PathBuf> {
     found
 }
 
-/// Returns a text without control characters, which would change the terminal: names are the program's.
+/// Returns a text without control characters, which would change the terminal: names are the program's. A line stays
+/// one line: a name that has a line feed in it must not look like a row of its own.
 pub fn clean(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+/// Returns a text of several lines, each of them as [`clean`] has it.
+pub fn clean_lines(text: &str) -> String {
+    text.split('\n').map(clean).collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
-use crate::agent::{Agent, clean};
+use crate::agent::{Agent, clean_lines};
 use crate::rows::{self, list};
 
 /// The rows of each part.
@@ -44,7 +44,7 @@ pub fn snapshot(agent: &mut Agent, most: Rows) -> Result<String, String> {
         let _ = writeln!(text, "{threads} of hub {}:\n{}", row["hub"], rows::stack(row).trim_end());
     }
     // The tables are clean; the rest of what an agent may say is not.
-    Ok(clean(&text))
+    Ok(clean_lines(&text))
 }
 
 /// Returns a line about hubs that are missing in some part, since they have not answered in time.

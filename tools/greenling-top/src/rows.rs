@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::agent::clean;
+use crate::agent::{clean, clean_lines};
 
 /// A table.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,9 +41,14 @@ fn seconds(row: &Value, name: &str) -> String {
     row[name].as_f64().map_or_else(String::new, time)
 }
 
-/// Returns a text, or nothing.
+/// Returns a text of one line, or nothing.
 fn text(row: &Value, name: &str) -> String {
     clean(row[name].as_str().unwrap_or_default())
+}
+
+/// Returns a text of several lines, or nothing.
+fn texts(row: &Value, name: &str) -> String {
+    clean_lines(row[name].as_str().unwrap_or_default())
 }
 
 /// Returns the rows of an answer.
@@ -79,8 +84,8 @@ pub fn hubs(answer: &Value) -> Table {
 
 /// Returns what more is to be said of a hub: what holds it up, and threads that wait for each other.
 pub fn hub_details(row: &Value) -> String {
-    let held = text(row, "held");
-    let cycle = text(row, "cycle");
+    let held = texts(row, "held");
+    let cycle = texts(row, "cycle");
     let mut details = String::new();
     if !held.is_empty() {
         details += &format!("hub {} has not answered: {}\n", number(row, "hub"), held.trim_end());
@@ -131,7 +136,7 @@ pub fn threads(answer: &Value) -> Table {
 pub fn stacks(answer: &Value) -> Table {
     let rows = list(answer, "stacks")
         .iter()
-        .map(|row| vec![number(row, "count"), number(row, "hub"), innermost(&text(row, "text"))]);
+        .map(|row| vec![number(row, "count"), number(row, "hub"), innermost(&texts(row, "text"))]);
     Table { head: &["COUNT", "HUB", "INNERMOST FRAME"], right: &[true, true, false], rows: rows.collect() }
 }
 
@@ -147,7 +152,7 @@ fn innermost(stack: &str) -> String {
 
 /// Returns the stack of a row, or of an answer.
 pub fn stack(row: &Value) -> String {
-    text(row, "text")
+    texts(row, "text")
 }
 
 /// Returns the table of the counters: a row for each, a column for each hub.
@@ -233,6 +238,16 @@ mod tests {
         ]});
         let expected = "COUNT   LONGEST  WHAT THEY DO\n 8990  13.5 min  wait until a connection can be read\n    1            main is running\u{fffd}[2J\n";
         assert_eq!(lines(&groups(&answer)), expected);
+    }
+
+    #[test]
+    fn a_name_with_a_line_feed_makes_no_row_of_its_own() {
+        let row = serde_json::json!({"id": 7, "name": "a\n 8  main", "does": "x\r\ny", "place": "p\n"});
+        let table = threads(&serde_json::json!({"threads": [row]}));
+        assert_eq!(lines(&table).lines().count(), 2, "{table:?}");
+        assert_eq!(table.rows[0][1], "a\u{fffd} 8  main");
+        // What has several lines keeps them.
+        assert_eq!(stack(&serde_json::json!({"text": "0: a\n1: b\u{1b}\n"})), "0: a\n1: b\u{fffd}\n");
     }
 
     #[test]

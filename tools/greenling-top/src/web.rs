@@ -19,7 +19,7 @@ use greenling::net::TcpStream;
 use greenling::os::unix::net::UnixStream;
 use greenling::server::TcpServer;
 
-use crate::agent::{Agent, Greeting};
+use crate::agent::{Agent, GREETING_TIME, Greeting};
 
 /// The page.
 const PAGE: &str = include_str!("page.html");
@@ -142,7 +142,8 @@ fn ask(path: &Path, request: &str) -> Result<String, String> {
         return Err(String::from("a request is one line"));
     }
     let exchange = || -> io::Result<(String, String)> {
-        let stream = UnixStream::connect(path)?;
+        let connected = greenling::timeout(GREETING_TIME, || UnixStream::connect(path));
+        let stream = connected.map_err(|_| io::ErrorKind::TimedOut)??;
         stream.set_read_timeout(Some(Duration::from_secs(60)))?;
         let mut lines = BufReader::new((&stream).take(MOST_ANSWER));
         let (mut greeting, mut answer) = (String::new(), String::new());

@@ -3,10 +3,12 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
+
+use socket2::{Domain, SockAddr, Socket, Type};
 
 /// The program under test.
 const TOP: &str = env!("CARGO_BIN_EXE_greenling-top");
@@ -115,6 +117,20 @@ fn what_cannot_be_shown_is_said_in_one_line() {
         assert_eq!(error(&[&path(name), "--once"]), expected);
         server.join().unwrap().unwrap();
     }
+    fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn a_program_that_accepts_nothing_is_not_waited_for() {
+    let folder = folder("stopped");
+    let path = folder.join("socket");
+    // As of a stopped program: the queue has one place, and that is taken.
+    let listener = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+    listener.bind(&SockAddr::unix(&path).unwrap()).unwrap();
+    listener.listen(0).unwrap();
+    let _first = UnixStream::connect(&path).unwrap();
+    let expected = format!("greenling-top: the program at {} does not accept: is it stopped?", path.display());
+    assert_eq!(error(&[path.to_str().unwrap(), "--once"]), expected);
     fs::remove_dir_all(folder).unwrap();
 }
 
