@@ -8,7 +8,7 @@ use std::io::{Read, Write};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use greenling::net::UdpSocket;
+use greenling::net::{TcpListener, TcpStream, UdpSocket};
 use greenling::os::unix::net::UnixStream;
 use greenling::sync::{AsyncResult, Event, Mutex, OnceLock, RwLock, Semaphore};
 use greenling::thread::{JoinHandle, park, spawn, yield_now};
@@ -161,7 +161,7 @@ fn calls() -> Vec<(&'static str, Call)> {
     let (pipe_read, pipe_write) = greenling::io::pipe().unwrap();
     let (readable, mut filled) = greenling::io::pipe().unwrap();
     filled.write_all(b"x").unwrap();
-    let past = Instant::now();
+    let (past, closed) = (Instant::now(), closed_stream());
     vec![
         ("yield_now", Box::new(yield_now)),
         ("sleep(0)", Box::new(|| sleep(Duration::ZERO))),
@@ -215,7 +215,24 @@ fn calls() -> Vec<(&'static str, Call)> {
                 (&pipe_read).read_exact(&mut [0]).unwrap();
             }),
         ),
+        ("read, out of time", {
+            let (left, right) = UnixStream::pair().unwrap();
+            left.set_read_timeout(Some(Duration::from_nanos(1))).unwrap();
+            Box::new(move || assert!(((&left).read(&mut [0]).is_err(), &right).0))
+        }),
+        ("read, closed", Box::new(move || assert!((&closed).read(&mut [0]).is_err()))),
     ]
+}
+
+/// A connection that the hub knows, since a read has waited, and that is closed.
+fn closed_stream() -> TcpStream {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    stream.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+    assert_eq!((&stream).read(&mut [0]).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+    stream.set_read_timeout(None).unwrap();
+    stream.close();
+    stream
 }
 
 /// Runs `wait` beside `number` threads that compute and then make `call`, over and over. It returns when what it waited for
