@@ -724,6 +724,10 @@ fn a_pool_survives_a_storm() {
     let before = hub::live_threads();
     let (made, gone) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let ran = Arc::new(AtomicUsize::new(0));
+    // No job ends before some callers are killed: a machine that stands still would run all jobs meanwhile.
+    let gate = Arc::new(std::sync::RwLock::new(()));
+    let theirs = Arc::clone(&gate);
+    let mut shut = Some(gate.write().unwrap());
     let token = {
         let (made, gone) = (Arc::clone(&made), Arc::clone(&gone));
         move || {
@@ -737,6 +741,7 @@ fn a_pool_survives_a_storm() {
     let callers: Vec<_> = (0..CALLERS)
         .map(|n| {
             let (pool, ran, token, mut random) = (pool.clone(), Arc::clone(&ran), token.clone(), random.fork());
+            let gate = Arc::clone(&theirs);
             spawn(move || {
                 let (captured, result) = (token(), token.clone());
                 let pause = Duration::from_micros(random.below(100));
@@ -744,6 +749,7 @@ fn a_pool_survives_a_storm() {
                 let job = move || {
                     let _captured = captured;
                     ran.fetch_add(1, Ordering::SeqCst);
+                    drop(gate.read().unwrap());
                     std::thread::sleep(pause);
                     if panics {
                         // Quiet, and a panic all the same.
@@ -764,6 +770,9 @@ fn a_pool_survives_a_storm() {
         if kills < CALLERS / 2 {
             kills += 1;
             callers[random.below(CALLERS as u64) as usize].kill();
+        }
+        if kills == CALLERS / 10 {
+            drop(shut.take());
         }
         if random.below(20) == 0 {
             sleep(Duration::from_micros(random.below(300)));
