@@ -135,9 +135,9 @@ fn an_open_loop_sends_at_its_rate() {
     let args = ["--rate", "1000", "--connections", "20", "--duration", "1", "--warmup", "100ms"];
     let values = Values::of(server.addr, &args);
     values.assert_fine();
-    // A noisy machine may be behind at the end, never ahead.
-    let due = values.get("answers") + values.get("unsent");
-    assert!((900.0..=1200.0).contains(&due), "{:?}", values.ended.lines());
+    // A noisy machine may be behind at the end, or come to the end late, and is never ahead.
+    let (due, most) = (values.get("measured"), 1000.0 * values.get("seconds").max(1.0) + 100.0);
+    assert!((900.0..=most).contains(&due), "{:?}", values.ended.lines());
 }
 
 #[test]
@@ -188,7 +188,9 @@ fn what_was_due_before_the_end_and_not_sent_counts() {
     let values = Values::of(addr, &["--connections", "1", "--rate", "100", "--duration", "1", "--warmup", "0"]);
     values.assert_fine();
     let unsent = values.get("unsent");
-    assert!((50.0..=100.0).contains(&unsent), "{:?}", values.ended.lines());
+    // The end comes later on a machine that stands still, and more is due by then.
+    let due = 100.0 * values.get("seconds").max(1.0);
+    assert!((50.0..=due).contains(&unsent), "{:?}", values.ended.lines());
     // All that were due, one of them answered after the end.
     assert_eq!(values.get("measured"), values.get("answers") + unsent + 1.0, "{:?}", values.ended.lines());
     assert!(values.get("p50_us") > 200e3, "{:?}", values.ended.lines());
