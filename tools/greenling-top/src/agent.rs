@@ -9,13 +9,14 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use greenling::os::unix::net;
 use serde_json::Value;
 
 /// The version of the protocol that this program speaks.
 const PROTOCOL: u64 = 1;
 
 /// How long an agent may take to accept, and for a greeting.
-pub(crate) const GREETING_TIME: Duration = Duration::from_secs(5);
+const GREETING_TIME: Duration = Duration::from_secs(5);
 
 /// How long it may take for an answer: names of stacks take long in a large program.
 const ANSWER_TIME: Duration = Duration::from_secs(60);
@@ -87,6 +88,8 @@ impl Agent {
             ErrorKind::PermissionDenied => format!("{} is another user's", path.display()),
             _ => format!("{}: {error}", path.display()),
         })?;
+        // Each answer is waited for, and nothing else happens meanwhile: a blocking stream will do.
+        let stream = UnixStream::from(stream);
         let set = stream.set_read_timeout(Some(GREETING_TIME)).and(stream.set_write_timeout(Some(GREETING_TIME)));
         set.map_err(|error| error.to_string())?;
         let mut agent = Agent { stream: BufReader::new(stream), greeting: Greeting::default() };
@@ -130,9 +133,8 @@ impl Agent {
 ///
 /// # Errors
 /// Those of connect(2); `TimedOut`.
-fn connect(path: &Path) -> io::Result<UnixStream> {
-    let connected = greenling::timeout(GREETING_TIME, || greenling::os::unix::net::UnixStream::connect(path));
-    Ok(connected.map_err(|_| ErrorKind::TimedOut)??.into())
+pub(crate) fn connect(path: &Path) -> io::Result<net::UnixStream> {
+    greenling::timeout(GREETING_TIME, || net::UnixStream::connect(path)).map_err(|_| ErrorKind::TimedOut)?
 }
 
 /// Returns an error in words that say what did not come.

@@ -16,10 +16,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use greenling::net::TcpStream;
-use greenling::os::unix::net::UnixStream;
 use greenling::server::TcpServer;
 
-use crate::agent::{Agent, GREETING_TIME, Greeting};
+use crate::agent::{self, Agent, Greeting};
 
 /// The page.
 const PAGE: &str = include_str!("page.html");
@@ -142,8 +141,7 @@ fn ask(path: &Path, request: &str) -> Result<String, String> {
         return Err(String::from("a request is one line"));
     }
     let exchange = || -> io::Result<(String, String)> {
-        let connected = greenling::timeout(GREETING_TIME, || UnixStream::connect(path));
-        let stream = connected.map_err(|_| io::ErrorKind::TimedOut)??;
+        let stream = agent::connect(path)?;
         stream.set_read_timeout(Some(Duration::from_secs(60)))?;
         let mut lines = BufReader::new((&stream).take(MOST_ANSWER));
         let (mut greeting, mut answer) = (String::new(), String::new());
